@@ -1,0 +1,132 @@
+# Every target sets up what it needs: a virtual environment beside this file, with the versions of constraints.txt.
+# Only Python (3.11 or newer) and make have to be there.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INPUTS := pyproject.toml constraints.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+PYTEST := -m pytest
+QUICK := -m "not slow"
+# Passed through to pytest: make test PYTEST_ARGS="tests/kernel -x"
+PYTEST_ARGS ?=
+# Passed through to the demo: make demo DEMO_ARGS="--seed 2 --no-kill"
+DEMO_ARGS ?=
+# Passed through to the pre-training script.
+PRETRAIN_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# ---------------------------------------------------------------------------------------------------- environments
+
+# $(call install,<venv>,<extras>,<what for>): hatchling comes first, so that the build obeys constraints.txt as well.
+define install
+	@echo "Installing into $(1) what $(3) needs ..."
+	@$(1)/bin/python -m pip install -qq -c constraints.txt hatchling editables
+	@$(1)/bin/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.$(2)'
+	@touch $@
+endef
+
+$(VENV)/bin/python:
+	@python=$$(sh .ci/find-python 3.11 or-newer) && "$$python" -m venv $(VENV)
+
+.venv-py312/bin/python:
+	@python=$$(sh .ci/find-python 3.12) && "$$python" -m venv .venv-py312
+
+.venv-py313/bin/python:
+	@python=$$(sh .ci/find-python 3.13) && "$$python" -m venv .venv-py313
+
+$(VENV)/.run: $(INPUTS) | $(PYTHON)
+	$(call install,$(VENV),,the demo)
+
+$(VENV)/.test: $(VENV)/.run
+	$(call install,$(VENV),[test],the tests)
+
+$(VENV)/.dev: $(VENV)/.test
+	$(call install,$(VENV),[dev],the checks)
+
+.venv-py312/.test: $(INPUTS) | .venv-py312/bin/python
+	$(call install,.venv-py312,[test],the tests)
+
+.venv-py313/.test: $(INPUTS) | .venv-py313/bin/python
+	$(call install,.venv-py313,[test],the tests)
+
+# ------------------------------------------------------------------------------------------------------------- use
+
+.PHONY: demo
+demo: $(VENV)/.run ## train addition on the embedded service, lose the model on the way, and go on
+	@$(VENV)/bin/tinker-actors demo $(DEMO_ARGS)
+
+.PHONY: examples
+examples: $(VENV)/.run ## run every example once, in its short form
+	@for example in examples/*.py; do echo "== $$example --quick"; $(PYTHON) "$$example" --quick || exit 1; done
+
+.PHONY: pretrain
+pretrain: $(VENV)/.run ## train the base model of the embedded service anew
+	$(PYTHON) tools/pretrain.py $(PRETRAIN_ARGS)
+
+# ----------------------------------------------------------------------------------------------------------- tests
+
+.PHONY: test
+test: $(VENV)/.test ## the tests, all but the slow ones
+	@$(PYTHON) $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+.PHONY: test-py312
+test-py312: .venv-py312/.test ## the same on Python 3.12
+	@.venv-py312/bin/python $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+.PHONY: test-py313
+test-py313: .venv-py313/.test ## the same on Python 3.13
+	@.venv-py313/bin/python $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## the slow tests only, in full
+	@$(PYTHON) $(PYTEST) -m slow $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach
+	@rm -f .coverage .coverage.*
+	@$(PYTHON) -m coverage run $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+	@$(PYTHON) -m coverage combine -q
+	@$(PYTHON) -m coverage report
+
+# ---------------------------------------------------------------------------------------------------------- checks
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff (rules and format) and flake8-async
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@find tinker_actors examples -name '*.py' -exec $(VENV)/bin/flake8-async $(ASYNC_RULES) {} +
+
+.PHONY: types
+types: $(VENV)/.dev ## mypy --strict, pyright, and what both must and must not accept
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pyright --pythonpath $(PYTHON)
+	@$(PYTHON) $(PYTEST) -q tests/test_typing.py
+
+.PHONY: layers
+layers: $(VENV)/.test ## the direction of imports
+	@$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: check
+check: lint types layers ## all static checks
+	@$(PYTHON) $(PYTEST) -q tests/test_budgets.py tests/test_house.py tests/test_layers.py tests/docs
+
+# ---------------------------------------------------------------------------------------------------- distribution
+
+.PHONY: wheel
+wheel: $(VENV)/.dev ## the source distribution, and the wheel built from it, in dist/
+	@rm -rf dist
+	@$(PYTHON) -m build --no-isolation
+
+.PHONY: clean
+clean: ## remove what builds, checks and tests left (the environments stay)
+	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find tinker_actors tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

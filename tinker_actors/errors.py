@@ -1,0 +1,434 @@
+"""Every exception of tinker_actors, as a picture and as code.
+
+    TinkerActorsError                     the one root
+    ├── ConfigError                       local: a setting is missing, wrong or contradicts another
+    ├── InputError                        local: a value refused before a byte was sent (`field`, `value`)
+    ├── DecodeError                       bytes that are not the message they should be (`problems`)
+    ├── UnobservedFailure                 an earlier operation failed and nobody had awaited it
+    ├── TinkerError                       what comes from a Tinker service
+    │   ├── APIError                      one call failed
+    │   │   ├── APIConnectionError        no complete answer was read
+    │   │   │   └── APITimeoutError
+    │   │   ├── APIResponseValidationError   an answer that is not of the expected shape
+    │   │   └── APIStatusError            an answer with an error status (`status_code`, `body`)
+    │   │       ├── BadRequestError 400 · AuthenticationError 401 · BillingError 402
+    │   │       ├── PermissionDeniedError 403 · NotFoundError 404 · ConflictError 409
+    │   │       ├── SessionGoneError 410 · UnprocessableEntityError 422 · RateLimitError 429
+    │   │       └── InternalServerError 500 and above
+    │   ├── RequestFailedError            the service ran the request and it failed (`category`)
+    │   ├── ModelLost                     the service no longer has the model
+    │   ├── ModelPoisoned                 the model's state is not known any more; nothing is sent to it
+    │   ├── StepVoid                      a step was given up because a part of it failed
+    │   └── ServiceClosing                the service was closing before the operation started
+    └── ActorError                        from the actor kernel
+        ├── ActorStopped                  the actor has ended, or ended while the message was with it
+        │   ├── ActorStopping             it is on its way out and takes nothing new
+        │   ├── ActorRestarting           it is between two incarnations; the message was handed back
+        │   └── InFlightLost              its handler had begun; the effect is not known
+        ├── HandlerCrashed                the handler raised; the cause is chained
+        ├── MailboxFull                   only from `*_nowait` and from mailboxes that refuse
+        ├── Unhandled                     no handler for this message type
+        ├── Withdrawn                     taken back by `Pending.withdraw` before it started
+        ├── StartFailed                   a child did not start; the cause is chained
+        └── RestartIntensityExceeded      too many restarts; the supervisor gave up (`history`)
+
+The names below `TinkerError` are Tinker's own where Tinker has one; those below `ActorError` are the usual
+words of actor runtimes. Retryability is an attribute, not a guess from the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self, TypeVar
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "ActorError",
+    "ActorRestarting",
+    "ActorStopped",
+    "ActorStopping",
+    "AuthenticationError",
+    "BadRequestError",
+    "BillingError",
+    "ConfigError",
+    "ConflictError",
+    "DecodeError",
+    "HandlerCrashed",
+    "InFlightLost",
+    "InputError",
+    "InternalServerError",
+    "MailboxFull",
+    "ModelLost",
+    "ModelPoisoned",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RequestFailedError",
+    "RestartIntensityExceeded",
+    "ServiceClosing",
+    "SessionGoneError",
+    "StartFailed",
+    "StepVoid",
+    "TinkerActorsError",
+    "TinkerError",
+    "Unhandled",
+    "UnobservedFailure",
+    "UnprocessableEntityError",
+    "Withdrawn",
+    "status_error_class",
+]
+
+_E = TypeVar("_E", bound="TinkerActorsError")
+_VALUE_WIDTH = 120  # characters of a refused value that a message shows
+
+
+class TinkerActorsError(Exception):
+    """Root of everything this package raises on purpose.
+
+    Attributes:
+        retryable: doing the same again may succeed.
+        started: whether the operation had begun when it failed; None where the word has no meaning.
+        request_id: the service's id of the request, if one was given out.
+        attempts: how many times it was tried; 0 if nothing was sent.
+    """
+
+    retryable: bool = False
+    started: bool | None = None
+    request_id: str | None = None
+    attempts: int = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+    def renewed(self) -> Self:
+        """Return a copy with an empty traceback and the same cause and notes.
+
+        One exception object must not be raised in several tasks: its traceback would grow with every raise.
+        """
+        copy = _rebuild(type(self), self.args, dict(self.__dict__))
+        copy.__cause__ = self.__cause__
+        return copy
+
+
+def _rebuild(cls: type[_E], args: tuple[object, ...], state: dict[str, object]) -> _E:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    if "__notes__" in state:
+        error.__notes__ = list(error.__notes__)  # notes added to one copy must not show on another
+    return error
+
+
+class ConfigError(TinkerActorsError):
+    """A setting is missing, wrong, or contradicts another one. Nothing was sent."""
+
+
+class InputError(TinkerActorsError, ValueError):
+    """A value was refused locally. Nothing was sent and nothing was lost.
+
+    Attributes:
+        field: path of the refused field, such as `data[3].loss_fn_inputs['weights'][7]`.
+        value: the refused value.
+    """
+
+    def __init__(self, field: str, value: object, why: str) -> None:
+        shown = repr(value)
+        if len(shown) > _VALUE_WIDTH:
+            shown = shown[: _VALUE_WIDTH - 1] + "…"
+        super().__init__(f"{field} = {shown}: {why}")
+        self.field = field
+        self.value = value
+        self.why = why
+        self.started = False
+
+
+class DecodeError(TinkerActorsError):
+    """Bytes that are not the message they should be.
+
+    Attributes:
+        problems: what is wrong, each with its path, such as `required field missing @ $.model_id`.
+    """
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        super().__init__(f"not a {what}: {'; '.join(problems)}")
+        self.what = what
+        self.problems = tuple(problems)
+
+
+class UnobservedFailure(TinkerActorsError):
+    """An operation failed earlier and nobody had awaited its result; the failure is the cause.
+
+    It is raised in place of the next operation of the same client, which was therefore not sent, or when
+    the service is left.
+    """
+
+
+class TinkerError(TinkerActorsError):
+    """Root of what comes from a Tinker service."""
+
+
+class APIError(TinkerError):
+    """One call to the service failed."""
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, request_id: str | None = None, attempts: int = 1
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.request_id = request_id
+        self.attempts = attempts
+
+
+class APIConnectionError(APIError):
+    """No complete answer was read.
+
+    Attributes:
+        doubtful: the first byte of the request was written, so the service may have carried it out.
+    """
+
+    def __init__(
+        self, message: str, *, doubtful: bool = False, retryable: bool = True, attempts: int = 1
+    ) -> None:
+        super().__init__(message, retryable=retryable, attempts=attempts)
+        self.doubtful = doubtful
+
+
+class APITimeoutError(APIConnectionError):
+    """The answer did not come in time."""
+
+
+class APIResponseValidationError(APIError):
+    """The service answered with something that is not of the expected shape.
+
+    Attributes:
+        problems: what was wrong, each with its path, such as `missing field @ $.request_id`.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class APIStatusError(APIError):
+    """The service answered with an error status.
+
+    Attributes:
+        status_code: the HTTP status.
+        body: the answer's JSON value, else its text.
+        retry_after: seconds the service asked to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        body: object = None,
+        retry_after: float | None = None,
+        retryable: bool = False,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, retryable=retryable, attempts=attempts)
+        self.status_code = status_code
+        self.body = body
+        self.retry_after = retry_after
+
+
+class BadRequestError(APIStatusError):
+    """400: the service refused the request as malformed."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key was not accepted."""
+
+
+class BillingError(APIStatusError):
+    """402: the account cannot be charged."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key does not allow this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such thing on this service."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request contradicts the state of the service."""
+
+
+class SessionGoneError(APIStatusError):
+    """410: the session or the promise has ended on the service."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request was understood and refused."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests; `retry_after` says how long to wait, if the service said so."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the service failed."""
+
+
+_STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: BillingError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: SessionGoneError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status_code: int) -> type[APIStatusError]:
+    """Return the exception class for an HTTP error status."""
+    if status_code >= 500:
+        return InternalServerError
+    return _STATUS_ERRORS.get(status_code, APIStatusError)
+
+
+class RequestFailedError(TinkerError):
+    """The service accepted the request, ran it, and it failed.
+
+    Attributes:
+        category: whose fault the service says it is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        category: Literal["unknown", "server", "user"] = "unknown",
+    ) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.category = category
+        self.started = True
+
+
+class ModelLost(TinkerError):
+    """The service no longer has the model; a TrainingActor answers this by restoring it.
+
+    Attributes:
+        model_id: the id that is gone.
+    """
+
+    def __init__(self, message: str, *, model_id: str) -> None:
+        super().__init__(message)
+        self.model_id = model_id
+
+
+class ModelPoisoned(TinkerError):
+    """The model's state is not known any more, so nothing is sent to it; the first cause is chained.
+
+    Attributes:
+        model_id: the model that is fenced off.
+    """
+
+    def __init__(self, message: str, *, model_id: str, started: bool = False) -> None:
+        super().__init__(message)
+        self.model_id = model_id
+        self.started = started
+
+
+class StepVoid(TinkerError):
+    """The operation belonged to a step that was given up because another part failed; that is the cause."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.started = False
+
+
+class ServiceClosing(TinkerError):
+    """The service was closing, so the operation never started."""
+
+    def __init__(self, message: str = "the service is closing; the operation was not started") -> None:
+        super().__init__(message)
+        self.started = False
+
+
+class ActorError(TinkerActorsError):
+    """Root of what the actor kernel raises.
+
+    Attributes:
+        actor: path of the actor concerned.
+    """
+
+    def __init__(self, message: str, *, actor: str = "", started: bool | None = None) -> None:
+        super().__init__(message)
+        self.actor = actor
+        self.started = started
+
+
+class ActorStopped(ActorError):
+    """The actor has ended.
+
+    `started` False: the message never began, and sending it elsewhere is safe. `started` True: its handler
+    had begun.
+    """
+
+
+class ActorStopping(ActorStopped):
+    """The actor is draining or stopping and takes no new message."""
+
+
+class ActorRestarting(ActorStopped):
+    """The actor is between two incarnations and hands its queued messages back."""
+
+
+class InFlightLost(ActorStopped):
+    """The actor ended after it had begun this message; the effect is not known."""
+
+
+class HandlerCrashed(ActorError):
+    """The handler raised an exception it had not declared; the exception is the cause."""
+
+
+class MailboxFull(ActorError):
+    """The mailbox is full and its policy is not to wait.
+
+    Attributes:
+        depth: messages queued.
+        capacity: messages it may hold.
+    """
+
+    def __init__(self, message: str, *, actor: str, depth: int, capacity: int) -> None:
+        super().__init__(message, actor=actor, started=False)
+        self.depth = depth
+        self.capacity = capacity
+
+
+class Unhandled(ActorError):
+    """The actor has no handler for this type of message; it goes on living."""
+
+
+class Withdrawn(ActorError):
+    """The message was taken back before it started."""
+
+
+class StartFailed(ActorError):
+    """A child actor did not start; the reason is the cause."""
+
+
+class RestartIntensityExceeded(ActorError):
+    """A child was restarted too often, so its supervisor gave up; the last failure is the cause.
+
+    Attributes:
+        history: the failures of the window, oldest first, one line each.
+    """
+
+    def __init__(self, message: str, *, actor: str, history: Sequence[str]) -> None:
+        super().__init__(message, actor=actor)
+        self.history = tuple(history)
