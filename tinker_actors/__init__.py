@@ -1,3 +1,107 @@
-"""Actors on trio that train and sample LoRA models through the Tinker API."""
+"""Actors on trio that train and sample LoRA models through the Tinker API.
 
-__version__ = "0.1.0"
+    import trio
+    import tinker_actors as ta
+
+    async def main() -> None:
+        async with ta.open_service() as service:
+            training = await service.create_lora_training_client("tinker-actors/char-100k", rank=8)
+            ...
+
+    trio.run(main)
+
+General layout: `errors` ← `kernel` | `wire` ← `protocol` ← `text` ← `transport` | `local` ← `actors` ← the names
+below ← `opening` ← `cli`. `docs/design.md` has the map. Names are loaded on first use, so that importing the
+package costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from tinker_actors.version import __version__
+
+if TYPE_CHECKING:
+    from tinker_actors import errors, kernel, types
+    from tinker_actors.actors.client import SamplingClient, TrainingClient
+    from tinker_actors.actors.service import ServiceClient
+    from tinker_actors.errors import TinkerActorsError
+    from tinker_actors.kernel import ActorRef, Message, Pending
+    from tinker_actors.local.service import EmbeddedService
+    from tinker_actors.opening import open_service
+    from tinker_actors.types import (
+        AdamParams,
+        Datum,
+        EncodedTextChunk,
+        ForwardBackwardOutput,
+        ModelInput,
+        OptimStepResponse,
+        SampledSequence,
+        SampleResponse,
+        SamplingParams,
+        TensorData,
+    )
+
+__all__ = [
+    "ActorRef",
+    "AdamParams",
+    "Datum",
+    "EmbeddedService",
+    "EncodedTextChunk",
+    "ForwardBackwardOutput",
+    "Message",
+    "ModelInput",
+    "OptimStepResponse",
+    "Pending",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingClient",
+    "SamplingParams",
+    "ServiceClient",
+    "TensorData",
+    "TinkerActorsError",
+    "TrainingClient",
+    "__version__",
+    "errors",
+    "kernel",
+    "open_service",
+    "types",
+]
+
+_HOME = {
+    "ActorRef": "kernel",
+    "AdamParams": "types",
+    "Datum": "types",
+    "EmbeddedService": "local.service",
+    "EncodedTextChunk": "types",
+    "ForwardBackwardOutput": "types",
+    "Message": "kernel",
+    "ModelInput": "types",
+    "OptimStepResponse": "types",
+    "Pending": "kernel",
+    "SampleResponse": "types",
+    "SampledSequence": "types",
+    "SamplingClient": "actors.client",
+    "SamplingParams": "types",
+    "ServiceClient": "actors.service",
+    "TensorData": "types",
+    "TinkerActorsError": "errors",
+    "TrainingClient": "actors.client",
+    "open_service": "opening",
+}
+_ROOMS = ("errors", "kernel", "types")
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -220,6 +220,7 @@ class APIStatusError(APIError):
         status_code: the HTTP status.
         body: the answer's JSON value, else its text.
         retry_after: seconds the service asked to wait, if it did.
+        should_retry: what the service said about trying again, if it did.
     """
 
     def __init__(
@@ -229,6 +230,7 @@ class APIStatusError(APIError):
         status_code: int,
         body: object = None,
         retry_after: float | None = None,
+        should_retry: bool | None = None,
         retryable: bool = False,
         attempts: int = 1,
     ) -> None:
@@ -236,6 +238,7 @@ class APIStatusError(APIError):
         self.status_code = status_code
         self.body = body
         self.retry_after = retry_after
+        self.should_retry = should_retry
 
 
 class BadRequestError(APIStatusError):

@@ -56,6 +56,7 @@ class ReplyToken(Generic[R]):
         self.envelope = envelope
         self._registry = registry
         registry.add(self)
+        envelope.detached = True
 
     @property
     def settled(self) -> bool:

@@ -35,7 +35,7 @@ class Envelope(Generic[T]):
         state: where it is.
         scope: cancels the handler while it runs.
         committed: past its point of no return; the handler is not cancelled any more.
-        detached: its handler has ended and left the answer to a `ReplyToken`.
+        detached: the answer was left to a `ReplyToken`; the handler's crash does not settle it.
     """
 
     message: Message[Any, T]

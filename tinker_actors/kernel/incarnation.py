@@ -186,9 +186,7 @@ class Incarnation:
         try:
             with scope:
                 reply = await handler(actor, envelope.message)
-                if isinstance(reply, ReplyToken):
-                    envelope.detached = True
-                else:
+                if not isinstance(reply, ReplyToken):
                     envelope.settle(reply)
         except BaseException as error:
             cause = collapse(error)
@@ -202,7 +200,7 @@ class Incarnation:
         if isinstance(cause, actor.declares):
             envelope.fail(cause)
             return
-        if isinstance(cause, Exception):
+        if isinstance(cause, Exception) and not envelope.detached:
             name = type(envelope.message).__name__
             crash = HandlerCrashed(f"{self.ref.path} crashed on {name}", actor=self.ref.path, started=True)
             crash.__cause__ = cause

@@ -38,7 +38,7 @@ class Outcome(Generic[T]):
 
     Attributes:
         late: settlements that came after the first and were dropped.
-        observed: somebody has waited for it, or said that nobody needs to.
+        observed: somebody has got the value or the error, or said that nobody needs to.
         on_failure: called once if it is settled with an error while nobody waits.
     """
 
@@ -90,7 +90,6 @@ class Outcome(Generic[T]):
             on_abort: called if the waiting task is cancelled; it may refuse (`Abort.FAILED`), and then the
                 wait goes on until the outcome is settled and ends in the cancellation.
         """
-        self.observed = True
         if self._settled:
             await trio.lowlevel.checkpoint()
         else:

@@ -124,7 +124,7 @@ class Slot(Generic[RoleT]):
     def _may_end(self) -> bool:
         """Told to stop, and nothing is owed that would need another incarnation."""
         if self._stop_mode == "drain":
-            return not self._surviving and not self.mailbox.statistics().queued
+            return all(token.settled for token in self._surviving) and not self.mailbox.statistics().queued
         return self._stop_mode is not None
 
     def _incarnation(self) -> Incarnation:

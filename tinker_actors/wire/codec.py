@@ -96,7 +96,7 @@ def _scalar_hook(kind: type) -> _Hook:
     return hook
 
 
-def _array_of(value: object) -> list[object]:
+def _array_of(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"expected a list, got {type(value).__name__}")
     return value

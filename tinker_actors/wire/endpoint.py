@@ -95,7 +95,14 @@ HEALTH: Endpoint[Empty, HealthResponse] = Endpoint(
     "healthz", "GET", "/api/v1/healthz", Empty, HealthResponse, Lane.SESSION
 )
 CLIENT_CONFIG: Endpoint[ClientConfigRequest, ClientConfigResponse] = Endpoint(
-    "client_config", "POST", "/api/v1/client/config", ClientConfigRequest, ClientConfigResponse, Lane.SESSION
+    "client_config",
+    "POST",
+    "/api/v1/client/config",
+    ClientConfigRequest,
+    ClientConfigResponse,
+    Lane.SESSION,
+    timeout=10.0,
+    retries=2,  # the first call of all: whoever mistyped the URL should not wait a minute to learn it
 )
 CAPABILITIES: Endpoint[Empty, GetServerCapabilitiesResponse] = Endpoint(
     "get_server_capabilities",

@@ -48,11 +48,19 @@ class ClientConfigRequest:
 
 @attrs.frozen(kw_only=True)
 class ClientConfigResponse:
-    """A service's flags for its clients; defaults are tinker 0.38.0 types/client_config_response.py."""
+    """A service's flags for its clients; defaults are tinker 0.38.0 types/client_config_response.py.
+
+    Attributes:
+        fwdbwd_max_chunk_len: datums per request.
+        fwdbwd_max_chunk_bytes_count: estimated bytes per request.
+        sample_max_concurrent_requests: samples in flight.
+        sequence_dedupe: what the service does with a repeated number; our own services say `replay`.
+    """
 
     fwdbwd_max_chunk_len: int = 1024
     fwdbwd_max_chunk_bytes_count: int = 5_000_000
     sample_max_concurrent_requests: int = 2000
+    sequence_dedupe: Literal["replay", "reject", "none"] = "none"
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,1 @@
+"""Tinker's behaviour as actors: kernel x protocol x transport."""

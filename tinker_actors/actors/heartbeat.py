@@ -1,0 +1,106 @@
+"""The HeartbeatActor: starts, watches and stops the beating, and turns its facts into events.
+
+The beats themselves come from `transport.heartbeat`: a thread with its own loop and connection, or, under
+virtual time, a task of this loop.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.message import Heartbeat, RenewSession, StartBeating
+from tinker_actors.actors.session import Session
+from tinker_actors.errors import ActorError
+from tinker_actors.kernel import Actor, handles
+from tinker_actors.protocol.event import HeartbeatMissed, LoopBlocked
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.heartbeat import Beat, Blocked, Fact, Gone, Heart, Missed, TransportOpener
+
+__all__ = ["HeartbeatActor"]
+
+_LOG = logging.getLogger("tinker_actors.heartbeat")
+
+
+class HeartbeatActor(Actor[Heartbeat]):
+    """Keeps one session alive.
+
+    Args:
+        config: how the service is reached, and how often to beat.
+        session: the present session.
+        through: opens a transport to use in place of the network.
+        events: where facts worth knowing go.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session: Session,
+        through: TransportOpener | None,
+        events: EventHub,
+    ) -> None:
+        self._config = config
+        self._session = session
+        self._through = through
+        self._events = events
+        self._heart: Heart | None = None
+        self._last_beat = 0.0
+        self._last_warning = 0.0
+
+    async def on_start(self) -> None:
+        """After a crash, go on beating for the session there is."""
+        await trio.lowlevel.checkpoint()
+        if self._session.session_id:
+            self._beat_for(self._session.session_id)
+
+    @handles(StartBeating)
+    async def start_beating(self, message: StartBeating) -> None:
+        """Beat for a session from now on; the first beat goes out at once."""
+        await trio.lowlevel.checkpoint()
+        self._beat_for(message.session_id)
+
+    def _beat_for(self, session_id: str) -> None:
+        self._last_beat = self._last_warning = trio.current_time()
+        if self._heart is not None:
+            self._heart.session_id = session_id
+            return
+        self._heart = Heart(self._config, session_id, self._take, self._through)
+        in_thread = self._config.heartbeat == "thread"
+        self.context.spawn(self._heart.beat_in_thread if in_thread else self._heart.beat_in_loop)
+
+    def _take(self, fact: Fact) -> None:
+        """Take a fact in; called in the main loop, outside of any task."""
+        now = trio.current_time()
+        match fact:
+            case Beat():
+                self._last_beat = now
+            case Missed(session_id, why):
+                self._missed(session_id, why, now)
+            case Gone(session_id, status):
+                _LOG.warning("the service says that session %s has ended (status %d)", session_id, status)
+                self._gone(session_id)
+            case Blocked(seconds, stack):
+                _LOG.warning("the event loop has not turned for %.1f s; it stands in\n%s", seconds, stack)
+                self._events.publish(LoopBlocked(seconds, stack))
+
+    def _missed(self, session_id: str, why: str, now: float) -> None:
+        silent = now - self._last_beat
+        if silent < self._config.heartbeat_warn_after:
+            return
+        if now - self._last_warning >= self._config.heartbeat_warn_after:
+            self._last_warning = now
+            _LOG.warning("no heartbeat of session %s has got through for %.0f s: %s", session_id, silent, why)
+            self._events.publish(HeartbeatMissed(session_id, silent))
+
+    def _gone(self, session_id: str) -> None:
+        if self._heart is None or self._heart.session_id != session_id:
+            return  # an answer to a beat of an earlier session
+        keeper = self._session.keeper
+        if keeper is None or session_id != self._session.session_id:
+            return
+        try:
+            keeper.tell_nowait(RenewSession(self._session.epoch))
+        except ActorError as error:
+            _LOG.warning("the loss of session %s could not be reported: %s", session_id, error)

@@ -1,0 +1,234 @@
+"""The typed messages, and the roles they are addressed to.
+
+Messages check their contents when they are made, so bad input is refused before anything is in line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import attrs
+
+from tinker_actors.errors import InputError
+from tinker_actors.kernel import Message
+from tinker_actors.kernel.message import Unit
+from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
+from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.model import (
+    LoadWeightsResponse,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+)
+from tinker_actors.wire.sampling import SampleResponse, SamplingParams
+from tinker_actors.wire.training import AdamParams, ForwardBackwardOutput, LossFnType, OptimStepResponse
+
+__all__ = [
+    "Forward",
+    "ForwardBackward",
+    "Futures",
+    "Heartbeat",
+    "LoadState",
+    "OptimStep",
+    "Record",
+    "RenewSession",
+    "Sample",
+    "SampleTarget",
+    "Sampling",
+    "SaveState",
+    "SaveWeightsForSampler",
+    "SessionRole",
+    "StartBeating",
+    "Telemetry",
+    "Training",
+    "WaitForResult",
+]
+
+
+class Training:
+    """Role: trains one model."""
+
+
+class Sampling:
+    """Role: draws samples."""
+
+
+class Futures:
+    """Role: waits for the results of promises."""
+
+
+class SessionRole:
+    """Role: owns the session."""
+
+
+class Heartbeat:
+    """Role: keeps the session alive."""
+
+
+class Telemetry:
+    """Role: reports events to the service."""
+
+
+def _datums(data: Sequence[Datum]) -> tuple[Datum, ...]:
+    if not isinstance(data, Sequence):
+        raise InputError("data", data, "must be a list of Datum")
+    return tuple(data)
+
+
+# --- training --------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Forward(Message[Training, ForwardBackwardOutput]):
+    """Compute a batch's loss, without a gradient.
+
+    Raises:
+        InputError: see `protocol.batch.check_batch`.
+    """
+
+    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    loss_fn: LossFnType
+    loss_fn_config: dict[str, float | str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_batch(self.data, self.loss_fn, self.loss_fn_config)
+
+
+@attrs.frozen
+class ForwardBackward(Message[Training, ForwardBackwardOutput]):
+    """Add a batch's gradient to what the model has accumulated.
+
+    Raises:
+        InputError: see `protocol.batch.check_batch`.
+    """
+
+    unit: ClassVar[Unit] = "part"
+
+    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    loss_fn: LossFnType
+    loss_fn_config: dict[str, float | str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_batch(self.data, self.loss_fn, self.loss_fn_config)
+
+
+@attrs.frozen
+class OptimStep(Message[Training, OptimStepResponse]):
+    """Apply the accumulated gradient; the last message of a step.
+
+    Raises:
+        InputError: see `protocol.batch.check_adam`.
+    """
+
+    unit: ClassVar[Unit] = "end"
+
+    adam_params: AdamParams
+
+    def __attrs_post_init__(self) -> None:
+        check_adam(self.adam_params)
+
+
+@attrs.frozen
+class SaveState(Message[Training, SaveWeightsResponse]):
+    """Save weights and optimizer.
+
+    Raises:
+        InputError: a name that cannot stand in a path.
+    """
+
+    name: str
+    ttl_seconds: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_name("name", self.name)
+
+
+@attrs.frozen
+class SaveWeightsForSampler(Message[Training, SaveWeightsForSamplerResponse]):
+    """Save weights to sample from: under a name, or as a sampling session at once.
+
+    Raises:
+        InputError: a name that cannot stand in a path.
+    """
+
+    name: str | None = None
+    ttl_seconds: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.name is not None:
+            check_name("name", self.name)
+
+
+@attrs.frozen
+class LoadState(Message[Training, LoadWeightsResponse]):
+    """Load saved weights into the model, with the optimizer's state if asked."""
+
+    path: str
+    optimizer: bool
+
+
+# --- sampling --------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SampleTarget:
+    """Where samples come from.
+
+    Attributes:
+        sampling_session_id: the service's id of the weights.
+    """
+
+    sampling_session_id: str
+
+
+@attrs.frozen(kw_only=True)
+class Sample(Message[Sampling, SampleResponse]):
+    """Draw sequences that continue a prompt.
+
+    Raises:
+        InputError: an empty prompt, or parameters out of range.
+    """
+
+    target: SampleTarget
+    prompt: ModelInput
+    num_samples: int
+    sampling_params: SamplingParams
+    include_prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        check_prompt(self.prompt, self.num_samples)
+        check_sampling(self.sampling_params)
+
+
+# --- what surrounds the work -----------------------------------------------------------------------------
+
+
+@attrs.frozen
+class WaitForResult(Message[Futures, JsonValue]):
+    """Wait for a promise's result."""
+
+    request_id: str
+
+
+@attrs.frozen
+class RenewSession(Message[SessionRole, None]):
+    """The session of this epoch is lost: open a new one, unless that has been done."""
+
+    lost_epoch: int
+
+
+@attrs.frozen
+class StartBeating(Message[Heartbeat, None]):
+    """Beat for this session from now on."""
+
+    session_id: str
+
+
+@attrs.frozen
+class Record(Message[Telemetry, None]):
+    """Report an event."""
+
+    name: str
+    data: dict[str, object]

@@ -1,0 +1,385 @@
+"""The TrainingActor: one per model. Its mailbox order is the order on the wire.
+
+Theory of operation. A message is turned into an operation, the operation is written to the journal, its
+requests are sent one after the other, and the actor takes its next message at once; results are waited for in
+tasks of their own, so `optim_step` is on the wire while `forward_backward` still runs. A request the service
+refuses hands its number to the next one: there is no hole.
+
+What outlives an incarnation is the `Lineage`: how the model was made, the journal, and who waits for what. If
+the service loses the model, or it is not known whether a request was carried out, the incarnation ends with
+`ModelLost` and its supervisor starts the next one, which makes a *new* model, loads the latest checkpoint with
+the optimizer's state, sends what came after again, and goes on with the mailbox. The old model's id is never
+addressed again, except to unload it. Callers notice nothing but time.
+
+No partial gradient is kept: see `protocol.step`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal, NoReturn
+
+import attrs
+import trio
+
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.futures import wait_for_result
+from tinker_actors.actors.message import (
+    Forward,
+    ForwardBackward,
+    Futures,
+    LoadState,
+    OptimStep,
+    RenewSession,
+    SaveState,
+    SaveWeightsForSampler,
+    Training,
+)
+from tinker_actors.actors.session import Session
+from tinker_actors.errors import (
+    APIError,
+    InputError,
+    ModelLost,
+    ModelPoisoned,
+    StepVoid,
+    TinkerError,
+)
+from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
+from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
+from tinker_actors.protocol.plan import Place, parts, reply_of, request_of
+from tinker_actors.protocol.recovery import classify, session_lost
+from tinker_actors.protocol.step import Step, judge
+from tinker_actors.transport.http import HttpTransport
+from tinker_actors.wire.codec import structure
+from tinker_actors.wire.endpoint import CREATE_MODEL, UNLOAD_MODEL
+from tinker_actors.wire.model import (
+    CreateModelRequest,
+    CreateModelResponse,
+    LoadWeightsResponse,
+    LoraConfig,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+    UnloadModelRequest,
+)
+from tinker_actors.wire.training import ForwardBackwardOutput, OptimStepResponse
+
+__all__ = ["Lineage", "TrainingActor"]
+
+
+@attrs.define(eq=False)
+class Lineage:
+    """What stays of a model across its incarnations and across the ids it has on the service.
+
+    Attributes:
+        base_model: what it was made from.
+        lora_config: its adapter, with an explicit seed, so that it can be made again.
+        journal: what was decided since the latest checkpoint.
+        user_metadata: stored with the model.
+        model_id: its present id on the service; empty before the first.
+        waiting: who waits for the operation at a position.
+        poison: why nothing may be sent to it any more.
+        restores: how often it was restored.
+    """
+
+    base_model: str
+    lora_config: LoraConfig
+    journal: Journal
+    user_metadata: dict[str, str] | None = None
+    model_id: str = ""
+    waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
+    poison: ModelPoisoned | None = None
+    restores: int = 0
+
+
+class TrainingActor(Actor[Training]):
+    """Trains one model; see the module."""
+
+    declares = (InputError, ModelPoisoned, StepVoid)
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        transport: HttpTransport,
+        session: Session,
+        futures: ActorRef[Futures],
+        events: EventHub,
+    ) -> None:
+        self._lineage = lineage
+        self._transport = transport
+        self._session = session
+        self._futures = futures
+        self._events = events
+        self._next_seq = 1  # creation took 0
+        self._step = Step()
+        self._void: tuple[int, TinkerError] | None = None  # last message in line, and the cause
+        self._losing = False
+        self._progress = trio.Event()
+
+    # --- coming to life ----------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Make the model; after a loss, restore it."""
+        if not self._lineage.model_id:
+            await self._create()
+        elif self._lineage.poison is None:
+            await self._restore(self._lineage.model_id)
+
+    async def _create(self) -> None:
+        try:
+            await self._create_in_session()
+        except TinkerError as error:
+            if not session_lost(error) or self._session.keeper is None:
+                raise
+            await self._session.keeper.ask(RenewSession(self._session.epoch))
+            await self._create_in_session()
+
+    async def _create_in_session(self) -> None:
+        request = CreateModelRequest(
+            session_id=self._session.session_id,
+            model_seq_id=self._session.take_model_seq(),
+            base_model=self._lineage.base_model,
+            user_metadata=self._lineage.user_metadata,
+            lora_config=self._lineage.lora_config,
+        )
+        promise = await self._transport.call(CREATE_MODEL, request)
+        value = await wait_for_result(self._futures, promise.request_id)
+        self._lineage.model_id = structure(CreateModelResponse, value, strict=False).model_id
+
+    async def _restore(self, old_id: str) -> None:
+        journal = self._lineage.journal
+        if not journal.complete:
+            self._give_up(old_id)
+            return
+        await self._create()
+        self._lineage.restores += 1
+        if journal.checkpoint is not None:
+            await self._load(journal.checkpoint)
+        records = journal.replay()
+        for record in records:
+            await self._send(record)
+        self._events.publish(
+            ModelRestored(
+                old_model_id=old_id,
+                model_id=self._lineage.model_id,
+                checkpoint=None if journal.checkpoint is None else journal.checkpoint.path,
+                replayed=len(records),
+                steps=sum(record.operation.kind == "optim_step" for record in records),
+            )
+        )
+        self.context.spawn(self._unload, old_id)
+
+    def _give_up(self, old_id: str) -> None:
+        message = "more was trained since the last checkpoint than the replay log holds; save the state more often"
+        poison = self._poison(ModelLost(message, model_id=old_id))
+        for token in self._lineage.waiting.values():
+            token.fail(poison.renewed())
+        self._lineage.waiting.clear()
+
+    async def _load(self, checkpoint: Checkpoint) -> None:
+        operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
+        request_id = await self._submit(operation)
+        await wait_for_result(self._futures, request_id)
+
+    async def _unload(self, model_id: str) -> None:
+        with contextlib.suppress(APIError):  # most likely it is gone already
+            await self._transport.call(UNLOAD_MODEL, UnloadModelRequest(model_id))
+
+    # --- messages ----------------------------------------------------------------------------------------
+
+    @handles(Forward)
+    async def forward(self, message: Forward) -> ReplyToken[ForwardBackwardOutput]:
+        """Compute a loss."""
+        return await self._take(_batch_operation("forward", message))
+
+    @handles(ForwardBackward)
+    async def forward_backward(self, message: ForwardBackward) -> ReplyToken[ForwardBackwardOutput]:
+        """Accumulate a gradient."""
+        self._refuse_if_void(ends_step=False)
+        return await self._take(_batch_operation("forward_backward", message))
+
+    @handles(OptimStep)
+    async def optim_step(self, message: OptimStep) -> ReplyToken[OptimStepResponse]:
+        """Apply the gradient."""
+        self._refuse_if_void(ends_step=True)
+        return await self._take(Operation(kind="optim_step", adam_params=message.adam_params))
+
+    @handles(SaveState)
+    async def save_state(self, message: SaveState) -> ReplyToken[SaveWeightsResponse]:
+        """Save weights and optimizer."""
+        return await self._take(
+            Operation(kind="save_state", name=message.name, ttl_seconds=message.ttl_seconds)
+        )
+
+    @handles(SaveWeightsForSampler)
+    async def save_for_sampler(
+        self, message: SaveWeightsForSampler
+    ) -> ReplyToken[SaveWeightsForSamplerResponse]:
+        """Save weights to sample from."""
+        return await self._take(
+            Operation(kind="save_for_sampler", name=message.name, ttl_seconds=message.ttl_seconds)
+        )
+
+    @handles(LoadState)
+    async def load_state(self, message: LoadState) -> ReplyToken[LoadWeightsResponse]:
+        """Load weights."""
+        return await self._take(
+            Operation(kind="load_state", path=message.path, optimizer=message.optimizer)
+        )
+
+    def _refuse_if_void(self, *, ends_step: bool) -> None:
+        """Refuse what still belongs to a step that was given up.
+
+        Messages that were admitted before the failure was known belong to it, up to its `optim_step`.
+        """
+        if self._void is None:
+            return
+        last_in_line, cause = self._void
+        if self.context.call.seq > last_in_line:
+            self._void = None
+            return
+        if ends_step:
+            self._void = None
+        error = StepVoid(f"another part of this step failed, so this part was not sent: {cause}")
+        raise error from cause
+
+    async def _take(self, operation: Operation) -> ReplyToken[Any]:
+        if self._lineage.poison is not None:
+            raise self._lineage.poison.renewed()
+        token: ReplyToken[Any] = self.context.detach_reply(survives_restart=True)
+        position = self._lineage.journal.record(operation)
+        self._lineage.waiting[position] = token
+        await self._send(Record(position, operation))
+        return token
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    async def _send(self, record: Record) -> None:
+        """Send an operation's requests in order and leave the waiting to a task."""
+        operation, step = record.operation, self._step
+        limits = self._session.limits
+        request_ids: list[str] = []
+        for part in parts(
+            operation,
+            max_datums=limits.fwdbwd_max_chunk_len,
+            max_bytes=limits.fwdbwd_max_chunk_bytes_count,
+        ):
+            try:
+                request_ids.append(await self._submit(part))
+            except TinkerError as error:
+                if isinstance(error, ModelLost):
+                    raise
+                self._failed(record, error, step, taken=False)
+                return
+            step.gradients += operation.kind == "forward_backward"
+        if operation.kind == "optim_step":
+            step.closed = True
+            self._step = Step()
+        self.context.spawn(self._finish, record, request_ids, step)
+
+    async def _submit(self, part: Operation) -> str:
+        """Send one request; its number is used up only if the service takes it."""
+        place = Place(
+            model_id=self._lineage.model_id,
+            seq_id=self._next_seq,
+            take_sampler_seq=self._session.take_sampler_seq,
+        )
+        endpoint, request = request_of(part, place)
+        try:
+            promise = await self._transport.call(endpoint, request)
+        except TinkerError as error:
+            if classify(error) is None:
+                raise
+            self._lose(error)
+        self._next_seq += 1
+        return promise.request_id
+
+    # --- results -----------------------------------------------------------------------------------------
+
+    async def _finish(self, record: Record, request_ids: list[str], step: Step) -> None:
+        try:
+            values = [await wait_for_result(self._futures, request_id) for request_id in request_ids]
+            reply = reply_of(record.operation, values)
+        except TinkerError as error:
+            if classify(error) == "gone":
+                if not self._losing:  # the others that find out end with the first
+                    self._lose(error)
+                return
+            step.gradients -= record.operation.kind == "forward_backward"
+            self._failed(record, error, step, taken=True)
+            return
+        await self._succeeded(record, reply)
+
+    async def _succeeded(self, record: Record, reply: object) -> None:
+        journal = self._lineage.journal
+        journal.done(record.position)
+        self._tell_progress()
+        path = _checkpoint_path(record.operation, reply)
+        if path is not None:
+            while not journal.settled_before(record.position):  # what it holds must have its results first
+                await self._progress.wait()
+            journal.checkpointed(record.position, path)
+        token = self._lineage.waiting.pop(record.position, None)
+        if token is not None:  # an operation that was done before the loss has been answered
+            token.settle(reply)
+        self._tell_progress()
+
+    def _failed(self, record: Record, error: TinkerError, step: Step, *, taken: bool) -> None:
+        self._lineage.journal.strike(record.position)
+        match judge(record.operation.kind, step, taken=taken):
+            case "poison":
+                self._poison(error)
+            case "void":
+                self._void = (self.context.last_admitted, error)
+                if self._step is step:
+                    self._step = Step()
+            case "fail":
+                pass
+        token = self._lineage.waiting.pop(record.position, None)
+        if token is not None:
+            token.fail(error)
+        self._tell_progress()
+
+    def _lose(self, cause: TinkerError) -> NoReturn:
+        """End this incarnation: the model has to be restored."""
+        model_id = self._lineage.model_id
+        self._losing = True
+        self._events.publish(ModelLostEvent(model_id, str(cause), len(self._lineage.waiting)))
+        message = f"the state of model {model_id} on the service is lost: {cause}"
+        raise ModelLost(message, model_id=model_id) from cause
+
+    def _poison(self, cause: TinkerError) -> ModelPoisoned:
+        """Send nothing to this model any more."""
+        if self._lineage.poison is None:
+            model_id = self._lineage.model_id
+            poison = ModelPoisoned(f"model {model_id} is not used any more: {cause}", model_id=model_id)
+            poison.__cause__ = cause
+            self._lineage.poison = poison
+        return self._lineage.poison
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    async def on_drain(self) -> None:
+        """Wait for the results of what was sent."""
+        await trio.lowlevel.checkpoint()
+        while self._lineage.waiting:
+            await self._progress.wait()
+
+
+def _batch_operation(kind: Literal["forward", "forward_backward"], message: Forward | ForwardBackward) -> Operation:
+    return Operation(
+        kind=kind, data=message.data, loss_fn=message.loss_fn, loss_fn_config=message.loss_fn_config
+    )
+
+
+def _checkpoint_path(operation: Operation, reply: object) -> str | None:
+    """Return the path of the state an operation has made the newest one to restore from."""
+    if operation.kind == "save_state" and isinstance(reply, SaveWeightsResponse):
+        return reply.path
+    if operation.kind == "load_state" and operation.optimizer:
+        return operation.path
+    return None

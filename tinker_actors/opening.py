@@ -1,0 +1,187 @@
+"""`open_service`: chooses the backend, starts it if it is the embedded one, and yields the client.
+
+Which backend: an explicit argument; else a base URL (argument, then `TINKER_BASE_URL`); else an API key
+(argument, then `TINKER_API_KEY`) means the Tinker service; else the embedded one. `TINKER_ACTORS_EMBEDDED=never`
+forbids the embedded one. One line on stderr says which was chosen and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import attrs
+
+from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.errors import ConfigError
+from tinker_actors.protocol.retry import DedupeMode
+from tinker_actors.transport.config import (
+    TINKER_SERVICE,
+    Config,
+    Environment,
+    check_api_key,
+    check_base_url,
+)
+from tinker_actors.transport.inprocess import InProcessTransport
+
+if TYPE_CHECKING:
+    from tinker_actors.local.service import EmbeddedService
+
+__all__ = ["Backend", "Settings", "choose_backend", "open_service"]
+
+_EMBEDDED_URL = "http://embedded"
+
+
+class Settings(TypedDict, total=False):
+    """The settings of `Config` that `open_service` takes by name."""
+
+    dedupe: DedupeMode | None
+    telemetry: bool | None
+    user_metadata: Mapping[str, str]
+    tags: tuple[str, ...]
+    heartbeat: Literal["thread", "loop"]
+    heartbeat_period: float
+    heartbeat_warn_after: float
+    max_block: float
+    connect_timeout: float
+    max_samples: int
+    sampling_actors: int
+    replay_bytes: int
+    grace: float
+
+
+@attrs.frozen
+class Backend:
+    """What was chosen.
+
+    Attributes:
+        base_url: where it is; None is the embedded service.
+        api_key: the secret.
+        why: the reason, for the user.
+    """
+
+    base_url: str | None
+    api_key: str | None = attrs.field(repr=False)
+    why: str
+
+    @property
+    def line(self) -> str:
+        """One line that says which backend it is and why."""
+        what = "the embedded service" if self.base_url is None else self.base_url
+        return f"tinker_actors: using {what}, because {self.why}"
+
+
+def choose_backend(
+    backend: str | None, base_url: str | None, api_key: str | None, environment: Environment
+) -> Backend:
+    """Choose the backend; see the module.
+
+    Raises:
+        ConfigError: arguments that contradict each other, a URL that is none, or no backend at all.
+        InputError: a key that does not look like one.
+    """
+    if backend is not None and base_url is not None:
+        raise ConfigError(f"backend = {backend!r} and base_url = {base_url!r}: give one of them")
+    if backend == "local":
+        return _embedded("backend='local' was given", environment)
+    key_name = "TINKER_API_KEY" if api_key is None else "api_key"
+    key = api_key or environment.api_key
+    if key is not None:
+        check_api_key(key_name, key)
+    for name, url in (("backend", backend), ("base_url", base_url), ("TINKER_BASE_URL", environment.base_url)):
+        if url is not None:
+            return Backend(check_base_url(name, url), key, f"{name} is set")
+    if key is not None:
+        return Backend(TINKER_SERVICE, key, f"{key_name} is set")
+    return _embedded("neither TINKER_BASE_URL nor TINKER_API_KEY is set", environment)
+
+
+def _embedded(why: str, environment: Environment) -> Backend:
+    if environment.embedded == "never":
+        raise ConfigError(f"TINKER_ACTORS_EMBEDDED = 'never' forbids the embedded service, yet {why}")
+    if environment.embedded is not None:
+        raise ConfigError(f"TINKER_ACTORS_EMBEDDED = {environment.embedded!r}: the only value it takes is 'never'")
+    return Backend(None, None, why)
+
+
+@contextlib.asynccontextmanager
+async def open_service(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[ServiceClient]:
+    """Open a Tinker service; leaving it means that everything it started has ended.
+
+    If the body returns, everything that was put in line runs to its end first. If it raises or is cancelled,
+    what has not begun is refused with `ServiceClosing`, what was sent is waited for up to `grace` seconds, and
+    the body's own exception leaves as it is.
+
+    Args:
+        backend: `"local"` for the embedded service, or a base URL; None chooses, see the module.
+        base_url: where the service is.
+        api_key: the key for it.
+        seed: makes delays and drawn seeds repeatable.
+        embedded: the embedded service to use, made by the caller; only with `backend="local"` or none.
+        **settings: see `Config`.
+
+    Raises:
+        ConfigError: arguments that contradict each other, or no backend.
+        InputError: a key that does not look like one.
+        APIConnectionError: the service cannot be reached; the message names the URL.
+        TinkerError: the service refused.
+        UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
+    """
+    chosen = choose_backend(
+        "local" if embedded is not None and backend is None and base_url is None else backend,
+        base_url,
+        api_key,
+        Environment.read(os.environ),
+    )
+    if embedded is not None and chosen.base_url is not None:
+        raise ConfigError(f"embedded was given, but the backend is {chosen.base_url!r}")
+    print(chosen.line, file=sys.stderr)
+    rng = random.Random(seed)
+    opened = _open_embedded(embedded, chosen, rng, settings) if chosen.base_url is None else None
+    if opened is None:
+        opened = _open_remote(chosen, rng, settings)
+    async with opened as client:
+        yield client
+
+
+def _open_remote(
+    chosen: Backend, rng: random.Random, settings: Settings
+) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
+    url = chosen.base_url or ""
+    config = Config(base_url=url, api_key=chosen.api_key, **settings)
+    return open_client(config, rng=rng, backend=url, chosen=chosen.line)
+
+
+@contextlib.asynccontextmanager
+async def _open_embedded(
+    embedded: EmbeddedService | None, chosen: Backend, rng: random.Random, settings: Settings
+) -> AsyncIterator[ServiceClient]:
+    from tinker_actors.local.service import EmbeddedService  # numpy and the model load only when they are used
+
+    service = EmbeddedService(seed=rng.getrandbits(31)) if embedded is None else embedded
+    defaults: Settings = {"telemetry": True}
+    config = Config(base_url=_EMBEDDED_URL, **(defaults | settings))
+    async with (
+        InProcessTransport(service.app) as transport,
+        open_client(
+            config,
+            rng=rng,
+            backend="local",
+            chosen=chosen.line,
+            through=transport,
+            beat_through=lambda: InProcessTransport(service.app, lifespan=False),
+        ) as client,
+    ):
+        yield client

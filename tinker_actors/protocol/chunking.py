@@ -1,0 +1,57 @@
+"""Cutting a batch into requests, and merging their outputs. Pure; chunk then merge is the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinker_actors.protocol.metric import reduce_metrics
+from tinker_actors.wire.input import Datum
+from tinker_actors.wire.training import ForwardBackwardOutput
+
+__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_DATUMS", "chunk_batch", "datum_bytes", "merge_outputs"]
+
+# tinker 0.38.0 types/client_config_response.py: fwdbwd_max_chunk_len, fwdbwd_max_chunk_bytes_count
+MAX_CHUNK_DATUMS = 1024
+MAX_CHUNK_BYTES = 5_000_000
+_TOKEN_BYTES = 4
+
+
+def datum_bytes(datum: Datum) -> int:
+    """Estimate what a datum weighs on the wire, in bytes."""
+    tensors = sum(tensor.data.nbytes for tensor in datum.loss_fn_inputs.values())
+    return _TOKEN_BYTES * datum.model_input.length + tensors
+
+
+def chunk_batch(
+    data: Sequence[Datum], *, max_datums: int = MAX_CHUNK_DATUMS, max_bytes: int = MAX_CHUNK_BYTES
+) -> list[tuple[Datum, ...]]:
+    """Cut a batch into chunks of at most `max_datums` and `max_bytes`; a larger single datum goes alone."""
+    chunks: list[tuple[Datum, ...]] = []
+    current: list[Datum] = []
+    weight = 0
+    for datum in data:
+        size = datum_bytes(datum)
+        if current and (len(current) >= max_datums or weight + size > max_bytes):
+            chunks.append(tuple(current))
+            current, weight = [], 0
+        current.append(datum)
+        weight += size
+    if current:
+        chunks.append(tuple(current))
+    return chunks
+
+
+def merge_outputs(outputs: Sequence[ForwardBackwardOutput]) -> ForwardBackwardOutput:
+    """Merge the outputs of a batch's chunks, in chunk order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not outputs:
+        raise ValueError("there is no output to merge")
+    weights = [len(output.loss_fn_outputs) for output in outputs]
+    return ForwardBackwardOutput(
+        outputs[0].loss_fn_output_type,
+        [one for output in outputs for one in output.loss_fn_outputs],
+        reduce_metrics([output.metrics for output in outputs], weights),
+    )

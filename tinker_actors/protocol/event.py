@@ -1,0 +1,95 @@
+"""What a service tells those who listen, as frozen facts."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+__all__ = [
+    "ActorFailed",
+    "HeartbeatMissed",
+    "LoopBlocked",
+    "ModelLostEvent",
+    "ModelRestored",
+    "ServiceEvent",
+    "SessionRenewed",
+]
+
+
+@attrs.frozen
+class ActorFailed:
+    """An actor crashed.
+
+    Attributes:
+        actor: its path.
+        cause: one line.
+        delay: seconds until it is started again; None if it is not.
+    """
+
+    actor: str
+    cause: str
+    delay: float | None
+
+
+@attrs.frozen
+class ModelLostEvent:
+    """The service lost a model; it is about to be restored.
+
+    Attributes:
+        model_id: the id that is gone.
+        cause: one line.
+        in_flight: operations that were on their way.
+    """
+
+    model_id: str
+    cause: str
+    in_flight: int
+
+
+@attrs.frozen
+class ModelRestored:
+    """A model was restored.
+
+    Attributes:
+        old_model_id: the id that is never addressed again.
+        model_id: the new id.
+        checkpoint: what it was loaded from; None if it was made anew from its seed.
+        replayed: operations sent again.
+        steps: optimizer steps among them.
+    """
+
+    old_model_id: str
+    model_id: str
+    checkpoint: str | None
+    replayed: int
+    steps: int
+
+
+@attrs.frozen
+class SessionRenewed:
+    """The session was lost and a new one was opened."""
+
+    session_id: str
+    epoch: int
+
+
+@attrs.frozen
+class HeartbeatMissed:
+    """No beat got through for `seconds`."""
+
+    session_id: str
+    seconds: float
+
+
+@attrs.frozen
+class LoopBlocked:
+    """The event loop did not turn for `seconds`; `stack` shows where it stood."""
+
+    seconds: float
+    stack: str
+
+
+ServiceEvent: TypeAlias = (
+    ActorFailed | ModelLostEvent | ModelRestored | SessionRenewed | HeartbeatMissed | LoopBlocked
+)

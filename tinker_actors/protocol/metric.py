@@ -1,0 +1,57 @@
+"""How the metrics of a batch's chunks become the metrics of the batch.
+
+Names are `name:reduction`. Weights are the numbers of outputs of each chunk (tinker 0.38.0
+lib/chunked_fwdbwd_helpers.py). Only metrics that every chunk reports are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["REDUCTIONS", "reduce_metrics"]
+
+
+def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    total = sum(weights)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else 0.0
+
+
+def _slack(values: Sequence[float], weights: Sequence[int]) -> float:
+    return max(values) - _mean(values, weights)
+
+
+REDUCTIONS: Mapping[str, Callable[[Sequence[float], Sequence[int]], float]] = {
+    "sum": lambda values, _: sum(values),
+    "mean": _mean,
+    "min": lambda values, _: min(values),
+    "max": lambda values, _: max(values),
+    "slack": _slack,
+    "hash2": lambda values, _: float(sum(int(v) % 2**64 for v in values) % 2**64),
+}
+
+
+def reduce_metrics(chunks: Sequence[Mapping[str, float]], weights: Sequence[int]) -> dict[str, float]:
+    """Reduce the metrics of chunks, in chunk order.
+
+    Args:
+        chunks: one mapping per chunk.
+        weights: outputs in each chunk.
+
+    Returns:
+        the batch's metrics; those with an unknown reduction are left out.
+    """
+    reduced: dict[str, float] = {}
+    for name in chunks[0] if chunks else ():
+        if not all(name in chunk for chunk in chunks):
+            continue
+        values = [chunk[name] for chunk in chunks]
+        reduction = name.rpartition(":")[2]
+        if reduction == "unique":
+            reduced.update(_unique(name, values))
+        elif reduction in REDUCTIONS:
+            reduced[name] = REDUCTIONS[reduction](values, weights)
+    return reduced
+
+
+def _unique(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name if i == 0 else f"{name}_{i}": value for i, value in enumerate(dict.fromkeys(values))}

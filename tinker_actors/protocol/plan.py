@@ -1,0 +1,138 @@
+"""From an operation to its requests, and from their results to its reply. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from tinker_actors.errors import APIResponseValidationError, DecodeError
+from tinker_actors.protocol.chunking import chunk_batch, merge_outputs
+from tinker_actors.protocol.journal import Operation
+from tinker_actors.wire import endpoint
+from tinker_actors.wire.codec import JsonValue, structure
+from tinker_actors.wire.endpoint import Endpoint
+from tinker_actors.wire.model import (
+    LoadWeightsRequest,
+    LoadWeightsResponse,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsRequest,
+    SaveWeightsResponse,
+)
+from tinker_actors.wire.session import UntypedAPIFuture
+from tinker_actors.wire.training import (
+    AdamParams,
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    ForwardBackwardRequest,
+    ForwardRequest,
+    OptimStepRequest,
+    OptimStepResponse,
+)
+
+__all__ = ["Place", "Reply", "parts", "reply_of", "request_of"]
+
+Reply: TypeAlias = (
+    ForwardBackwardOutput
+    | OptimStepResponse
+    | SaveWeightsResponse
+    | SaveWeightsForSamplerResponse
+    | LoadWeightsResponse
+)
+Submit: TypeAlias = "tuple[Endpoint[Any, UntypedAPIFuture], object]"
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a request goes: the model, and its number there.
+
+    Attributes:
+        model_id: the model.
+        seq_id: the request's number.
+        take_sampler_seq: gives the number of a new sampling session, if one is to be made.
+    """
+
+    model_id: str
+    seq_id: int
+    take_sampler_seq: Callable[[], int]
+
+
+def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Operation]:
+    """Cut an operation into what goes out as single requests, in order."""
+    if not operation.data:
+        return [operation]
+    chunks = chunk_batch(operation.data, max_datums=max_datums, max_bytes=max_bytes)
+    return [attrs.evolve(operation, data=chunk) for chunk in chunks]
+
+
+def request_of(part: Operation, place: Place) -> Submit:
+    """Return the endpoint and the request of one part."""
+    match part.kind:
+        case "forward":
+            return endpoint.FORWARD, ForwardRequest(_batch(part), place.model_id, place.seq_id)
+        case "forward_backward":
+            request = ForwardBackwardRequest(_batch(part), place.model_id, place.seq_id)
+            return endpoint.FORWARD_BACKWARD, request
+        case "optim_step":
+            params = part.adam_params or AdamParams()
+            return endpoint.OPTIM_STEP, OptimStepRequest(params, place.model_id, place.seq_id)
+        case "save_state":
+            return endpoint.SAVE_WEIGHTS, _save(part, place)
+        case "save_for_sampler":
+            return endpoint.SAVE_WEIGHTS_FOR_SAMPLER, _save_for_sampler(part, place)
+        case "load_state":
+            return endpoint.LOAD_WEIGHTS, _load(part, place)
+
+
+def _batch(part: Operation) -> ForwardBackwardInput:
+    return ForwardBackwardInput(part.data, part.loss_fn, part.loss_fn_config)
+
+
+def _save(part: Operation, place: Place) -> SaveWeightsRequest:
+    return SaveWeightsRequest(
+        model_id=place.model_id,
+        path=part.name or "",
+        seq_id=place.seq_id,
+        ttl_seconds=part.ttl_seconds,
+    )
+
+
+def _save_for_sampler(part: Operation, place: Place) -> SaveWeightsForSamplerRequest:
+    return SaveWeightsForSamplerRequest(
+        model_id=place.model_id,
+        path=part.name,
+        sampling_session_seq_id=place.take_sampler_seq() if part.name is None else None,
+        seq_id=place.seq_id,
+        ttl_seconds=part.ttl_seconds,
+    )
+
+
+def _load(part: Operation, place: Place) -> LoadWeightsRequest:
+    return LoadWeightsRequest(
+        model_id=place.model_id, path=part.path or "", optimizer=part.optimizer, seq_id=place.seq_id
+    )
+
+
+def reply_of(operation: Operation, values: Sequence[JsonValue]) -> Reply:
+    """Make the operation's reply of its parts' results.
+
+    Raises:
+        APIResponseValidationError: a result of another shape.
+    """
+    try:
+        match operation.kind:
+            case "forward" | "forward_backward":
+                outputs = [structure(ForwardBackwardOutput, value, strict=False) for value in values]
+                return merge_outputs(outputs)
+            case "optim_step":
+                return structure(OptimStepResponse, values[0], strict=False)
+            case "save_state":
+                return structure(SaveWeightsResponse, values[0], strict=False)
+            case "save_for_sampler":
+                return structure(SaveWeightsForSamplerResponse, values[0], strict=False)
+            case "load_state":
+                return structure(LoadWeightsResponse, values[0], strict=False)
+    except DecodeError as error:
+        raise APIResponseValidationError(f"{operation.kind}: {error}", error.problems) from error

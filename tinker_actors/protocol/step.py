@@ -1,0 +1,53 @@
+"""What the failure of one operation means for the training step it belongs to. Pure.
+
+A step is everything up to and including the next `optim_step`. No partial gradient is kept:
+
+    the failed operation                      the step so far                   then
+    forward_backward, refused or failed       its optim_step is on the wire     poison
+    forward_backward, refused or failed       other gradients on the service    poison
+    forward_backward, refused or failed       nothing else                      void: the rest of it is not sent
+    optim_step, refused                       any                               fail: only it; it may be sent again
+    optim_step, failed after it was taken     any                               poison
+    anything else                             any                               fail: only it
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+__all__ = ["Consequence", "OperationKind", "Step", "judge"]
+
+OperationKind = Literal[
+    "forward", "forward_backward", "optim_step", "save_state", "save_for_sampler", "load_state"
+]
+Consequence = Literal["fail", "void", "poison"]
+
+
+@attrs.define(eq=False)
+class Step:
+    """One step under way.
+
+    Attributes:
+        gradients: gradient requests of it that the service took and that have not failed.
+        closed: its `optim_step` was sent.
+    """
+
+    gradients: int = 0
+    closed: bool = False
+
+
+def judge(kind: OperationKind, step: Step, *, taken: bool) -> Consequence:
+    """Say what follows from a failure.
+
+    Args:
+        kind: the operation that failed.
+        step: its step; `gradients` no longer counts the failed request.
+        taken: the service had accepted it.
+    """
+    if kind == "forward_backward":
+        return "poison" if step.closed or step.gradients else "void"
+    if kind == "optim_step" and taken:
+        return "poison"
+    return "fail"

@@ -1,0 +1,228 @@
+"""The heartbeat's own thread and connection.
+
+Theory of operation. User code that blocks the event loop must not cost it its models, so beats are sent from a
+thread that runs a trio loop of its own over a connection of its own. The main loop turns a counter (`Pulse`);
+the thread watches it. A loop that stands still for more than a second is reported with the stack it stands in;
+one that stands still for `max_block` gets no more beats, so that a hung program does not hold its models for
+ever. Facts go back to the main loop as calls of `report`; the main loop stops the thread and waits for it.
+
+`Heart.beat_in_loop` does the same beating without a thread or a watchdog, for virtual time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
+import attrs
+import httpx
+import trio
+
+from tinker_actors.transport.config import Config, request_headers
+from tinker_actors.wire.codec import encode
+from tinker_actors.wire.endpoint import SESSION_HEARTBEAT
+from tinker_actors.wire.session import SessionHeartbeatRequest
+
+__all__ = ["Beat", "Blocked", "Fact", "Gone", "Heart", "Missed", "Pulse", "TransportOpener"]
+
+TransportOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[httpx.AsyncBaseTransport]]
+
+PULSE_PERIOD = 0.25  # seconds between two looks at the pulse
+BLOCK_WARNING = 1.0  # seconds of standing still that are reported
+_STACK_LINES = 12
+
+
+@attrs.frozen
+class Beat:
+    """The service heard a beat of this session."""
+
+    session_id: str
+
+
+@attrs.frozen
+class Missed:
+    """A beat did not get through."""
+
+    session_id: str
+    why: str
+
+
+@attrs.frozen
+class Gone:
+    """The service says that the session has ended."""
+
+    session_id: str
+    status: int
+
+
+@attrs.frozen
+class Blocked:
+    """The main loop did not turn for `seconds`; `stack` is where it stood."""
+
+    seconds: float
+    stack: str
+
+
+Fact: TypeAlias = Beat | Missed | Gone | Blocked
+
+
+class Pulse:
+    """A counter that the main loop turns and the heartbeat thread watches."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.thread_id = threading.get_ident()
+
+    async def run(self) -> None:
+        """Turn the counter, for ever."""
+        while True:
+            self.turns += 1
+            await trio.sleep(PULSE_PERIOD)
+
+
+class Heart:
+    """Beats for one session until it is stopped.
+
+    Args:
+        config: how the service is reached, and how often to beat.
+        report: called with each fact, in the loop that made this object.
+        through: opens a transport to use in place of the network, in the loop that beats.
+
+    Attributes:
+        session_id: the session beaten for; may be changed while it beats.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session_id: str,
+        report: Callable[[Fact], None],
+        through: TransportOpener | None,
+    ) -> None:
+        self.session_id = session_id
+        self._config = config
+        self._report = report
+        self._through = through
+        self._pulse = Pulse()
+        self._stopped = threading.Event()
+        self._stop_thread: Callable[[], None] = self._stopped.set
+
+    # --- in the main loop --------------------------------------------------------------------------------
+
+    async def beat_in_loop(self) -> None:
+        """Beat from this loop until cancelled."""
+        async with self._open_client() as client:
+            await self._beat_for_ever(client, self._report, lambda: False)
+
+    async def beat_in_thread(self) -> None:
+        """Run the thread until cancelled; it has ended when this returns or raises."""
+        token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pulse.run)
+            nursery.start_soon(self._host_thread, token)
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._stopped.set()
+                self._stop_thread()
+
+    async def _host_thread(self, token: trio.lowlevel.TrioToken) -> None:
+        own_limiter = trio.CapacityLimiter(1)  # never waits for a place among other threads of the program
+        await trio.to_thread.run_sync(self._thread_main, token, limiter=own_limiter)
+
+    # --- in the thread -----------------------------------------------------------------------------------
+
+    def _thread_main(self, home: trio.lowlevel.TrioToken) -> None:
+        trio.run(self._thread_loop, home)
+
+    async def _thread_loop(self, home: trio.lowlevel.TrioToken) -> None:
+        def report(fact: Fact) -> None:
+            with contextlib.suppress(trio.RunFinishedError):  # the main loop may have ended meanwhile
+                home.run_sync_soon(self._report, fact)
+
+        here = trio.lowlevel.current_trio_token()
+        async with self._open_client() as client, trio.open_nursery() as nursery:
+            watchdog = _Watchdog(self._pulse)
+            scope = nursery.cancel_scope
+            self._stop_thread = lambda: _cancel_from_outside(here, scope)
+            if self._stopped.is_set():
+                return
+            nursery.start_soon(watchdog.run, report)
+            await self._beat_for_ever(client, report, lambda: watchdog.still_for > self._config.max_block)
+
+    # --- in either ---------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _open_client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with contextlib.AsyncExitStack() as stack:
+            transport = None
+            if self._through is not None:
+                transport = await stack.enter_async_context(self._through())
+            headers = {"content-type": "application/json", **request_headers(self._config)}
+            client = httpx.AsyncClient(
+                base_url=self._config.base_url,
+                transport=transport,
+                headers=headers,
+                timeout=httpx.Timeout(None, connect=self._config.connect_timeout),
+                trust_env=False,
+            )
+            yield await stack.enter_async_context(client)
+
+    async def _beat_for_ever(
+        self, client: httpx.AsyncClient, report: Callable[[Fact], None], hung: Callable[[], bool]
+    ) -> None:
+        due = trio.current_time()
+        while True:
+            if not hung():
+                report(await self._beat_once(client))
+            due = max(due + self._config.heartbeat_period, trio.current_time())
+            await trio.sleep_until(due)
+
+    async def _beat_once(self, client: httpx.AsyncClient) -> Fact:
+        session_id = self.session_id
+        body = encode(SessionHeartbeatRequest(session_id))
+        try:
+            with trio.fail_after(SESSION_HEARTBEAT.timeout):
+                response = await client.post(SESSION_HEARTBEAT.path, content=body)
+        except (httpx.TransportError, trio.TooSlowError) as error:
+            return Missed(session_id, f"{type(error).__name__}: {error}")
+        if response.status_code in (404, 410):
+            return Gone(session_id, response.status_code)
+        if response.is_success:
+            return Beat(session_id)
+        return Missed(session_id, f"status {response.status_code}")
+
+
+class _Watchdog:
+    """Watches the main loop's pulse from the heartbeat thread."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self.still_for = 0.0
+
+    async def run(self, report: Callable[[Fact], None]) -> None:
+        turns, since, reported = -1, trio.current_time(), False
+        while True:
+            if self._pulse.turns != turns:
+                turns, since, reported = self._pulse.turns, trio.current_time(), False
+            self.still_for = trio.current_time() - since
+            if self.still_for > BLOCK_WARNING + PULSE_PERIOD and not reported:
+                reported = True
+                report(Blocked(self.still_for, _stack_of(self._pulse.thread_id)))
+            await trio.sleep(PULSE_PERIOD)
+
+
+def _cancel_from_outside(token: trio.lowlevel.TrioToken, scope: trio.CancelScope) -> None:
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(scope.cancel)
+
+
+def _stack_of(thread_id: int) -> str:
+    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way to see another thread
+    lines = traceback.format_stack(frame) if frame is not None else []
+    return "".join(lines[-_STACK_LINES:])

@@ -1,0 +1,281 @@
+"""One logical call: encode, send, decode, and the retries of `protocol.retry`.
+
+Theory of operation. Every lane has its own connections, entered through a limiter of our own: a cancelled
+waiter inside httpx's pool can keep a slot for good, one in front of it cannot. The whole exchange, body
+included, has one deadline. httpx's exceptions end here: what leaves is `APIConnectionError` (which knows
+whether a byte was written), `APITimeoutError`, `APIStatusError` and below, `APIResponseValidationError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TypeVar, cast
+
+import attrs
+import certifi
+import httpx
+import orjson
+import trio
+
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    DecodeError,
+    status_error_class,
+)
+from tinker_actors.protocol.future import Answer
+from tinker_actors.protocol.retry import DedupeMode, Failure, decide, parse_retry_after
+from tinker_actors.transport.config import Config, request_headers
+from tinker_actors.wire.codec import JsonValue, decode, encode
+from tinker_actors.wire.endpoint import RETRIEVE_FUTURE, Endpoint, Lane
+from tinker_actors.wire.session import Empty, RetrieveFutureRequest
+
+__all__ = ["HttpTransport", "open_transport"]
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+# One connection is one request under way. Long polls hold theirs, so that lane is as wide as samples in flight.
+_CONNECTIONS: Mapping[Lane, int] = {
+    Lane.TRAIN: 16,
+    Lane.SAMPLE: 64,
+    Lane.SESSION: 8,
+    Lane.FUTURES: 512,
+    Lane.TELEMETRY: 1,
+}
+_KEEPALIVE_EXPIRY = 30.0  # seconds
+# Before a byte of the request is written, these are what httpx raises.
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+@attrs.define(eq=False)
+class _LaneClient:
+    """One lane's connections and the limiter in front of them."""
+
+    client: httpx.AsyncClient
+    limiter: trio.CapacityLimiter
+
+
+class HttpTransport:
+    """Calls endpoints of one service. Made by `open_transport`.
+
+    Attributes:
+        config: how the service is reached.
+        dedupe: what the service does with a repeated number.
+    """
+
+    def __init__(self, config: Config, lanes: Mapping[Lane, _LaneClient], rng: random.Random) -> None:
+        self.config = config
+        self.dedupe: DedupeMode = config.dedupe or "none"
+        self._lanes = lanes
+        self._rng = rng
+
+    async def call(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        path: Mapping[str, str] | None = None,
+    ) -> ReplyT:
+        """Call an endpoint and return its reply; always a checkpoint.
+
+        Args:
+            endpoint: which one.
+            request: the body; `Empty` sends none.
+            path: what fills the `{name}` parts of its path.
+
+        Raises:
+            APIConnectionError: no complete answer; `doubtful` tells whether a byte was written.
+            APITimeoutError: not in time.
+            APIStatusError: an error status.
+            APIResponseValidationError: an answer of another shape.
+        """
+        body = None if isinstance(request, Empty) else encode(request)
+        url = endpoint.path.format(**(path or {}))
+        attempt = 0
+        while True:
+            try:
+                response = await self._exchange(endpoint, url, body)
+            except APIError as error:
+                delay = self._next_delay(endpoint, error, attempt)
+                attempt += 1
+                error.attempts = attempt
+                if delay is None:
+                    raise
+            else:
+                return _reply(endpoint, response)
+            await trio.sleep(delay)
+
+    def _next_delay(self, endpoint: Endpoint[RequestT, ReplyT], error: APIError, attempt: int) -> float | None:
+        again = decide(
+            _failure(error),
+            attempt=attempt,
+            retries=endpoint.retries,
+            on_doubt=endpoint.on_doubt,
+            dedupe=self.dedupe,
+            chance=self._rng.random(),
+        )
+        return None if again is None else again.delay
+
+    async def poll(self, request: RetrieveFutureRequest) -> Answer:
+        """Ask once for a promise's result; failures are part of the answer. Always a checkpoint."""
+        started = trio.current_time()
+        try:
+            response = await self._exchange(RETRIEVE_FUTURE, RETRIEVE_FUTURE.path, encode(request))
+            body = _json(response)
+        except APIStatusError as error:
+            elapsed = trio.current_time() - started
+            body = cast("JsonValue", error.body)
+            return Answer(status=error.status_code, body=body, elapsed=elapsed, retry_after=error.retry_after)
+        except (APIConnectionError, APIResponseValidationError):
+            return Answer(status=None, elapsed=trio.current_time() - started)
+        return Answer(status=200, body=body, elapsed=trio.current_time() - started)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """GET a large body piece by piece, following redirects.
+
+        Raises:
+            APIError: as `call`.
+        """
+        lane = self._lanes[Lane.SESSION]
+        async with lane.limiter:
+            with _translated("download", self.config.base_url):
+                async with lane.client.stream("GET", url, follow_redirects=True) as response:
+                    if response.status_code >= 400:
+                        await response.aread()
+                        raise _status_error("download", response)
+                    yield response.aiter_bytes()
+
+    async def _exchange(
+        self, endpoint: Endpoint[RequestT, ReplyT], url: str, body: bytes | None
+    ) -> httpx.Response:
+        lane = self._lanes[endpoint.lane]
+        headers = None if body is None else {"content-type": "application/json"}
+        async with lane.limiter:
+            with _translated(endpoint.name, self.config.base_url), trio.fail_after(endpoint.timeout):
+                response = await lane.client.request(endpoint.method, url, content=body, headers=headers)
+        if response.status_code >= 400:
+            raise _status_error(endpoint.name, response)
+        return response
+
+
+@contextlib.contextmanager
+def _translated(what: str, base_url: str) -> Iterator[None]:
+    """Turn what httpx and trio raise about an exchange into our errors."""
+    try:
+        yield
+    except trio.TooSlowError as error:
+        message = f"{what}: {base_url} did not answer in time"
+        raise APITimeoutError(message, doubtful=True) from error
+    except _UNSENT as error:
+        message = f"{what}: base_url = {base_url!r}: cannot connect: {str(error) or type(error).__name__}"
+        timed_out = isinstance(error, httpx.TimeoutException)
+        raise (APITimeoutError if timed_out else APIConnectionError)(message, doubtful=False) from error
+    except httpx.TransportError as error:
+        message = f"{what}: the exchange with {base_url} broke off: {str(error) or type(error).__name__}"
+        timed_out = isinstance(error, httpx.TimeoutException)
+        raise (APITimeoutError if timed_out else APIConnectionError)(message, doubtful=True) from error
+
+
+def _json(response: httpx.Response) -> JsonValue:
+    try:
+        return cast("JsonValue", orjson.loads(response.content))
+    except orjson.JSONDecodeError as error:
+        raise APIResponseValidationError("the answer is not JSON", [str(error)]) from error
+
+
+def _reply(endpoint: Endpoint[RequestT, ReplyT], response: httpx.Response) -> ReplyT:
+    if endpoint.reply is Empty:
+        return cast("ReplyT", Empty())
+    try:
+        return cast("ReplyT", decode(endpoint.reply, response.content, strict=False))
+    except DecodeError as error:
+        raise APIResponseValidationError(f"{endpoint.name}: {error}", error.problems) from error
+
+
+def _status_error(what: str, response: httpx.Response) -> APIStatusError:
+    status, headers = response.status_code, response.headers
+    body: JsonValue
+    try:
+        body = _json(response)
+    except APIResponseValidationError:
+        body = response.text
+    flag = headers.get("x-should-retry")
+    return status_error_class(status)(
+        f"{what}: error code {status} - {body}",
+        status_code=status,
+        body=body,
+        retry_after=parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after")),
+        should_retry=None if flag is None else flag == "true",
+        retryable=status in (408, 429) or status >= 500,
+    )
+
+
+def _failure(error: APIError) -> Failure:
+    if isinstance(error, APIConnectionError):
+        return Failure(sent=error.doubtful)
+    if isinstance(error, APIStatusError):
+        return Failure(
+            sent=True,
+            status=error.status_code,
+            retry_after=error.retry_after,
+            should_retry=error.should_retry,
+        )
+    return Failure(sent=True, status=200)  # an answer that cannot be read is final
+
+
+class _Borrowed(httpx.AsyncBaseTransport):
+    """A transport that several clients share; closing one of them leaves it open."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
+def _lane_transport(
+    connections: int, through: httpx.AsyncBaseTransport | None, ssl_context: ssl.SSLContext
+) -> httpx.AsyncBaseTransport:
+    if through is not None:
+        return _Borrowed(through)
+    limits = httpx.Limits(
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=_KEEPALIVE_EXPIRY,
+    )
+    return httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits)
+
+
+@contextlib.asynccontextmanager
+async def open_transport(
+    config: Config, *, rng: random.Random, through: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[HttpTransport]:
+    """Open the connections to one service; leaving it closes them all.
+
+    Args:
+        config: how the service is reached.
+        rng: chance for the jitter of retries.
+        through: a transport to use in place of the network; it is not closed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        context = ssl.create_default_context(cafile=certifi.where())
+        lanes: dict[Lane, _LaneClient] = {}
+        for lane, connections in _CONNECTIONS.items():
+            transport = _lane_transport(connections, through, context)
+            client = httpx.AsyncClient(
+                base_url=config.base_url,
+                transport=transport,
+                headers=request_headers(config),
+                timeout=httpx.Timeout(None, connect=config.connect_timeout),
+            )
+            await stack.enter_async_context(client)
+            lanes[lane] = _LaneClient(client, trio.CapacityLimiter(connections))
+        yield HttpTransport(config, lanes, rng)
