@@ -10,6 +10,9 @@ export PIP_NO_INPUT := 1
 
 PYTEST := -m pytest
 QUICK := -m "not slow"
+# All rules of flake8-async, also those it leaves out by default (9xx: an async function always checkpoints), but
+# 109, which forbids arguments named timeout (a grace period is data), and 127, which wants another client library.
+ASYNC_RULES := --disable=ASYNC109,ASYNC127
 # Passed through to pytest: make test PYTEST_ARGS="tests/kernel -x"
 PYTEST_ARGS ?=
 # Passed through to the demo: make demo DEMO_ARGS="--seed 2 --no-kill"
@@ -24,7 +27,7 @@ PRETRAIN_ARGS ?=
 
 # $(call install,<venv>,<extras>,<what for>): hatchling comes first, so that the build obeys constraints.txt as well.
 define install
-	@echo "Installing into $(1) what $(3) needs ..."
+	@echo "Installing into $(1), for $(3) ..."
 	@$(1)/bin/python -m pip install -qq -c constraints.txt hatchling editables
 	@$(1)/bin/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.$(2)'
 	@touch $@
@@ -99,7 +102,7 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not re
 lint: $(VENV)/.dev ## ruff (rules and format) and flake8-async
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
-	@find tinker_actors examples -name '*.py' -exec $(VENV)/bin/flake8-async $(ASYNC_RULES) {} +
+	@find tinker_actors examples tools -name '*.py' -exec $(VENV)/bin/flake8-async $(ASYNC_RULES) {} +
 
 .PHONY: types
 types: $(VENV)/.dev ## mypy --strict, pyright, and what both must and must not accept
@@ -125,7 +128,7 @@ wheel: $(VENV)/.dev ## the source distribution, and the wheel built from it, in 
 .PHONY: clean
 clean: ## remove what builds, checks and tests left (the environments stay)
 	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find tinker_actors tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find tinker_actors tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## this list

@@ -149,17 +149,18 @@ async def open_service(
         raise ConfigError(f"embedded was given, but the backend is {chosen.base_url!r}")
     print(chosen.line, file=sys.stderr)
     rng = random.Random(seed)
-    opened = _open_embedded(embedded, chosen, rng, settings) if chosen.base_url is None else None
-    if opened is None:
-        opened = _open_remote(chosen, rng, settings)
+    opened = (
+        _open_remote(chosen.base_url, chosen, rng, settings)
+        if chosen.base_url is not None
+        else _open_embedded(embedded, chosen, rng, settings)
+    )
     async with opened as client:
         yield client
 
 
 def _open_remote(
-    chosen: Backend, rng: random.Random, settings: Settings
+    url: str, chosen: Backend, rng: random.Random, settings: Settings
 ) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
-    url = chosen.base_url or ""
     config = Config(base_url=url, api_key=chosen.api_key, **settings)
     return open_client(config, rng=rng, backend=url, chosen=chosen.line)
 

@@ -22,56 +22,80 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 import trio
 
+from tinker_actors.errors import InFlightLost, InputError, Withdrawn
 from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.interrupt import exposed
 from tinker_actors.kernel.message import Message
 from tinker_actors.kernel.ref import ActorRef
 from tinker_actors.kernel.ticker import next_tick
 
-__all__ = ["CURRENT_CALL", "Actor", "Context", "Ending", "Handler", "ReplyToken", "handles"]
+__all__ = ["CURRENT_CALL", "Actor", "CallerLeft", "Context", "Ending", "Handler", "ReplyToken", "handles"]
 
 R = TypeVar("R")
 RoleT = TypeVar("RoleT")
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
-HandlerT = TypeVar("HandlerT", bound=Handler)
 
 Ending = Literal["drain", "now", "kill", "crash"]
 """How an incarnation ends: it worked off its mailbox, it was told to stop, it was cancelled, it raised."""
 
-CURRENT_CALL: contextvars.ContextVar[Envelope[Any]] = contextvars.ContextVar("CURRENT_CALL")
+CURRENT_CALL: contextvars.ContextVar[Envelope[Any] | None] = contextvars.ContextVar(
+    "tinker_actors.CURRENT_CALL", default=None
+)
 """The envelope whose handler runs in this task; set by the runtime."""
 
 _MARK = "_tinker_actors_handles"
+
+
+class CallerLeft(Withdrawn):
+    """Ends a handler whose caller had left before its point of no return; the actor lives on."""
 
 
 class ReplyToken(Generic[R]):
     """The right, and the duty, to answer one message after its handler has returned.
 
     A handler takes it from `Context.detach_reply` and returns it in place of a reply. If the incarnation (or,
-    for a surviving token, the actor) ends before it was used, the runtime answers `InFlightLost`.
+    for a surviving token, the actor) ends before it was used, or if nobody keeps it any more, the runtime
+    answers `InFlightLost`.
     """
 
-    __slots__ = ("_registry", "envelope")
+    __slots__ = ("__weakref__", "_loop", "_registry", "envelope")
 
-    def __init__(self, envelope: Envelope[R], registry: set[ReplyToken[Any]]) -> None:
+    def __init__(self, envelope: Envelope[R], registry: set[Envelope[Any]]) -> None:
         self.envelope = envelope
         self._registry = registry
-        registry.add(self)
-        envelope.detached = True
+        self._loop = trio.lowlevel.current_trio_token()
+        registry.add(envelope)
 
     @property
     def settled(self) -> bool:
         """Whether the message has its outcome."""
         return self.envelope.outcome.settled
 
+    @trio.lowlevel.enable_ki_protection
     def settle(self, value: R) -> bool:
         """Answer with a value; False, and nothing else, if there was an answer already."""
-        self._registry.discard(self)
+        self._registry.discard(self.envelope)
         return self.envelope.settle(value)
 
+    @trio.lowlevel.enable_ki_protection
     def fail(self, error: Exception) -> bool:
         """Answer with an error; False, and nothing else, if there was an answer already."""
-        self._registry.discard(self)
+        self._registry.discard(self.envelope)
         return self.envelope.fail(error)
+
+    def __del__(self) -> None:
+        if not self.envelope.outcome.settled:
+            try:  # the collector may run in any thread, so the loop is asked to do it
+                self._loop.run_sync_soon(_forsake, self.envelope, self._registry)
+            except trio.RunFinishedError:
+                pass  # nobody is left who could wait
+
+
+def _forsake(envelope: Envelope[Any], registry: set[Envelope[Any]]) -> None:
+    registry.discard(envelope)
+    if not envelope.outcome.settled:
+        name = type(envelope.message).__name__
+        envelope.fail(InFlightLost(f"the reply token of {name} was dropped without an answer", started=True))
 
 
 def handles(
@@ -79,7 +103,10 @@ def handles(
 ) -> Callable[
     [Callable[[Any, Any], Awaitable[R | ReplyToken[R]]]], Callable[[Any, Any], Awaitable[R | ReplyToken[R]]]
 ]:
-    """Mark a method of an actor as the handler of one message type; its return type is checked."""
+    """Mark a method of an actor as the handler of one message type; its return type is checked.
+
+    A subclass that overrides the method overrides the handler. Messages are told apart by their exact type.
+    """
 
     def mark(
         handler: Callable[[Any, Any], Awaitable[R | ReplyToken[R]]],
@@ -102,17 +129,18 @@ class Context(Generic[RoleT]):
     def __init__(
         self,
         ref: ActorRef[RoleT],
-        nursery: trio.Nursery,
         incarnation: int,
         last_failure: Exception | None,
-        bound: set[ReplyToken[Any]],
-        surviving: set[ReplyToken[Any]],
+        *,
+        spawn: Callable[[Callable[..., Awaitable[object]], tuple[object, ...]], None],
+        bound: set[Envelope[Any]],
+        surviving: set[Envelope[Any]],
         last_seq: Callable[[], int],
     ) -> None:
         self.ref = ref
         self.incarnation = incarnation
         self.last_failure = last_failure
-        self._nursery = nursery
+        self._spawn = spawn
         self._bound = bound
         self._surviving = surviving
         self._last_seq = last_seq
@@ -129,38 +157,69 @@ class Context(Generic[RoleT]):
 
     @property
     def call(self) -> Envelope[Any]:
-        """The envelope whose handler calls this."""
-        return CURRENT_CALL.get()
+        """The envelope whose handler calls this; not for tasks started by `spawn`.
+
+        Raises:
+            LookupError: no handler runs in this task.
+        """
+        envelope = CURRENT_CALL.get()
+        if envelope is None:
+            raise LookupError(f"{self.path} handles no message in this task")
+        return envelope
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a task that ends with this incarnation; if it raises, the incarnation crashes."""
-        self._nursery.start_soon(function, *args)
+        self._spawn(function, args)
 
     def every(self, period: float, function: Callable[[], Awaitable[object]]) -> None:
-        """Call `function` every `period` seconds of trio time, without drift; missed ticks are skipped."""
+        """Call `function` every `period` seconds of trio time, without drift; missed ticks are skipped.
+
+        Raises:
+            InputError: a period that is not positive.
+        """
+        if not period > 0:
+            raise InputError("period", period, "must be positive")
         self.spawn(_tick, period, function)
 
     def detach_reply(self, *, survives_restart: bool = False) -> ReplyToken[Any]:
         """Take over the duty to answer the current message; the handler returns the token.
 
+        From then on the message is the token's. A handler that crashes or is cancelled with its incarnation
+        leaves a surviving token its duty; in all other cases the handler's own end settles the message.
+
         Args:
             survives_restart: the next incarnation may still answer (somebody must keep the token for it);
                 else the answer is `InFlightLost` when this incarnation ends.
+
+        Raises:
+            RuntimeError: this message's duty has been taken over already.
         """
-        return ReplyToken(self.call, self._surviving if survives_restart else self._bound)
+        envelope = self.call
+        if envelope.duty != "handler":
+            raise RuntimeError(f"{self.path} has detached the reply to this message already")
+        envelope.duty = "surviving token" if survives_restart else "token"
+        return ReplyToken(envelope, self._surviving if survives_restart else self._bound)
 
     def commit(self) -> None:
-        """Pass the current message's point of no return: its caller's leaving no longer cancels the handler."""
-        self.call.committed = True
-        if self.call.scope is not None:
-            self.call.scope.deadline = math.inf
+        """Pass the current message's point of no return: its caller's leaving no longer cancels the handler.
+
+        If the caller has left already, this does not return: it ends the handler, and nothing else, by an
+        exception that the runtime knows.
+        """
+        envelope = self.call
+        if envelope.scope is None:
+            return  # the handler has returned and left the answer to a token
+        if envelope.scope.cancel_called:
+            raise CallerLeft("the caller left before the point of no return", actor=self.path, started=True)
+        envelope.committed = True
+        envelope.scope.deadline = math.inf
 
 
 async def _tick(period: float, function: Callable[[], Awaitable[object]]) -> None:
     start = trio.current_time()
     while True:
         await trio.sleep_until(next_tick(start, period, trio.current_time()))
-        await function()
+        await exposed(function)
 
 
 class Actor(Generic[RoleT]):
@@ -173,21 +232,19 @@ class Actor(Generic[RoleT]):
 
     declares: ClassVar[tuple[type[Exception], ...]] = ()
     handlers: ClassVar[dict[type, Handler]] = {}
+    _handler_names: ClassVar[dict[type, str]] = {}
 
     context: Context[RoleT]
     """Set by the runtime before `on_start`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        own: dict[type, Handler] = {}
-        for attribute in vars(cls).values():
-            message = cast("type | None", getattr(attribute, _MARK, None))
-            if message is None:
-                continue
-            if message in own:
-                raise TypeError(f"{cls.__name__} has two handlers for {message.__name__}")
-            own[message] = cast("Handler", attribute)
-        cls.handlers = {**cls.handlers, **own}
+        names: dict[type, str] = {}
+        for parent in reversed(cls.__mro__[1:]):
+            names.update(vars(parent).get("_handler_names", {}))
+        names.update(_marked(cls))
+        cls._handler_names = names
+        cls.handlers = {message: cast("Handler", getattr(cls, name)) for message, name in names.items()}
 
     async def on_start(self) -> None:
         """Prepare before the first message; an exception here is a failed start."""
@@ -197,6 +254,22 @@ class Actor(Generic[RoleT]):
         """Wait for work under way, after the last message of an orderly stop; cancelled when time is up."""
         await trio.lowlevel.checkpoint()
 
-    async def on_stop(self, ending: Ending) -> None:
-        """Clean up, shielded for at most the spec's `cleanup_timeout`; errors are logged."""
+    async def on_stop(self, ending: Ending) -> None:  # noqa: ARG002 - for those who override it
+        """Clean up, shielded for at most the spec's `cleanup_timeout`; errors are logged.
+
+        Not called for an incarnation whose `on_start` did not end well.
+        """
         await trio.lowlevel.checkpoint()
+
+
+def _marked(cls: type) -> dict[type, str]:
+    """Return the handlers that a class itself defines: message type to name of the method."""
+    names: dict[type, str] = {}
+    for name, attribute in vars(cls).items():
+        message = cast("type | None", getattr(attribute, _MARK, None))
+        if message is None:
+            continue
+        if message in names:
+            raise TypeError(f"{cls.__name__} has two handlers for {message.__name__}")
+        names[message] = name
+    return names

@@ -5,21 +5,29 @@ so that only its supervisor cancels it (one outer cancellation would else end he
 the work they serve). Nothing of class `Exception` leaves it: it returns an `Exit`. KeyboardInterrupt,
 SystemExit and trio's own internal errors are passed on after every message has been settled.
 
-Outcomes of messages are never trio's `Cancelled`: cancel scopes are read, not their exceptions shipped.
+Outcomes of messages are never trio's `Cancelled`: cancel scopes are read, not their exceptions shipped. A
+handler that is cancelled because another part of its incarnation failed is lost *because of that failure*, so
+the first failure is noted where it is raised, before trio cancels the others.
+
+Handlers that may run side by side are run by *readers*: tasks that take a message and handle it, in one step.
+A reader that takes a message while no other is idle starts one more, up to the actor's concurrency; so messages
+begin in order, and there is no time between "taken" and "begun" in which a caller could leave.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 import trio
 
-from tinker_actors.errors import HandlerCrashed, InFlightLost, Unhandled, Withdrawn
-from tinker_actors.kernel.actor import CURRENT_CALL, Actor, Context, Ending, ReplyToken
-from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.errors import ActorError, HandlerCrashed, InFlightLost, Unhandled, Withdrawn
+from tinker_actors.kernel.actor import CURRENT_CALL, Actor, CallerLeft, Context, Ending, ReplyToken
+from tinker_actors.kernel.envelope import TRACE, Envelope
+from tinker_actors.kernel.interrupt import call_exposed, exposed
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import State
 from tinker_actors.kernel.ref import ActorRef
@@ -27,6 +35,7 @@ from tinker_actors.kernel.ref import ActorRef
 __all__ = ["Exit", "Incarnation", "collapse"]
 
 _LOG = logging.getLogger("tinker_actors.kernel")
+_IDLE_READERS = 16  # so many wait for the next burst; the others end when they have nothing to do
 
 
 @attrs.frozen
@@ -49,6 +58,19 @@ def collapse(error: BaseException) -> BaseException:
     return error
 
 
+def _failure_in(error: BaseException) -> Exception | None:
+    """Return what is a failure in it: no cancellations, no interrupts."""
+    if isinstance(error, BaseExceptionGroup):
+        failures, _ = error.split(Exception)
+        error = error if failures is None else collapse(failures)
+    return error if isinstance(error, Exception) else None
+
+
+def _is_stray(error: BaseException) -> bool:
+    """Whether it is a `Cancelled` that was carried here from another task: no scope around this one made it."""
+    return isinstance(error, trio.Cancelled) and trio.current_effective_deadline() != -math.inf
+
+
 @attrs.define(eq=False)
 class Incarnation:
     """One life of the actor that `factory` makes.
@@ -59,11 +81,12 @@ class Incarnation:
         factory: makes the actor.
         number: 1 for the first life.
         last_failure: what ended the life before.
-        surviving: reply tokens that outlive this incarnation.
+        surviving: messages whose reply tokens outlive this incarnation.
         concurrency: handlers that may run at once.
         start_timeout: seconds `on_start` may take.
         cleanup_timeout: seconds `on_stop` may take.
         on_ready: called when it begins to take messages.
+        on_stopping: called when it has taken its last message.
         scope: cancels it.
         ending: how it is to end, once that is known.
     """
@@ -73,7 +96,7 @@ class Incarnation:
     factory: Callable[[], Actor[Any]]
     number: int
     last_failure: Exception | None
-    surviving: set[ReplyToken[Any]]
+    surviving: set[Envelope[Any]]
     concurrency: int
     start_timeout: float
     cleanup_timeout: float
@@ -81,11 +104,18 @@ class Incarnation:
     on_stopping: Callable[[], None]
     scope: trio.CancelScope = attrs.field(factory=lambda: trio.CancelScope(shield=True))
     ending: Ending = "drain"
-    _bound: set[ReplyToken[Any]] = attrs.field(factory=set)
+    _bound: set[Envelope[Any]] = attrs.field(factory=set)
+    _in_flight: set[Envelope[Any]] = attrs.field(factory=set)
+    _failure: Exception | None = None
     _ready_at: float | None = None
+    _ended_at: float = 0.0
+    _readers: int = 0
+    _idle: int = 0
+
+    # --- life --------------------------------------------------------------------------------------------
 
     async def run(self) -> Exit:
-        """Live; see the module.
+        """Live; see the module. A checkpoint.
 
         Raises:
             BaseException: only what is not an `Exception`, after everything is settled.
@@ -94,125 +124,36 @@ class Incarnation:
         try:
             with self.scope:
                 await self._live()
-        except BaseException as error:
-            cause = collapse(error)
-            if not isinstance(cause, Exception):
-                raise
-            crash = cause
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this actor's crash
+            crash = _failure_in(error)
         finally:
-            self._lose(crash)
-        ran_for = None if self._ready_at is None else trio.current_time() - self._ready_at
-        return Exit(crash, ran_for)
+            self._lose(self._bound, crash)
+        return Exit(crash, None if self._ready_at is None else self._ended_at - self._ready_at)
 
-    def _lose(self, cause: Exception | None) -> None:
-        for token in list(self._bound):
-            token.fail(self._lost(token.envelope, cause))
-
-    def _lost(self, envelope: Envelope[Any], cause: BaseException | None) -> InFlightLost:
-        name = type(envelope.message).__name__
-        error = InFlightLost(f"{self.ref.path} ended while it had {name}", actor=self.ref.path, started=True)
-        error.__cause__ = cause
-        return error
+    @trio.lowlevel.enable_ki_protection
+    def kill(self, reason: str) -> None:
+        """Cancel it; who waits for a message it has begun is told now, however long it takes to unwind."""
+        self._lose(self._in_flight, None)
+        self._lose(self._bound, None)
+        self.scope.cancel(reason=reason)
 
     async def _live(self) -> None:
         async with trio.open_nursery() as nursery:
-            actor = self.factory()
-            actor.context = Context(
-                self.ref,
-                nursery,
-                self.number,
-                self.last_failure,
-                self._bound,
-                self.surviving,
-                lambda: self.mailbox.last_seq,
-            )
-            with trio.fail_after(self.start_timeout):
-                await actor.on_start()
-            self._ready_at = trio.current_time()
-            self.on_ready()
+            actor = await self._start(nursery)
             ending: Ending = "crash"
             try:
                 await self._serve(actor)
+                self._ended_at = trio.current_time()
                 self.on_stopping()
-                await actor.on_drain()
+                await exposed(actor.on_drain)
                 ending = self.ending
+            except BaseException as error:
+                self._note(error)
+                if _is_stray(error):
+                    raise self._stray(error) from None
+                raise
             finally:
-                if self.scope.cancel_called:
-                    ending = "kill"
-                await self._clean_up(actor, ending)
+                if self._ended_at < self._ready_at:
+                    pass
+                await self._clean_up(actor, "kill" if self.scope.cancel_called else ending)
             nursery.cancel_scope.cancel(reason=f"{self.ref.path} has stopped")
-
-    async def _clean_up(self, actor: Actor[Any], ending: Ending) -> None:
-        try:
-            with trio.move_on_after(self.cleanup_timeout, shield=True) as scope:
-                await actor.on_stop(ending)
-            if scope.cancelled_caught:
-                _LOG.error("%s: on_stop did not end within %s s", self.ref.path, self.cleanup_timeout)
-        except Exception:
-            _LOG.exception("%s: on_stop failed", self.ref.path)
-
-    async def _serve(self, actor: Actor[Any]) -> None:
-        if self.concurrency == 1:
-            while (envelope := await self.mailbox.get()) is not None:
-                await self._handle(actor, envelope)
-            return
-        places = trio.Semaphore(self.concurrency)
-        async with trio.open_nursery() as handlers:
-            while True:
-                await places.acquire()
-                envelope = await self.mailbox.get()
-                if envelope is None:
-                    break
-                handlers.start_soon(self._handle_beside, actor, envelope, places)
-
-    async def _handle_beside(
-        self, actor: Actor[Any], envelope: Envelope[Any], places: trio.Semaphore
-    ) -> None:
-        try:
-            await self._handle(actor, envelope)
-        finally:
-            places.release()
-
-    async def _handle(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:
-        handler = actor.handlers.get(type(envelope.message))
-        if handler is None:
-            name = type(envelope.message).__name__
-            envelope.fail(Unhandled(f"{self.ref.path} has no handler for {name}", actor=self.ref.path))
-            return
-        scope = trio.CancelScope(deadline=envelope.deadline)
-        envelope.scope = scope
-        token = CURRENT_CALL.set(envelope)
-        cause: BaseException | None = None
-        try:
-            with scope:
-                reply = await handler(actor, envelope.message)
-                if not isinstance(reply, ReplyToken):
-                    envelope.settle(reply)
-        except BaseException as error:
-            cause = collapse(error)
-            self._answer_failure(actor, envelope, cause)
-        finally:
-            CURRENT_CALL.reset(token)
-            envelope.scope = None
-            self._close(envelope, scope, cause)
-
-    def _answer_failure(self, actor: Actor[Any], envelope: Envelope[Any], cause: BaseException) -> None:
-        if isinstance(cause, actor.declares):
-            envelope.fail(cause)
-            return
-        if isinstance(cause, Exception) and not envelope.detached:
-            name = type(envelope.message).__name__
-            crash = HandlerCrashed(f"{self.ref.path} crashed on {name}", actor=self.ref.path, started=True)
-            crash.__cause__ = cause
-            envelope.fail(crash)
-        raise cause
-
-    def _close(self, envelope: Envelope[Any], scope: trio.CancelScope, cause: BaseException | None) -> None:
-        """Settle whatever the handler left unsettled."""
-        if envelope.detached or envelope.outcome.settled:
-            return
-        if scope.cancelled_caught:
-            state = State.ABANDONED if envelope.state is State.ABANDONED else State.EXPIRED
-            envelope.fail(Withdrawn("nobody waits any more", actor=self.ref.path, started=True), state)
-        else:
-            envelope.fail(self._lost(envelope, cause))

@@ -6,17 +6,18 @@ and could not take a message back, so this is a structure of its own on `trio.lo
 - *Admission* follows trio's contract for sends: cancelled before admission, a message was never enqueued, even
   if there was room; once enqueued, the send returns normally even if its scope was cancelled meanwhile.
 - Senders that find it full are parked in order of arrival and are admitted in that order. A parked sender that
-  is cancelled leaves no trace.
+  is cancelled leaves no trace. Whoever is parked, the queue is full: every step that makes room admits.
 - Every admission gets the next `seq`. Messages of one sending task keep their order. Tasks that become runnable
   in the same tick are admitted in the order in which trio runs them, which trio leaves open.
 - The mailbox belongs to the actor's slot, not to one incarnation: what is queued survives a restart.
 - Closing it settles everything queued and wakes every parked sender, in the same synchronous step.
 - Reading is one schedule point and one cancel point per message; the message is taken after the point, so a
-  cancelled reader takes nothing.
+  cancelled reader takes nothing. A reader that was woken and is cancelled before it runs wakes the next one.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -25,16 +26,21 @@ import outcome
 import trio
 
 from tinker_actors.errors import ActorStopped, ActorStopping, MailboxFull, TinkerActorsError, Withdrawn
+from tinker_actors.kernel.bound import check_count
 from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.interrupt import call_exposed
 from tinker_actors.kernel.message import MailboxStatistics, State
 
-__all__ = ["Mailbox"]
+__all__ = ["Mailbox", "Refusal", "unchanged"]
+
+_LOG = logging.getLogger("tinker_actors.kernel")
 
 AnyEnvelope = Envelope[Any]
 Refusal = Callable[[ActorStopped], TinkerActorsError]
 
 
-def _as_it_is(error: ActorStopped) -> TinkerActorsError:
+def unchanged(error: ActorStopped) -> TinkerActorsError:
+    """Let senders have the kernel's own error."""
     return error
 
 
@@ -45,11 +51,13 @@ class Mailbox:
         owner: path of the actor, for errors.
         capacity: messages it may hold; at least 1.
         refusal: turns the error for messages that never started into the one their senders get.
+
+    Raises:
+        InputError: a capacity that is not a whole number of at least 1.
     """
 
-    def __init__(self, owner: str, capacity: int, refusal: Refusal = _as_it_is) -> None:
-        if capacity < 1:
-            raise ValueError(f"a mailbox needs a capacity of at least 1, not {capacity}")
+    def __init__(self, owner: str, capacity: int, refusal: Refusal = unchanged) -> None:
+        check_count("capacity", capacity, 1)
         self._owner = owner
         self._capacity = capacity
         self._refusal = refusal
@@ -57,14 +65,18 @@ class Mailbox:
         self._parked: OrderedDict[trio.lowlevel.Task, AnyEnvelope] = OrderedDict()
         self._readers: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
         self._closing: ActorStopped | None = None
+        self._when_drained: list[Callable[[], None]] = []
         self._next_seq = 0
         self._unit = 0
         self._started_unit = -1
         self._peak = 0
         self._withdrawn = 0
+        self._taken = 0
+        self._unstarted = 0
 
     # --- senders -----------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def put(self, envelope: AnyEnvelope) -> None:
         """Admit an envelope, waiting for room. Always a checkpoint; see the module for the contract.
 
@@ -72,12 +84,18 @@ class Mailbox:
             ActorStopped: the mailbox is closed; the message never started.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_open()
-        if len(self._queue) < self._capacity and not self._parked:
-            self._admit(envelope)
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._closing is None and self._parked_or_full:
+            await self._park(envelope)
             return
-        await self._park(envelope)
+        if self._closing is None:
+            self._admit(envelope)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # also if refused: who tries again must not spin
+        if envelope.state is State.NEW:
+            raise self._refused()
+
+    @property
+    def _parked_or_full(self) -> bool:
+        return bool(self._parked) or len(self._queue) >= self._capacity
 
     async def _park(self, envelope: AnyEnvelope) -> None:
         task = trio.lowlevel.current_task()
@@ -97,9 +115,10 @@ class Mailbox:
             MailboxFull: there is no room, or others wait for it.
             ActorStopped: the mailbox is closed.
         """
-        self._check_open()
-        depth = len(self._queue)
-        if depth >= self._capacity or self._parked:
+        if self._closing is not None:
+            raise self._refused()
+        if self._parked_or_full:
+            depth = len(self._queue)
             raise MailboxFull(
                 f"the mailbox of {self._owner} holds {depth} of {self._capacity} messages",
                 actor=self._owner,
@@ -108,11 +127,15 @@ class Mailbox:
             )
         self._admit(envelope)
 
-    def _check_open(self) -> None:
-        if self._closing is not None:
-            raise self._refusal(self._closing.renewed())
+    def _refused(self) -> TinkerActorsError:
+        assert self._closing is not None
+        error = self._closing.renewed()
+        try:
+            return call_exposed(self._refusal, error)
+        except Exception:
+            _LOG.exception("%s: the refusal failed on %r", self._owner, error)
+            return error
 
-    @trio.lowlevel.enable_ki_protection
     def _admit(self, envelope: AnyEnvelope) -> None:
         envelope.seq = self._next_seq
         self._next_seq += 1
@@ -129,20 +152,21 @@ class Mailbox:
         if envelope.message.unit == "end":
             self._unit += 1
 
-    def _admit_parked(self) -> None:
+    def _made_room(self) -> None:
         while self._parked and len(self._queue) < self._capacity:
             task, envelope = self._parked.popitem(last=False)
             self._admit(envelope)
             trio.lowlevel.reschedule(task)
+        self._tell_if_drained()
 
     # --- taking back -------------------------------------------------------------------------------------
 
-    def abandon(self, envelope: AnyEnvelope, state: State = State.ABANDONED) -> bool:
-        """Take one queued envelope out because nobody wants it; False if it is not queued."""
-        if envelope.state is not State.QUEUED:
+    @trio.lowlevel.enable_ki_protection
+    def abandon(self, envelope: AnyEnvelope) -> bool:
+        """Take one queued envelope out because its caller left; False if it is not queued, or part of a unit."""
+        if envelope.state is not State.QUEUED or envelope.unit is not None:
             return False
-        self._remove([envelope])
-        envelope.fail(self._withdrawal(), state)
+        self._take_back([envelope], "its caller left before it started")
         return True
 
     @trio.lowlevel.enable_ki_protection
@@ -156,65 +180,70 @@ class Mailbox:
             return False
         else:
             taken = [other for other in self._queue if other.unit == envelope.unit]
-        self._remove(taken)
-        for other in taken:
-            other.outcome.observed = True  # taking it back is no failure that somebody should hear of
-            other.fail(self._withdrawal(), State.ABANDONED)
+        self._take_back(taken, "it was taken back before it started")
         return True
 
-    def _withdrawal(self) -> Withdrawn:
-        return Withdrawn("the message was taken back before it started", actor=self._owner, started=False)
+    def _take_back(self, envelopes: list[AnyEnvelope], why: str) -> None:
+        for envelope in envelopes:
+            self._queue.remove(envelope)  # by identity, and at the speed of C
+            self._withdrawn += 1
+            envelope.outcome.observed = True  # taking it back is no failure that somebody should hear of
+            envelope.fail(self._withdrawal(why), State.ABANDONED)
+        self._made_room()
 
-    def _remove(self, envelopes: list[AnyEnvelope]) -> None:
-        gone = set(map(id, envelopes))
-        self._queue = deque(other for other in self._queue if id(other) not in gone)
-        self._withdrawn += len(gone)
-        self._admit_parked()
+    def _withdrawal(self, why: str) -> Withdrawn:
+        return Withdrawn(f"a message to {self._owner} was not handled: {why}", actor=self._owner, started=False)
 
     # --- the reader --------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def get(self) -> AnyEnvelope | None:
         """Take the next message; always a checkpoint.
 
         Returns:
             the next envelope, RUNNING; None when the mailbox is closed and empty.
         """
-        await trio.lowlevel.checkpoint()
+        waited = False
         while True:
+            if not self._queue and self._closing is None:
+                await self._wait_for_mail()
+            elif not waited:
+                await trio.lowlevel.checkpoint()
+            waited = True
             envelope = self._take()
             if envelope is not None:
                 return envelope
             if self._closing is not None:
                 return None
-            await self._wait_for_mail()
 
-    @trio.lowlevel.enable_ki_protection
     def _take(self) -> AnyEnvelope | None:
         now = trio.current_time()
         while self._queue:
             envelope = self._queue.popleft()
-            self._admit_parked()
-            if envelope.deadline <= now:
-                envelope.fail(self._withdrawal(), State.EXPIRED)
-                continue
-            envelope.state = State.RUNNING
-            if envelope.unit is not None:
-                self._started_unit = envelope.unit
-            return envelope
+            if envelope.deadline > now:
+                self._taken += 1
+                envelope.state = State.RUNNING
+                if envelope.unit is not None:
+                    self._started_unit = envelope.unit
+                self._made_room()
+                return envelope
+            self._withdrawn += 1
+            envelope.fail(self._withdrawal("its deadline passed before it started"), State.EXPIRED)
+            self._made_room()
         return None
 
     async def _wait_for_mail(self) -> None:
         task = trio.lowlevel.current_task()
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            self._readers.pop(task, None)
+            del self._readers[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._readers[task] = None
+        await trio.lowlevel.wait_task_rescheduled(abort)
         try:
-            await trio.lowlevel.wait_task_rescheduled(abort)
             await trio.lowlevel.checkpoint_if_cancelled()
-        except trio.Cancelled:
+        except BaseException:
             if self._queue:
                 self._wake_reader()  # pass the wake-up on: this reader will not take the message
             raise
@@ -236,29 +265,48 @@ class Mailbox:
         """Admit nothing more; what is queued may still be read. Parked senders are refused."""
         if self._closing is None:
             self._closing = ActorStopping(f"{self._owner} {why}", actor=self._owner, started=False)
-        self._refuse_parked()
-        while self._readers:
-            self._wake_reader()
+            self._wake_everybody()
 
     @trio.lowlevel.enable_ki_protection
-    def close(self, why: str, cause: BaseException | None = None) -> int:
-        """Admit nothing more and settle everything queued; return how many messages that were."""
-        self._closing = ActorStopped(f"{self._owner} {why}", actor=self._owner, started=False)
+    def close(self, why: str, cause: BaseException | None = None, *, stopping: bool = False) -> int:
+        """Admit nothing more and settle everything queued.
+
+        Args:
+            why: completes the sentence that begins with the owner's path.
+            cause: chained to the errors of senders.
+            stopping: the owner is still on its way out.
+
+        Returns:
+            how many queued messages there were that nobody waits for; of the others, somebody hears.
+        """
+        kind = ActorStopping if stopping else ActorStopped
+        self._closing = kind(f"{self._owner} {why}", actor=self._owner, started=False)
         self._closing.__cause__ = cause
         leftover, self._queue = self._queue, deque()
+        self._unstarted += len(leftover)
         for envelope in leftover:
-            envelope.fail(self._refusal(self._closing.renewed()))
-        self._refuse_parked()
-        while self._readers:
-            self._wake_reader()
-        return len(leftover)
+            envelope.fail(self._refused())
+        self._wake_everybody()
+        return sum(not envelope.asked for envelope in leftover)
 
-    def _refuse_parked(self) -> None:
-        if self._closing is None:
-            return
+    def _wake_everybody(self) -> None:
         while self._parked:
             task, _ = self._parked.popitem(last=False)
-            trio.lowlevel.reschedule(task, outcome.Error(self._refusal(self._closing.renewed())))
+            trio.lowlevel.reschedule(task, outcome.Error(self._refused()))
+        while self._readers:
+            self._wake_reader()
+        self._tell_if_drained()
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when it is closed to senders and empty. The kernel's own; must not raise."""
+        self._when_drained.append(callback)
+
+    def _tell_if_drained(self) -> None:
+        if self._closing is None or self._queue:
+            return
+        callbacks, self._when_drained = self._when_drained, []
+        for callback in callbacks:
+            callback()
 
     # --- sight -------------------------------------------------------------------------------------------
 
@@ -266,6 +314,11 @@ class Mailbox:
     def last_seq(self) -> int:
         """The `seq` of the newest admission; -1 before the first."""
         return self._next_seq - 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits in it."""
+        return not self._queue
 
     def statistics(self) -> MailboxStatistics:
         """Return counters and depths."""
@@ -276,4 +329,6 @@ class Mailbox:
             peak=self._peak,
             admitted=self._next_seq,
             withdrawn=self._withdrawn,
+            taken=self._taken,
+            unstarted=self._unstarted,
         )

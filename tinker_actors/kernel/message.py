@@ -38,7 +38,8 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
             cancelled and the caller leaves at once. `finish`: it runs on and its result is dropped. `wait`:
             it is cancelled and the caller leaves when it has unwound.
         unit: messages between two `end`s (the second included) are taken back together by
-            `Pending.withdraw`, or not at all. `none` stands for itself.
+            `Pending.withdraw`, or not at all; a caller that leaves its `ask` of one of them changes nothing.
+            `none` stands for itself.
     """
 
     __slots__ = ()
@@ -67,8 +68,10 @@ class MailboxStatistics:
         parked: senders waiting for room now.
         capacity: messages it may hold.
         peak: most messages that ever waited at once.
-        admitted: messages admitted so far.
-        withdrawn: admitted messages taken back or abandoned before they began.
+        admitted: messages admitted so far; always queued + taken + withdrawn + unstarted.
+        withdrawn: admitted messages that were taken back, abandoned or expired before they began.
+        taken: messages given to a handler.
+        unstarted: messages that were still queued when the mailbox was closed.
     """
 
     queued: int
@@ -77,3 +80,5 @@ class MailboxStatistics:
     peak: int
     admitted: int
     withdrawn: int
+    taken: int
+    unstarted: int

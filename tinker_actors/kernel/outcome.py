@@ -9,14 +9,18 @@ tasks would collect the tracebacks of all of them.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 import trio
 
 from tinker_actors.errors import TinkerActorsError
+from tinker_actors.kernel.interrupt import call_exposed
 
 __all__ = ["Outcome", "fresh"]
+
+_LOG = logging.getLogger("tinker_actors.kernel")
 
 T = TypeVar("T")
 
@@ -26,11 +30,32 @@ def fresh(error: Exception) -> Exception:
     if isinstance(error, TinkerActorsError):
         return error.renewed()
     try:
-        twin = copy.copy(error)
+        twin = _twin(error)
     except Exception:  # noqa: BLE001 - an exception class may refuse to be copied in any way it likes
         return error.with_traceback(None)
+    notes = getattr(error, "__notes__", None)
+    if notes is not None:
+        twin.__notes__ = list(notes)  # notes added to one copy must not show on another
     twin.__cause__ = error.__cause__
     return twin
+
+
+def _twin(error: Exception) -> Exception:
+    """Copy an exception; one whose `__init__` takes something else than its `args` is rebuilt without it."""
+    try:
+        twin = copy.copy(error)
+        if len(twin.args) == len(error.args) and all(map(_same, twin.args, error.args)):
+            return twin
+    except Exception:  # noqa: BLE001, S110 - whatever its `__init__` raises, the other way is left
+        pass
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def _same(left: object, right: object) -> bool:
+    return left is right
 
 
 class Outcome(Generic[T]):
@@ -39,19 +64,27 @@ class Outcome(Generic[T]):
     Attributes:
         late: settlements that came after the first and were dropped.
         observed: somebody has got the value or the error, or said that nobody needs to.
-        on_failure: called once if it is settled with an error while nobody waits.
     """
 
-    __slots__ = ("_error", "_settled", "_value", "_waiting", "late", "observed", "on_failure")
+    __slots__ = (
+        "__weakref__",
+        "_error",
+        "_on_failure",
+        "_settled",
+        "_value",
+        "_waiting",
+        "late",
+        "observed",
+    )
 
     def __init__(self) -> None:
         self._settled = False
         self._value: T | None = None
         self._error: Exception | None = None
         self._waiting: dict[trio.lowlevel.Task, None] = {}
+        self._on_failure: Callable[[Outcome[T]], None] | None = None
         self.late = 0
         self.observed = False
-        self.on_failure: Callable[[Outcome[T]], None] | None = None
 
     @property
     def settled(self) -> bool:
@@ -63,6 +96,17 @@ class Outcome(Generic[T]):
         """The error it was settled with, if any; not for raising, see `wait`."""
         return self._error
 
+    @property
+    def on_failure(self) -> Callable[[Outcome[T]], None] | None:
+        """Called once if it is settled with an error while nobody waits; at once if that has happened."""
+        return self._on_failure
+
+    @on_failure.setter
+    def on_failure(self, callback: Callable[[Outcome[T]], None] | None) -> None:
+        self._on_failure = callback
+        if self._error is not None:
+            self._tell_of_failure()
+
     def settle(self, value: T) -> bool:
         """Settle with a value; False if it was settled already."""
         return self._close(value, None)
@@ -71,6 +115,7 @@ class Outcome(Generic[T]):
         """Settle with an error; False if it was settled already."""
         return self._close(None, error)
 
+    @trio.lowlevel.enable_ki_protection
     def _close(self, value: T | None, error: Exception | None) -> bool:
         if self._settled:
             self.late += 1
@@ -78,42 +123,53 @@ class Outcome(Generic[T]):
         self._settled, self._value, self._error = True, value, error
         waiting, self._waiting = self._waiting, {}
         for task in waiting:
+            self.observed = True  # a task that has been woken does get it
             trio.lowlevel.reschedule(task)
-        if error is not None and not waiting and self.on_failure is not None:
-            self.on_failure(self)
+        if error is not None:
+            self._tell_of_failure()
         return True
 
-    async def wait(self, on_abort: Callable[[], trio.lowlevel.Abort] | None = None) -> T:
-        """Return the value, or raise a fresh copy of the error. Always a checkpoint.
+    def _tell_of_failure(self) -> None:
+        callback = self._on_failure
+        if callback is None or self.observed:
+            return
+        try:
+            call_exposed(callback, self)
+        except Exception:
+            _LOG.exception("a callback for failures failed")
+
+    async def wait(self) -> T:
+        """Return the value, or raise a fresh copy of the error. Always a checkpoint."""
+        if self._settled:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.park()
+        return self.result()
+
+    @trio.lowlevel.enable_ki_protection
+    async def park(self, on_abort: Callable[[], trio.lowlevel.Abort] | None = None) -> None:
+        """Wait until an outcome that is not settled yet is. Always a checkpoint.
 
         Args:
             on_abort: called if the waiting task is cancelled; it may refuse (`Abort.FAILED`), and then the
                 wait goes on until the outcome is settled and ends in the cancellation.
         """
-        if self._settled:
-            await trio.lowlevel.checkpoint()
-        else:
-            refused = await self._park(on_abort)
-            if refused:
-                await trio.lowlevel.checkpoint_if_cancelled()
-        return self.result()
-
-    async def _park(self, on_abort: Callable[[], trio.lowlevel.Abort] | None) -> bool:
         task = trio.lowlevel.current_task()
         refused = False
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
             nonlocal refused
-            answer = trio.lowlevel.Abort.SUCCEEDED if on_abort is None else on_abort()
-            if answer is trio.lowlevel.Abort.SUCCEEDED:
-                self._waiting.pop(task, None)
-            else:
-                refused = True
-            return answer
+            del self._waiting[task]  # first of all: `on_abort` may settle this very outcome
+            if on_abort is None or on_abort() is trio.lowlevel.Abort.SUCCEEDED or self._settled:
+                return trio.lowlevel.Abort.SUCCEEDED
+            self._waiting[task] = None
+            refused = True
+            return trio.lowlevel.Abort.FAILED
 
         self._waiting[task] = None
         await trio.lowlevel.wait_task_rescheduled(abort)
-        return refused
+        if refused:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def result(self) -> T:
         """Return the value or raise the error of a settled outcome, without waiting.

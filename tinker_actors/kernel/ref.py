@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar, final
 
@@ -14,7 +15,7 @@ import trio
 
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
-from tinker_actors.kernel.message import MailboxStatistics, Message
+from tinker_actors.kernel.message import MailboxStatistics, Message, State
 from tinker_actors.kernel.outcome import Outcome
 
 __all__ = ["ActorRef", "Pending"]
@@ -32,7 +33,7 @@ class Pending(Generic[R_co]):
     number of tasks may wait, each of which gets an exception object of its own if the work failed.
     """
 
-    __slots__ = ("_envelope", "_mailbox")
+    __slots__ = ("__weakref__", "_envelope", "_mailbox")
 
     def __init__(self, envelope: Envelope[R_co], mailbox: Mailbox) -> None:
         self._envelope = envelope
@@ -55,7 +56,7 @@ class Pending(Generic[R_co]):
         return self._envelope.outcome.settled
 
     async def withdraw(self) -> bool:
-        """Take the message back, with the whole unit it belongs to, if nothing of it has begun.
+        """Take the message back, with the whole unit it belongs to, if nothing of it has begun. A checkpoint.
 
         Returns:
             True: all of it was taken back; its Pendings end in `Withdrawn`. False: nothing was changed.
@@ -68,7 +69,7 @@ class Pending(Generic[R_co]):
 class ActorRef(Generic[RoleT_co]):
     """A typed address of an actor. It stays valid across restarts. Supervisors make refs; users do not."""
 
-    __slots__ = ("_ended", "_mailbox", "path")
+    __slots__ = ("__weakref__", "_ended", "_mailbox", "path")
 
     def __init__(self, path: str, mailbox: Mailbox, ended: trio.Event) -> None:
         self.path = path
@@ -79,29 +80,24 @@ class ActorRef(Generic[RoleT_co]):
         return f"<ActorRef {self.path}>"
 
     async def tell(self, message: Message[RoleT_co, Any]) -> None:
-        """Put a message in line; waits for room.
+        """Put a message in line; waits for room. A checkpoint. Its handler's failure is logged.
 
         Raises:
             ActorStopped: the actor has ended or is stopping.
         """
-        await self._mailbox.put(self._unasked(message))
+        await self._mailbox.put(_unasked(message))
 
     def tell_nowait(self, message: Message[RoleT_co, Any]) -> None:
-        """Put a message in line now.
+        """Put a message in line now, even if the scope around this is cancelled.
 
         Raises:
             MailboxFull: there is no room.
             ActorStopped: the actor has ended or is stopping.
         """
-        self._mailbox.put_nowait(self._unasked(message))
-
-    def _unasked(self, message: Message[RoleT_co, R]) -> Envelope[R]:
-        envelope = Envelope(message)
-        envelope.outcome.observed = True
-        return envelope
+        self._mailbox.put_nowait(_unasked(message))
 
     async def ask(self, message: Message[RoleT_co, R]) -> R:
-        """Put a message in line and wait for its answer.
+        """Put a message in line and wait for its answer. A checkpoint.
 
         The caller's effective deadline travels with the message: it is not begun once that has passed.
 
@@ -110,9 +106,15 @@ class ActorRef(Generic[RoleT_co]):
             HandlerCrashed: the handler raised something it had not declared.
             Exception: whatever the actor declares as an answer.
         """
-        envelope = Envelope(message, deadline=trio.current_effective_deadline())
+        # A message of a unit goes with its unit, whatever becomes of this caller.
+        deadline = trio.current_effective_deadline() if message.unit == "none" else math.inf
+        envelope = Envelope(message, deadline=deadline)
         await self._mailbox.put(envelope)
-        return await envelope.outcome.wait(lambda: self._leave(envelope))
+        if not envelope.outcome.settled:
+            await envelope.outcome.park(lambda: self._leave(envelope))
+        if envelope.state is State.EXPIRED:
+            await trio.lowlevel.checkpoint()  # raises the caller's own cancellation: its deadline has passed
+        return envelope.outcome.result()
 
     def _leave(self, envelope: Envelope[Any]) -> trio.lowlevel.Abort:
         if self._mailbox.abandon(envelope):
@@ -120,7 +122,7 @@ class ActorRef(Generic[RoleT_co]):
         return envelope.leave()
 
     async def submit(self, message: Message[RoleT_co, R]) -> Pending[R]:
-        """Put a message in line and return a `Pending` for its answer; waits for room.
+        """Put a message in line and return a `Pending` for its answer; waits for room. A checkpoint.
 
         Raises:
             ActorStopped: the actor has ended or is stopping.
@@ -141,3 +143,9 @@ class ActorRef(Generic[RoleT_co]):
     def statistics(self) -> MailboxStatistics:
         """Return the mailbox's counters and depths."""
         return self._mailbox.statistics()
+
+
+def _unasked(message: Message[Any, R]) -> Envelope[R]:
+    envelope = Envelope(message, asked=False)
+    envelope.outcome.observed = True
+    return envelope

@@ -1,0 +1,37 @@
+"""What every test starts from: no settings of the user's, no chance, no deadline on the real clock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLOW_COUNT = "TINKER_ACTORS_SLOW_COUNT"
+"""At most so many values in each slow test that tries several; unset means all of them."""
+
+SWITCHES = frozenset({SLOW_COUNT, "TINKER_ACTORS_REQUIRE_CHECKERS"})
+"""Settings of the tests themselves; every other TINKER_ variable belongs to the user and is hidden."""
+
+# The same examples in every run, and no verdict by the clock: a test that fails, fails for everybody.
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the user's own service, key and settings, so that no test can reach a real service."""
+    for name in list(os.environ):
+        if name.startswith("TINKER_") and name not in SWITCHES:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def slow_count() -> Callable[[int], int]:
+    """Say how many of ``full`` values a slow test tries: no more than TINKER_ACTORS_SLOW_COUNT."""
+    limit = os.environ.get(SLOW_COUNT)
+    return lambda full: full if limit is None else min(full, int(limit))

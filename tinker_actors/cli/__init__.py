@@ -1,0 +1,62 @@
+"""The command line: `tinker-actors demo` and `tinker-actors serve`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tinker_actors.errors import TinkerActorsError
+from tinker_actors.version import __version__
+
+__all__ = ["command", "main"]
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is asked for, so that `--help` and `serve` start fast."""
+
+    _modules = ("demo", "serve")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "demo":
+            from tinker_actors.cli.demo import demo
+
+            return demo
+        if cmd_name == "serve":
+            from tinker_actors.cli.serve import serve
+
+            return serve
+        return None
+
+
+@click.group(cls=_LazyGroup)
+@click.version_option(__version__, prog_name="tinker-actors")
+def command() -> None:
+    """Train and sample LoRA models through the Tinker API, with actors on trio."""
+
+
+def main() -> None:
+    """Run the command line; errors that say what the user can do are printed without a trace."""
+    try:
+        command(prog_name="tinker-actors")
+    except* TinkerActorsError as group:
+        for error in leaves(group):
+            _print_error(error)
+        sys.exit(1)
+
+
+def _print_error(error: Exception) -> None:
+    click.echo(f"error: {error}", err=True)
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"  {note}", err=True)
+
+
+def leaves(group: ExceptionGroup[TinkerActorsError]) -> list[TinkerActorsError]:
+    """Return the exceptions of a group and of the groups in it, in order."""
+    found: list[TinkerActorsError] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, ExceptionGroup) else [error]
+    return found

@@ -1,0 +1,1 @@
+"""The embedded Tinker service: a small real model, its training and sampling, and the application."""

@@ -1,0 +1,229 @@
+"""The ASGI application of the embedded service: routes, decoding, and errors as answers.
+
+The table of endpoints is walked, so what a client can call and what the service serves cannot differ. Bodies are
+decoded strictly: an unknown field is an error. Errors become answers here and nowhere else:
+
+    DecodeError          422 {"detail", "problems"}
+    InputError           400 {"detail", "field"}
+    APIStatusError       its own status {"detail"}, and Retry-After if it says when to come again
+    anything else        500 {"detail"}, and the log has the traceback
+
+Beside the endpoints there are two routes for checkpoint archives: one answers with the address of a download, and
+the download's address carries a signature instead of the API key, so that it can be handed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import inspect
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self
+
+import orjson
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tinker_actors.errors import APIStatusError, DecodeError, InputError
+from tinker_actors.wire.codec import decode, encode
+from tinker_actors.wire.endpoint import ENDPOINTS, Endpoint
+from tinker_actors.wire.session import Empty
+
+from .archive import tar_chunks
+from .engine import Engine
+from .handler import ANY_LOOP, HANDLERS, Call, Handler, Reply
+from .refusal import refusal
+from .store import CheckpointPath
+
+__all__ = ["build_app"]
+
+JSON = "application/json"
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(engine: Engine, *, api_key: str | None = None) -> Starlette:
+    """Return the application around an engine; its lifespan is the engine's.
+
+    Args:
+        engine: the service.
+        api_key: what requests must carry in `x-api-key`; None asks for none.
+    """
+    gate = _Gate(engine, api_key)
+    routes = [gate.route(endpoint, HANDLERS[endpoint.name]) for endpoint in ENDPOINTS]
+
+    def lifespan(_: Starlette) -> AbstractAsyncContextManager[None]:
+        return engine.running()
+
+    return Starlette(
+        routes=[*routes, *_ArchiveRoutes(engine, gate).routes()],
+        exception_handlers={HTTPException: _http_exception},
+        lifespan=lifespan,
+    )
+
+
+class _Gate:
+    """What every request passes on its way in and out."""
+
+    def __init__(self, engine: Engine, api_key: str | None) -> None:
+        self._engine = engine
+        self._api_key = None if api_key is None else api_key.encode()
+
+    def route(self, endpoint: Endpoint[Any, Any], handler: Handler) -> Route:
+        """Return the route of an endpoint."""
+
+        async def serve(request: Request) -> Response:
+            self.check_key(request)
+            if endpoint.name not in ANY_LOOP:
+                self.check_loop()
+            reply = handler(self._engine, await _call(endpoint, request))
+            if inspect.isawaitable(reply):
+                reply = await reply
+            return _response(reply)
+
+        return Route(endpoint.path, answering(endpoint.name, serve), methods=[endpoint.method])
+
+    def check_key(self, request: Request) -> None:
+        """Make sure that a request carries the key.
+
+        Raises:
+            AuthenticationError: it does not.
+        """
+        if self._api_key is None:
+            return
+        if not hmac.compare_digest(request.headers.get("x-api-key", "").encode(), self._api_key):
+            raise refusal(401, "x-api-key is missing or wrong")
+
+    def check_loop(self) -> None:
+        """Make sure that the service is open and that this is its loop.
+
+        Raises:
+            InternalServerError: it is not.
+        """
+        if not self._engine.is_own_loop():
+            raise refusal(503, "the embedded service is not open, or not in this thread's loop")
+
+
+def answering(
+    name: str, serve: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that turns what `serve` raises into an answer."""
+
+    async def endpoint(request: Request) -> Response:  # noqa: ASYNC910 - a refused request may not have waited
+        try:
+            return await serve(request)
+        except Exception as exc:  # noqa: BLE001 - a service goes on whatever a request did to it
+            return _error_response(name, exc)
+
+    return endpoint
+
+
+async def _call(endpoint: Endpoint[Any, Any], request: Request) -> Call[Any]:
+    body = await request.body()
+    payload = Empty() if endpoint.request is Empty else decode(endpoint.request, body, strict=True)
+    digest = hashlib.sha256(endpoint.name.encode() + b"\0" + body).digest()
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return Call(payload, digest, request.path_params, disconnected)
+
+
+def _response(reply: object) -> Response:
+    if isinstance(reply, Reply):
+        return Response(encode(reply.body), reply.status, media_type=JSON)
+    return Response(encode(reply), media_type=JSON)
+
+
+def _error_response(name: str, exc: Exception) -> Response:
+    match exc:
+        case DecodeError():
+            return _json(422, {"detail": str(exc), "problems": list(exc.problems)})
+        case InputError():
+            return _json(400, {"detail": str(exc), "field": exc.field})
+        case APIStatusError():
+            after = exc.retry_after
+            headers = {} if after is None else {"retry-after": str(math.ceil(after))}
+            return _json(exc.status_code, {"detail": str(exc)}, headers)
+        case ClientDisconnect():
+            return Response(status_code=400)  # nobody reads it
+        case _:
+            _log.error("%s failed", name, exc_info=exc)
+            return _json(500, {"detail": f"{name} failed: {exc!r}"})
+
+
+def _json(status: int, body: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, JSON)
+
+
+async def _http_exception(_: Request, exc: Exception) -> Response:
+    await trio.lowlevel.checkpoint()
+    assert isinstance(exc, HTTPException)
+    return _json(exc.status_code, {"detail": exc.detail}, dict(exc.headers or {}))
+
+
+class _ArchiveRoutes:
+    """Where checkpoints can be downloaded."""
+
+    def __init__(self, engine: Engine, gate: _Gate) -> None:
+        self._engine = engine
+        self._gate = gate
+        self._secret = secrets.token_bytes(32)
+
+    def routes(self) -> list[Route]:
+        """Return both routes."""
+        ask = "/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive"
+        get = "/api/v1/archives/{run}/{kind}/{name}"
+        return [
+            Route(ask, answering("archive", self._locate), methods=["GET"]),
+            Route(get, answering("download", self._download), methods=["GET"], name="download"),
+        ]
+
+    async def _locate(self, request: Request) -> Response:
+        self._gate.check_key(request)
+        self._gate.check_loop()
+        path = _path_of(request)
+        await self._engine.compute.call(lambda: self._engine.store.check_exists(path, self._engine.now()))
+        url = request.url_for("download", **request.path_params)
+        return RedirectResponse(url.include_query_params(signature=self._signature(path)), 302)
+
+    async def _download(self, request: Request) -> Response:
+        self._gate.check_loop()
+        path = _path_of(request)
+        if not hmac.compare_digest(request.query_params.get("signature", ""), self._signature(path)):
+            raise refusal(403, "the signature is missing or wrong")
+        files = await self._engine.compute.call(lambda: self._engine.store.load(path, self._engine.now()))
+        return StreamingResponse(_Chunks(tar_chunks(files)), media_type="application/x-tar")
+
+    def _signature(self, path: CheckpointPath) -> str:
+        return hmac.new(self._secret, str(path).encode(), hashlib.sha256).hexdigest()
+
+
+def _path_of(request: Request) -> CheckpointPath:
+    return CheckpointPath(*(request.path_params[part] for part in ("run", "kind", "name")))
+
+
+class _Chunks:
+    """An iterator as an asynchronous one."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        try:
+            return next(self._chunks)
+        except StopIteration as end:
+            raise StopAsyncIteration from end

@@ -1,0 +1,172 @@
+"""What can be done to a model: each function checks a request and returns the work that carries it out.
+
+A check that fails raises before the request is accepted, so the request takes no sequence number. What can only be
+known when its turn comes (a path that an earlier request is going to save) fails the request then.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tinker_actors.errors import InputError
+from tinker_actors.wire.model import (
+    LoadWeightsRequest,
+    LoadWeightsResponse,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsRequest,
+    SaveWeightsResponse,
+)
+from tinker_actors.wire.training import (
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    OptimStepRequest,
+    OptimStepResponse,
+)
+
+from .archive import AdapterConfig, checkpoint_files, read_arrays, read_config
+from .conversion import adam_params, examples, forward_backward_output, loss_config
+from .engine import Engine
+from .example import check_examples
+from .losses import loss_spec
+from .refusal import refusal
+from .store import CheckpointKind, CheckpointPath
+from .worker import ModelWorker, Work
+
+__all__ = ["forward_backward", "load_weights", "optim_step", "save_weights", "save_weights_for_sampler"]
+
+
+def forward_backward(worker: ModelWorker, request: ForwardBackwardInput, *, backward: bool) -> Work:
+    """Compute a loss and, with `backward`, accumulate its gradient.
+
+    Raises:
+        InputError: the batch, the loss or its configuration is bad.
+    """
+    batch, config = examples(request), loss_config(request)
+    spec = loss_spec(request.loss_fn)
+    spec.configured(config)
+    check_examples(batch, spec, worker.base.config)
+
+    async def run() -> ForwardBackwardOutput:
+        slices = worker.model.forward_backward(batch, request.loss_fn, config, backward=backward)
+        return forward_backward_output(await worker.compute.drive(slices))
+
+    return Work(run)
+
+
+def optim_step(worker: ModelWorker, request: OptimStepRequest) -> Work:
+    """Apply the accumulated gradient.
+
+    Raises:
+        InputError: a parameter is out of its range.
+    """
+    params = adam_params(request.adam_params)
+
+    async def run() -> OptimStepResponse:
+        return OptimStepResponse(await worker.compute.call(lambda: worker.model.optim_step(params)))
+
+    return Work(run)
+
+
+def save_weights(engine: Engine, worker: ModelWorker, request: SaveWeightsRequest) -> Work:
+    """Save weights and optimizer under a name.
+
+    Raises:
+        InputError: the name or the time to live is bad.
+        ConflictError: the name is in use.
+    """
+    path = _free_path(engine, worker, "weights", request.path)
+    ttl = _time_to_live(request.ttl_seconds)
+
+    async def run() -> SaveWeightsResponse:
+        await worker.compute.call(lambda: _save(engine, worker, path, ttl, optimizer=True))
+        return SaveWeightsResponse(str(path), "save_weights")
+
+    return Work(run, saves=path)
+
+
+def save_weights_for_sampler(
+    engine: Engine, worker: ModelWorker, request: SaveWeightsForSamplerRequest, digest: bytes
+) -> Work:
+    """Save weights for sampling: under a name, or as a new sampling session.
+
+    Raises:
+        InputError: name, number or time to live is bad, or not exactly one of the first two is given.
+        ConflictError: the name or the number is in use.
+    """
+    number = request.sampling_session_seq_id
+    if (request.path is None) == (number is None):
+        raise InputError("path", request.path, "one of path and sampling_session_seq_id must be given")
+    ttl = _time_to_live(request.ttl_seconds)
+    if request.path is not None:
+        return _save_for_sampler(engine, worker, _free_path(engine, worker, "sampler_weights", request.path), ttl)
+    assert number is not None
+    return _snapshot(engine, worker, engine.samplers.reserve(worker.session_id, number, digest))
+
+
+def _save_for_sampler(engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float) -> Work:
+    async def run() -> SaveWeightsForSamplerResponse:
+        await worker.compute.call(lambda: _save(engine, worker, path, ttl, optimizer=False))
+        return SaveWeightsForSamplerResponse(path=str(path), type="save_weights_for_sampler")
+
+    return Work(run, saves=path)
+
+
+def _snapshot(engine: Engine, worker: ModelWorker, sampling_session_id: str) -> Work:
+    async def run() -> SaveWeightsForSamplerResponse:
+        weights = await worker.compute.call(worker.model.snapshot)
+        engine.samplers.add_snapshot(sampling_session_id, worker.base, weights)
+        return SaveWeightsForSamplerResponse(
+            sampling_session_id=sampling_session_id, type="save_weights_for_sampler"
+        )
+
+    return Work(run)
+
+
+def load_weights(engine: Engine, worker: ModelWorker, request: LoadWeightsRequest) -> Work:
+    """Load saved weights, with the optimizer's state if asked.
+
+    Raises:
+        InputError: it is no checkpoint's path.
+    """
+    path = CheckpointPath.parse(request.path)
+
+    async def run() -> LoadWeightsResponse:
+        await worker.compute.call(lambda: _load(engine, worker, path, optimizer=request.optimizer))
+        return LoadWeightsResponse(path=request.path, model_id=worker.model_id, type="load_weights")
+
+    return Work(run)
+
+
+def _free_path(engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: str) -> CheckpointPath:
+    path = CheckpointPath(worker.model_id, kind, name)
+    if path in worker.reserved or engine.store.exists(path, engine.now()):
+        raise refusal(409, f"Checkpoint '{path}' already exists")
+    return path
+
+
+def _time_to_live(seconds: int | None) -> float:
+    if seconds is None:
+        return math.inf
+    if seconds < 1:
+        raise InputError("ttl_seconds", seconds, "must be at least 1")
+    return float(seconds)
+
+
+def _save(engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float, *, optimizer: bool) -> None:
+    config = AdapterConfig.of(worker.base.name, worker.config)
+    files = checkpoint_files(config, worker.model.state(optimizer=optimizer))
+    engine.store.save(path, files, expires=engine.now() + ttl)
+
+
+def _load(engine: Engine, worker: ModelWorker, path: CheckpointPath, *, optimizer: bool) -> None:
+    files = engine.store.load(path, engine.now())
+    saved, own = read_config(files), AdapterConfig.of(worker.base.name, worker.config)
+    if saved != own:
+        raise InputError("path", str(path), f"was saved from {_shape(saved)}; this model is {_shape(own)}")
+    worker.model.load_state(read_arrays(files, optimizer=optimizer), optimizer=optimizer)
+
+
+def _shape(config: AdapterConfig) -> str:
+    modules = ", ".join(config.target_modules)
+    return f"{config.base_model_name_or_path} with rank {config.r} on {modules}"
