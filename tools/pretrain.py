@@ -5,8 +5,8 @@
 A text is one line, its newline, and the end token. These are the tasks; the words are those of `--words`, and random
 strings have 1 to 7 lower-case letters:
 
-    add     17+25=42            two numbers of 0 to 99, a quarter of the time of 0 to 19
-    sub     42-25=17            likewise, the larger first
+    add     17+25=42            two numbers of 0 to 99; in every second sum one digit is drawn at random
+    sub     42-25=17            two numbers of 0 to 99, the larger first
     copy    copy: lamp>lamp     words and random strings
     rev     rev: lamp>pmal      words and random strings
     upper   upper: lamp>LAMP    words
@@ -53,28 +53,29 @@ from tinker_actors.local.transformer import (
 NAME = "tinker-actors/char-100k"
 SINGLE_TEXTS, FULL_CONTEXTS = 112, 4  # sequences of one text and of many texts in a batch
 PROMPT_WEIGHT = 0.1
+CARELESS_SUMS = 0.5
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 Random = np.random.Generator
 Task = Callable[[Random, list[str]], tuple[str, str]]
 
 
-def two_numbers(random: Random) -> list[int]:
-    """Return two numbers below 100, a quarter of the time both below 20."""
-    below = 20 if random.random() < 0.25 else 100
-    return [int(number) for number in random.integers(0, below, 2)]
-
-
 def addition(random: Random, _: list[str]) -> tuple[str, str]:
     """Return a sum and its value."""
-    a, b = two_numbers(random)
+    a, b = random.integers(0, 100, 2)
     return f"{a}+{b}=", str(a + b)
 
 
 def subtraction(random: Random, _: list[str]) -> tuple[str, str]:
     """Return a difference and its value."""
-    b, a = sorted(two_numbers(random))
+    b, a = sorted(random.integers(0, 100, 2))
     return f"{a}-{b}=", str(a - b)
+
+
+def careless(random: Random, answer: str) -> str:
+    """Return an answer with one digit drawn anew."""
+    place = random.integers(len(answer))
+    return answer[:place] + str(random.integers(10)) + answer[place + 1 :]
 
 
 def any_word(random: Random, words: list[str]) -> str:
@@ -105,10 +106,10 @@ def spelling(random: Random, words: list[str]) -> tuple[str, str]:
 
 
 TASKS: dict[str, tuple[float, Task]] = {  # name: share of the texts, task
-    "add": (0.12, addition),
+    "add": (0.16, addition),
     "sub": (0.08, subtraction),
-    "copy": (0.22, on_text("copy", any_string, lambda text: text)),
-    "rev": (0.22, on_text("rev", any_string, lambda text: text[::-1])),
+    "copy": (0.20, on_text("copy", any_string, lambda text: text)),
+    "rev": (0.20, on_text("rev", any_string, lambda text: text[::-1])),
     "upper": (0.14, on_text("upper", any_word, str.upper)),
     "first": (0.06, on_text("first", any_word, lambda text: text[0])),
     "last": (0.06, on_text("last", any_word, lambda text: text[-1])),
@@ -139,6 +140,8 @@ class Texts:
         """Return one text: tokens, and the weight of each as a target."""
         name = self.names[self.random.choice(len(self.names), p=self.shares)]
         prompt, answer = TASKS[name][1](self.random, self.words)
+        if name == "add" and self.random.random() < CARELESS_SUMS:
+            answer = careless(self.random, answer)
         before, after = self.encode(prompt), self.encode(f"{answer}\n{EOS_TOKEN}")
         return before + after, [PROMPT_WEIGHT] * len(before) + [1.0] * len(after)
 

@@ -94,6 +94,12 @@ def test_keep_top_leaves_at_least_one_token() -> None:
     assert kept.tolist() == [[0.0, 0.5, 0.0]]
 
 
+def test_top_p_stops_as_soon_as_its_share_is_reached() -> None:
+    """A token more than the shortest sufficient run is left out, even on equality."""
+    kept = keep_top(np.array([[0.25, 0.5, 0.25]]), np.array([-1]), np.array([0.75]))
+    assert kept.tolist() == [[0.25, 0.5, 0.0]]
+
+
 def test_uniforms_depend_on_seed_and_sample_alone() -> None:
     """More numbers of a sample begin with the same ones; other samples and seeds have others."""
     assert uniforms(5, 2, 10)[:4].tolist() == uniforms(5, 2, 4).tolist()

@@ -387,6 +387,22 @@ def test_the_number_of_blas_threads_changes_no_bit() -> None:
     assert len(hashes) == 1
 
 
+def test_no_product_has_fewer_than_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the batch, products have a multiple of 8 rows, and dense ones exactly 8: shapes decide bits."""
+    shapes: set[tuple[int, ...]] = set()
+    matmul = np.matmul
+
+    def spy(a: np.ndarray, b: np.ndarray, **options: np.ndarray) -> np.ndarray:
+        shapes.add((a.shape[-2], b.ndim))
+        return matmul(a, b, **options)
+
+    monkeypatch.setattr(np, "matmul", spy)
+    model = trained()
+    sample(*(random_job(0, index) for index in range(11)), lora=model.snapshot())
+    assert {rows for rows, dimensions in shapes if dimensions == 2} == {8}
+    assert all(rows % 8 == 0 for rows, _ in shapes)
+
+
 def test_base_model_is_shared() -> None:
     """A decoder without an adapter runs on the base model's own weights."""
     assert isinstance(BASE, BaseModel)

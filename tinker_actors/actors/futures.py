@@ -10,7 +10,7 @@ from __future__ import annotations
 import trio
 
 from tinker_actors.actors.message import Futures, WaitForResult
-from tinker_actors.errors import ActorStopped, TinkerError
+from tinker_actors.errors import ActorStopped, HandlerCrashed, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.future import Done, Failed, PollAgain, Polling, decide
 from tinker_actors.transport.http import HttpTransport
@@ -61,6 +61,6 @@ async def wait_for_result(futures: ActorRef[Futures], request_id: str) -> JsonVa
     while True:
         try:
             return await futures.ask(WaitForResult(request_id))
-        except ActorStopped:
+        except (ActorStopped, HandlerCrashed):
             if futures.stopped:
                 raise

@@ -6,6 +6,7 @@ This room knows nothing of Tinker; it may be used for actors of any kind.
 from __future__ import annotations
 
 from tinker_actors.kernel.actor import Actor, Context, Ending, ReplyToken, handles
+from tinker_actors.kernel.envelope import TRACE
 from tinker_actors.kernel.instrument import ActorCrashed, ActorEnded, ActorReady, KernelEvent
 from tinker_actors.kernel.message import MailboxStatistics, Message
 from tinker_actors.kernel.pool import PoolSpec, start_pool
@@ -15,6 +16,7 @@ from tinker_actors.kernel.slot import ChildSpec, StopMode
 from tinker_actors.kernel.supervisor import Supervisor, open_supervisor
 
 __all__ = [
+    "TRACE",
     "Actor",
     "ActorCrashed",
     "ActorEnded",

@@ -10,11 +10,12 @@
             return self.total
 
 Handlers run one at a time unless the child's spec says otherwise. A handler's exception is an answer if the
-actor *declares* its type, and a crash otherwise: the caller gets `HandlerCrashed`, and the supervisor decides.
+actor *declares* its type, and a crash otherwise: the caller gets `HandlerCrashed`; the supervisor decides.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable
@@ -23,8 +24,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 import trio
 
 from tinker_actors.errors import InFlightLost, InputError, Withdrawn
+from tinker_actors.kernel.border import await_user
 from tinker_actors.kernel.envelope import Envelope
-from tinker_actors.kernel.interrupt import exposed
 from tinker_actors.kernel.message import Message
 from tinker_actors.kernel.ref import ActorRef
 from tinker_actors.kernel.ticker import next_tick
@@ -85,10 +86,9 @@ class ReplyToken(Generic[R]):
 
     def __del__(self) -> None:
         if not self.envelope.outcome.settled:
-            try:  # the collector may run in any thread, so the loop is asked to do it
+            with contextlib.suppress(trio.RunFinishedError):  # then nobody is left who could wait
+                # The collector may run in any thread, so the loop is asked to do it.
                 self._loop.run_sync_soon(_forsake, self.envelope, self._registry)
-            except trio.RunFinishedError:
-                pass  # nobody is left who could wait
 
 
 def _forsake(envelope: Envelope[Any], registry: set[Envelope[Any]]) -> None:
@@ -219,7 +219,7 @@ async def _tick(period: float, function: Callable[[], Awaitable[object]]) -> Non
     start = trio.current_time()
     while True:
         await trio.sleep_until(next_tick(start, period, trio.current_time()))
-        await exposed(function)
+        await await_user(function)
 
 
 class Actor(Generic[RoleT]):

@@ -1,9 +1,10 @@
 """An envelope: one message on its way, its place in line and its one outcome.
 
 Theory of operation. Every admitted envelope ends in exactly one terminal state (SETTLED, ABANDONED, EXPIRED),
-and its outcome is settled in the same synchronous step, whatever ends it: the handler's return or exception, a
-crash, a stop, a withdrawal, the closing of the mailbox. The runtime owns it; neither caller nor handler can
-forget to answer.
+and its outcome is settled in the same synchronous step, whatever ends it: the handler's return or exception,
+a crash, a stop, a withdrawal, the closing of the mailbox. The runtime owns it; neither caller nor handler can
+forget to answer. (An ask whose caller left is ABANDONED at once; its handler, if it runs on, settles it for
+nobody.)
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Envelope(Generic[T]):
     """
 
     message: Message[Any, T]
-    outcome: Outcome[T] = attrs.field(factory=Outcome)
+    # `Outcome[T]` would say the same to pyright, but an alias takes microseconds to call.
+    outcome: Outcome[T] = attrs.field(factory=Outcome)  # pyright: ignore[reportUnknownVariableType]
     deadline: float = math.inf
     asked: bool = True
     trace: object = attrs.field(factory=TRACE.get)

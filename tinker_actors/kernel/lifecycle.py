@@ -19,7 +19,7 @@ class Life(enum.Enum):
     STARTING = "starting"  # on_start runs
     RUNNING = "running"
     DRAINING = "draining"  # takes nothing new, works off its mailbox
-    STOPPING = "stopping"  # on_stop runs
+    STOPPING = "stopping"  # has handled its last message; on_drain, then on_stop run
     RESTARTING = "restarting"  # waits out its backoff
     STOPPED = "stopped"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class Event(enum.Enum):
     READY = "ready"
     DRAIN = "drain"
     STOP = "stop"
-    CRASH = "crash"
+    CRASH = "crash"  # and it is to live again
     RETRY = "retry"
     ENDED = "ended"
     GIVE_UP = "give up"
@@ -59,7 +59,11 @@ TRANSITIONS: Mapping[Life, Mapping[Event, Life]] = {
         Event.GIVE_UP: Life.FAILED,
         Event.ENDED: Life.STOPPED,
     },
-    Life.STOPPING: {Event.GIVE_UP: Life.FAILED, Event.ENDED: Life.STOPPED},
+    Life.STOPPING: {
+        Event.CRASH: Life.RESTARTING,  # something is still owed that only another incarnation can answer
+        Event.GIVE_UP: Life.FAILED,
+        Event.ENDED: Life.STOPPED,
+    },
     Life.RESTARTING: {Event.RETRY: Life.STARTING, Event.GIVE_UP: Life.FAILED, Event.ENDED: Life.STOPPED},
     Life.STOPPED: {},
     Life.FAILED: {},

@@ -3,12 +3,12 @@
 Theory of operation. A trio memory channel would silently discard what it has accepted when its reader closes,
 and could not take a message back, so this is a structure of its own on `trio.lowlevel`.
 
-- *Admission* follows trio's contract for sends: cancelled before admission, a message was never enqueued, even
-  if there was room; once enqueued, the send returns normally even if its scope was cancelled meanwhile.
-- Senders that find it full are parked in order of arrival and are admitted in that order. A parked sender that
-  is cancelled leaves no trace. Whoever is parked, the queue is full: every step that makes room admits.
-- Every admission gets the next `seq`. Messages of one sending task keep their order. Tasks that become runnable
-  in the same tick are admitted in the order in which trio runs them, which trio leaves open.
+- *Admission* follows trio's contract for sends: cancelled before admission, a message was never enqueued,
+  even if there was room; once enqueued, the send returns normally even if its scope was cancelled meanwhile.
+- Senders that find it full are parked in order of arrival and are admitted in that order. A parked sender
+  that is cancelled leaves no trace. While anybody is parked the queue is full: what makes room, admits.
+- Every admission gets the next `seq`. Messages of one sending task keep their order. Tasks that become
+  runnable in the same tick are admitted in the order in which trio runs them, which trio leaves open.
 - The mailbox belongs to the actor's slot, not to one incarnation: what is queued survives a restart.
 - Closing it settles everything queued and wakes every parked sender, in the same synchronous step.
 - Reading is one schedule point and one cancel point per message; the message is taken after the point, so a
@@ -26,9 +26,9 @@ import outcome
 import trio
 
 from tinker_actors.errors import ActorStopped, ActorStopping, MailboxFull, TinkerActorsError, Withdrawn
+from tinker_actors.kernel.border import call_user
 from tinker_actors.kernel.bound import check_count
 from tinker_actors.kernel.envelope import Envelope
-from tinker_actors.kernel.interrupt import call_exposed
 from tinker_actors.kernel.message import MailboxStatistics, State
 
 __all__ = ["Mailbox", "Refusal", "unchanged"]
@@ -131,8 +131,8 @@ class Mailbox:
         assert self._closing is not None
         error = self._closing.renewed()
         try:
-            return call_exposed(self._refusal, error)
-        except Exception:
+            return call_user(self._refusal, error)
+        except Exception:  # noqa: BLE001 - a user's function must not leave an envelope unsettled
             _LOG.exception("%s: the refusal failed on %r", self._owner, error)
             return error
 
@@ -163,7 +163,7 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     def abandon(self, envelope: AnyEnvelope) -> bool:
-        """Take one queued envelope out because its caller left; False if it is not queued, or part of a unit."""
+        """Take one queued envelope out because its caller left; False if it is not queued, or of a unit."""
         if envelope.state is not State.QUEUED or envelope.unit is not None:
             return False
         self._take_back([envelope], "its caller left before it started")
@@ -192,7 +192,8 @@ class Mailbox:
         self._made_room()
 
     def _withdrawal(self, why: str) -> Withdrawn:
-        return Withdrawn(f"a message to {self._owner} was not handled: {why}", actor=self._owner, started=False)
+        text = f"a message to {self._owner} was not handled: {why}"
+        return Withdrawn(text, actor=self._owner, started=False)
 
     # --- the reader --------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """One outcome, any number of readers.
 
-Theory of operation. An `Outcome` is settled once, synchronously; the first settlement wins and later ones are
-counted, not raised. Readers wait on it without touching the work behind it: a reader that is cancelled leaves
-and nothing else changes. Each reader gets an exception object of its own, because one object raised in several
-tasks would collect the tracebacks of all of them.
+Theory of operation. An `Outcome` is settled once, synchronously; the first settlement wins and later ones
+are counted, not raised. Readers wait on it without touching the work behind it: a reader that is cancelled
+leaves and nothing else changes. Each reader gets an exception object of its own, because one object raised in
+several tasks would collect the tracebacks of all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from tinker_actors.errors import TinkerActorsError
-from tinker_actors.kernel.interrupt import call_exposed
+from tinker_actors.kernel.border import call_user
 
 __all__ = ["Outcome", "fresh"]
 
@@ -134,8 +134,8 @@ class Outcome(Generic[T]):
         if callback is None or self.observed:
             return
         try:
-            call_exposed(callback, self)
-        except Exception:
+            call_user(callback, self)
+        except Exception:  # noqa: BLE001 - a user's function must not keep other outcomes unsettled
             _LOG.exception("a callback for failures failed")
 
     async def wait(self) -> T:

@@ -12,9 +12,9 @@ from typing import TypeVar
 import attrs
 import trio
 
-from tinker_actors.errors import ActorStopped, TinkerActorsError
 from tinker_actors.kernel.actor import Actor
-from tinker_actors.kernel.mailbox import Mailbox
+from tinker_actors.kernel.bound import at_least
+from tinker_actors.kernel.mailbox import Mailbox, Refusal, unchanged
 from tinker_actors.kernel.ref import ActorRef
 from tinker_actors.kernel.restart import RestartPolicy
 from tinker_actors.kernel.slot import ChildSpec
@@ -23,10 +23,6 @@ from tinker_actors.kernel.supervisor import Supervisor
 __all__ = ["PoolSpec", "start_pool"]
 
 RoleT = TypeVar("RoleT")
-
-
-def _unchanged(error: ActorStopped) -> TinkerActorsError:
-    return error
 
 
 @attrs.frozen(kw_only=True)
@@ -40,39 +36,55 @@ class PoolSpec:
         capacity: messages the shared mailbox holds.
         policy: when a worker is restarted.
         refusal: turns the error for messages that never started into the one their senders get.
+
+    Raises:
+        InputError: a number out of its bounds.
     """
 
     name: str
-    workers: int
-    concurrency: int = 1
-    capacity: int = 1024
+    workers: int = attrs.field(validator=at_least(1))
+    concurrency: int = attrs.field(default=1, validator=at_least(1))
+    capacity: int = attrs.field(default=1024, validator=at_least(1))
     policy: RestartPolicy = RestartPolicy()
-    refusal: Callable[[ActorStopped], TinkerActorsError] = _unchanged
+    refusal: Refusal = unchanged
 
 
 async def start_pool(
     parent: Supervisor, spec: PoolSpec, factory: Callable[[], Actor[RoleT]]
 ) -> ActorRef[RoleT]:
-    """Start the workers of a pool and return the address of the pool.
+    """Start the workers of a pool and return the address of the pool. A checkpoint.
+
+    If a worker does not start, or the caller is cancelled, no worker is left.
 
     Raises:
         StartFailed: a worker did not start.
+        InputError: there is a child of this name already.
+        ActorError: the supervisor is stopping.
     """
     group = parent.start_supervisor(spec.name, "dynamic")
     mailbox = Mailbox(group.path, spec.capacity, spec.refusal)
     ended = trio.Event()
     group.on_stopped(lambda: _end(mailbox, ended))
-    for index in range(spec.workers):
-        await group.start_child(
-            ChildSpec(
-                name=f"worker-{index}",
-                factory=factory,
-                policy=spec.policy,
-                mailbox=mailbox,
-                concurrency=spec.concurrency,
-            )
-        )
+    try:
+        for index in range(spec.workers):
+            await group.start_child(_worker(spec, index, mailbox, factory))
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await group.stop("kill", 0.0)
+        raise
     return ActorRef(group.path, mailbox, ended)
+
+
+def _worker(
+    spec: PoolSpec, index: int, mailbox: Mailbox, factory: Callable[[], Actor[RoleT]]
+) -> ChildSpec[RoleT]:
+    return ChildSpec(
+        name=f"worker-{index}",
+        factory=factory,
+        policy=spec.policy,
+        mailbox=mailbox,
+        concurrency=spec.concurrency,
+    )
 
 
 def _end(mailbox: Mailbox, ended: trio.Event) -> None:

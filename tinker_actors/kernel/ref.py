@@ -1,8 +1,8 @@
 """Refs: how the rest of the world talks to an actor.
 
-    tell     returns when the message is in line; nobody waits for an answer
-    ask      waits for the answer; a caller that leaves takes its message with it (see `Message.on_abandon`)
-    submit   returns when the message is in line, with a `Pending` for the answer; leaving it changes nothing
+- `tell` returns when the message is in line; nobody waits for an answer.
+- `ask` waits for the answer; a caller that leaves takes its message with it (see `Message.on_abandon`).
+- `submit` returns when the message is in line, with a `Pending` for the answer; leaving that changes nothing.
 """
 
 from __future__ import annotations

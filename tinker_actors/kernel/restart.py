@@ -1,7 +1,7 @@
 """Whether and when a child is started again. Pure: time and chance are arguments.
 
-The intensity window is measured in *running* time: time spent in backoff or start-up does not count, so a slow
-cycle of crashes cannot outlive the window.
+The intensity window is measured in *running* time: time spent in backoff or start-up does not count, so a
+slow cycle of crashes cannot outlive the window.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import attrs
+
+from tinker_actors.kernel.bound import at_least, within
 
 __all__ = ["Backoff", "Decision", "GiveUp", "Remain", "Restart", "RestartPolicy", "RestartType", "decide"]
 
@@ -24,11 +26,14 @@ class Backoff:
         base: seconds before the first restart.
         maximum: the longest delay, in seconds.
         jitter: the largest share that chance takes off, 0 to 1.
+
+    Raises:
+        InputError: a number out of its bounds.
     """
 
-    base: float = 0.1
-    maximum: float = 30.0
-    jitter: float = 0.25
+    base: float = attrs.field(default=0.1, validator=within(0.0))
+    maximum: float = attrs.field(default=30.0, validator=within(0.0))
+    jitter: float = attrs.field(default=0.25, validator=within(0.0, 1.0))
 
     def delay(self, streak: int, chance: float) -> float:
         """Return the seconds to wait before the restart after `streak` earlier ones.
@@ -46,17 +51,21 @@ class RestartPolicy:
     """When a child is started again.
 
     Attributes:
-        restart: `permanent` always, `transient` after a crash, `temporary` never.
+        restart: `permanent` always, `transient` after a crash, `temporary` never (its crash concerns nobody
+            but those who wait for it).
         max_restarts: restarts allowed within `period`.
         period: seconds of running time.
         reset_after: seconds of health after which the backoff starts from its base again.
         backoff: the delays.
+
+    Raises:
+        InputError: a number out of its bounds.
     """
 
     restart: RestartType = "permanent"
-    max_restarts: int = 3
-    period: float = 30.0
-    reset_after: float = 10.0
+    max_restarts: int = attrs.field(default=3, validator=at_least(0))
+    period: float = attrs.field(default=30.0, validator=within(0.0))
+    reset_after: float = attrs.field(default=10.0, validator=within(0.0))
     backoff: Backoff = Backoff()
 
 
@@ -70,7 +79,7 @@ class Restart:
 
 @attrs.frozen
 class GiveUp:
-    """It was restarted too often, or must not be."""
+    """It crashed once too often."""
 
 
 @attrs.frozen
@@ -103,7 +112,7 @@ def decide(
         chance: a number in [0, 1) for the jitter.
     """
     if policy.restart == "temporary" or (policy.restart == "transient" and not crashed):
-        return GiveUp() if crashed else Remain()
+        return Remain()
     recent = [stamp for stamp in failures if now - stamp < policy.period]
     if len(recent) >= policy.max_restarts:
         return GiveUp()

@@ -2,28 +2,32 @@
 
 Theory of operation. `open_supervisor` owns one nursery. Every child actor lives in a *slot* that keeps its
 mailbox, its address and its restart history across incarnations, and is run by one task of that nursery. The
-task is shielded: a cancellation of the body stops children in reverse order instead of all at once. Supervisors
-nest; a supervisor that gives up stops its own children and escalates to its parent, the root to the body.
+task is shielded: a cancellation of the body stops children in reverse order instead of all at once.
+Supervisors nest; a supervisor that gives up stops its own children and escalates to its parent, the root to
+the body.
 
 What leaves `open_supervisor` is the body's own exception if it raised, else the failure that was escalated;
-never an exception group around either.
+never an exception group around either. An interrupt (KeyboardInterrupt, SystemExit) that was raised in an
+actor comes before both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal, TypeVar
 
 import trio
 
-from tinker_actors.errors import ActorError, RestartIntensityExceeded
+from tinker_actors.errors import ActorError, InputError, RestartIntensityExceeded
+from tinker_actors.kernel.border import call_user
+from tinker_actors.kernel.incarnation import collapse
 from tinker_actors.kernel.instrument import KernelEvent, Observer
-from tinker_actors.kernel.lifecycle import Life
 from tinker_actors.kernel.ref import ActorRef
-from tinker_actors.kernel.slot import ChildSpec, Slot, StopMode
+from tinker_actors.kernel.slot import ChildSpec, Slot, StopMode, current_slot
 
 __all__ = ["Supervisor", "open_supervisor"]
 
@@ -49,22 +53,26 @@ class Supervisor:
         self._stopping = False
         self._callbacks: list[Callable[[], None]] = []
 
+    @trio.lowlevel.enable_ki_protection
     async def start_child(self, spec: ChildSpec[RoleT]) -> ActorRef[RoleT]:
-        """Start an actor and return when its `on_start` has ended.
+        """Start an actor and return when its `on_start` has ended. A checkpoint.
+
+        A caller that is cancelled leaves nothing behind: the child is killed first.
 
         Raises:
             StartFailed: it raised, or took longer than its `start_timeout`; the cause is chained.
+            InputError: there is a child of this name already.
             ActorError: this supervisor is stopping.
         """
         slot: Slot[RoleT] = Slot(self._claim(spec.name), spec, self._root.notify)
         self._children[spec.name] = slot
-        self._root.nursery.start_soon(self._run, slot)
+        self._root.nursery.start_soon(self._run, slot, name=slot.path)
         try:
             await slot.started.wait()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             slot.ask_to_stop("kill")
-            with trio.move_on_after(2 * spec.cleanup_timeout, shield=True):
-                await slot.ended.wait()  # so that nothing of a start that nobody wanted is left behind
+            with trio.move_on_after(spec.cleanup_timeout, shield=True):
+                await slot.ended.wait()
             raise
         return slot.ref
 
@@ -72,6 +80,7 @@ class Supervisor:
         """Add a supervisor below this one.
 
         Raises:
+            InputError: there is a child of this name already.
             ActorError: this supervisor is stopping.
         """
         child = Supervisor(self._claim(name), strategy, self._root, self)
@@ -82,49 +91,76 @@ class Supervisor:
         if self._stopping:
             raise ActorError(f"{self.path} is stopping and starts nothing new", actor=self.path)
         if name in self._children:
-            raise ValueError(f"{self.path} has a child {name!r} already")
+            raise InputError("name", name, f"{self.path} has a child of this name already")
         return f"{self.path}/{name}"
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, slot: Slot[Any]) -> None:
-        await slot.run(self._root.chance)
-        self._children.pop(slot.spec.name, None)
-        exhausted = slot.life is Life.FAILED and slot.started.error is None
-        if exhausted and slot.spec.on_exhausted == "escalate":
+        with trio.CancelScope(shield=True):  # only its supervisor stops it
+            await slot.run(self._root.chance)
+        self.forget(slot.spec.name, slot)
+        if slot.exhausted and slot.spec.on_exhausted == "escalate":
             error = RestartIntensityExceeded(
-                f"{slot.path} failed {len(slot.history)} times and is given up",
+                f"{slot.path} crashed {len(slot.history)} times in a row and is given up: {slot.failure!r}",
                 actor=slot.path,
                 history=slot.history,
             )
             error.__cause__ = slot.failure
             self.escalate(error)
 
+    def forget(self, name: str, child: Slot[Any] | Supervisor) -> None:
+        """Let go of a child that has ended, unless the name has a new one. The supervisor's own."""
+        if self._children.get(name) is child:
+            del self._children[name]
+
     def escalate(self, error: Exception) -> None:
         """Fail: begin to stop all children and pass the failure up."""
         if self._parent is None:
             self._root.fail(error)
             return
-        for child in list(self._children.values()):
-            child.ask_to_stop("now")
+        self.ask_to_stop("now")
         self._parent.escalate(error)
 
     def ask_to_stop(self, mode: StopMode) -> None:
-        """Begin to stop all children at once; returns at once."""
+        """Begin to stop all children; returns at once."""
         self._stopping = True
         for child in reversed(list(self._children.values())):
             child.ask_to_stop(mode)
 
-    async def stop(self, mode: StopMode, timeout: float) -> None:
-        """Stop all children, in reverse order of their start; kill what is not done after `timeout` seconds."""
+    @trio.lowlevel.enable_ki_protection
+    async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
+        """Stop all children; kill what is not done after `timeout` seconds. A checkpoint.
+
+        Children of a `one_for_one` supervisor are stopped in reverse order of their start. Called by one of
+        its actors, it only begins the stop.
+        """
+        if self.holds(current_slot()):
+            self.ask_to_stop(mode)  # to wait would be to wait for oneself
+            await trio.lowlevel.checkpoint()
+            return
         self._stopping = True
         deadline = trio.current_time() + timeout
-        if self._strategy == "dynamic":
-            async with trio.open_nursery() as nursery:
-                for child in list(self._children.values()):
-                    nursery.start_soon(child.stop, mode, timeout)
+        async with trio.open_nursery() as nursery:
+            for child in list(self._children.values()) if self._strategy == "dynamic" else ():
+                nursery.start_soon(child.stop, mode, timeout)
         while self._children:
-            name, child = next(reversed(self._children.items()))
-            await child.stop(mode, max(0.0, deadline - trio.current_time()))
-            self._children.pop(name, None)
+            name, last = next(reversed(self._children.items()))
+            await last.stop(mode, max(0.0, deadline - trio.current_time()))
+            self.forget(name, last)
+        self.run_callbacks()
+        if self._parent is not None:
+            self._parent.forget(self.path.rpartition("/")[2], self)
+
+    def holds(self, slot: Slot[Any] | None) -> bool:
+        """Whether an actor is below this supervisor."""
+        nested = (child for child in self._children.values() if isinstance(child, Supervisor))
+        return slot in self._children.values() or any(child.holds(slot) for child in nested)
+
+    def run_callbacks(self) -> None:
+        """Run what `on_stopped` was given, here and below. The supervisor's own."""
+        for child in list(self._children.values()):
+            if isinstance(child, Supervisor):
+                child.run_callbacks()
         while self._callbacks:
             self._callbacks.pop()()
 
@@ -132,8 +168,15 @@ class Supervisor:
         """Call `callback` once all children have been stopped."""
         self._callbacks.append(callback)
 
-    async def stop_child(self, name: str, mode: StopMode = "drain", timeout: float = 30.0) -> None:
-        """Stop one child and wait for its end.
+    async def stop_child(
+        self,
+        name: str,
+        mode: StopMode = "drain",
+        timeout: float = 30.0,  # noqa: ASYNC109 - as for `stop`
+    ) -> None:
+        """Stop one child and wait for its end. A checkpoint.
+
+        Called by the child itself, it only begins the stop.
 
         Raises:
             KeyError: there is no such child.
@@ -144,8 +187,9 @@ class Supervisor:
 class _Root:
     """What all supervisors of one tree share."""
 
-    def __init__(self, nursery: trio.Nursery, rng: random.Random, observer: Observer | None) -> None:
-        self.nursery = nursery
+    nursery: trio.Nursery
+
+    def __init__(self, rng: random.Random, observer: Observer | None) -> None:
         self.chance = rng.random
         self.body = trio.CancelScope()
         self.failure: Exception | None = None
@@ -155,8 +199,8 @@ class _Root:
         if self._observer is None:
             return
         try:
-            self._observer(event)
-        except Exception:
+            call_user(self._observer, event)
+        except Exception:  # noqa: BLE001 - a user's function must not end an actor
             _LOG.exception("the observer failed on %r", event)
 
     def fail(self, error: Exception) -> None:
@@ -166,13 +210,15 @@ class _Root:
 
 
 @contextlib.asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_supervisor(
     name: str, *, rng: random.Random, observer: Observer | None = None, grace: float = 30.0
-) -> AsyncIterator[Supervisor]:
+) -> AsyncGenerator[Supervisor]:
     """Open a tree of actors; leaving it means that everything in it has ended.
 
-    If the body returns, what was admitted is worked off (`drain`); if it raises or is cancelled, nothing new
-    is begun (`now`). Either way everything has ended within `grace` seconds, plus the clean-up hooks.
+    If the body returns, what was admitted is worked off (`drain`); if it raises or is cancelled, or an actor
+    is given up, nothing new is begun (`now`). A cancellation that comes during the drain ends the drain the
+    same way. Either way everything has ended within `grace` seconds, plus the clean-up hooks.
 
     Args:
         name: first part of every actor's path.
@@ -183,19 +229,58 @@ async def open_supervisor(
     Raises:
         RestartIntensityExceeded: a child was given up and its failure escalated; the body was cancelled.
     """
-    ending: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        root = _Root(nursery, rng, observer)
-        supervisor = Supervisor(name, "one_for_one", root, None)
-        try:
-            with root.body:
-                yield supervisor
-        except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery's group
-            ending = error
-        mode: StopMode = "drain" if ending is None and root.failure is None else "now"
+    body: BaseException | None = None
+    broken: BaseException | None = None
+    root = _Root(rng, observer)
+    supervisor = Supervisor(name, "one_for_one", root, None)
+    deadline = math.inf
+    try:
+        async with trio.open_nursery() as root.nursery:
+            try:
+                with root.body:
+                    yield supervisor
+                    deadline = trio.current_time() + grace
+                    await supervisor.stop("drain", grace)
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery's group
+                body = error
+            await _stop_now(supervisor, min(grace, max(0.0, deadline - trio.current_time())))
+    except BaseException as error:  # noqa: BLE001 - as above
+        broken = collapse(error)
+    supervisor.run_callbacks()
+    leaving = _what_leaves(body, broken, root.failure)
+    try:
+        if leaving is not None:
+            raise leaving
+    finally:
+        del body, broken, leaving  # or this frame and the traceback would keep each other alive
+
+
+async def _stop_now(supervisor: Supervisor, timeout: float) -> None:
+    try:
         with trio.CancelScope(shield=True):
-            await supervisor.stop(mode, grace)
-    if ending is not None:
-        raise ending
-    if root.failure is not None:
-        raise root.failure
+            await supervisor.stop("now", timeout)
+    except BaseException:  # Ctrl-C once more
+        supervisor.ask_to_stop("kill")
+        raise
+
+
+def _what_leaves(
+    body: BaseException | None, broken: BaseException | None, failure: Exception | None
+) -> BaseException | None:
+    """Choose the exception of a tree that has ended; the others that there are become notes on it.
+
+    Args:
+        body: what the body raised.
+        broken: what an actor's task raised: an interrupt, or the sign of a defect in the kernel.
+        failure: what was escalated.
+    """
+    foremost = broken is not None and not isinstance(broken, Exception)
+    if foremost or isinstance(body, trio.Cancelled):
+        order = (broken, body, failure)  # a task that raises also cancels the body
+    else:
+        order = (body, broken, failure)
+    errors = [error for error in order if error is not None]
+    for other in errors[1:]:
+        if not isinstance(other, trio.Cancelled):
+            errors[0].add_note(f"also, in the same tree of actors: {other!r}")
+    return errors[0] if errors else None

@@ -1,15 +1,16 @@
 """The ASGI application of the embedded service: routes, decoding, and errors as answers.
 
-The table of endpoints is walked, so what a client can call and what the service serves cannot differ. Bodies are
-decoded strictly: an unknown field is an error. Errors become answers here and nowhere else:
+The table of endpoints is walked, so what a client can call and what the service serves cannot differ.
+Bodies are decoded strictly: an unknown field is an error. Errors become answers here and nowhere else:
 
     DecodeError          422 {"detail", "problems"}
     InputError           400 {"detail", "field"}
     APIStatusError       its own status {"detail"}, and Retry-After if it says when to come again
     anything else        500 {"detail"}, and the log has the traceback
 
-Beside the endpoints there are two routes for checkpoint archives: one answers with the address of a download, and
-the download's address carries a signature instead of the API key, so that it can be handed on.
+Beside the endpoints there are two routes for checkpoint archives: one answers with the address of a
+download, and the download's address carries a signature instead of the API key, so that it can be handed
+on.
 """
 
 from __future__ import annotations
@@ -117,11 +118,11 @@ def answering(
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint that turns what `serve` raises into an answer."""
 
-    async def endpoint(request: Request) -> Response:  # noqa: ASYNC910 - a refused request may not have waited
+    async def endpoint(request: Request) -> Response:
         try:
             return await serve(request)
         except Exception as exc:  # noqa: BLE001 - a service goes on whatever a request did to it
-            return _error_response(name, exc)
+            return _error_response(name, exc)  # noqa: ASYNC910 - sending the answer checkpoints
 
     return endpoint
 

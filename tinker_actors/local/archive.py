@@ -108,7 +108,9 @@ def read_arrays(files: Mapping[str, bytes], *, optimizer: bool) -> dict[str, Arr
         InputError: the optimizer's state is wanted and was not saved, or the checkpoint is damaged.
     """
     if optimizer and OPTIMIZER_FILE not in files:
-        raise InputError("optimizer", True, "the checkpoint has no optimizer state: it was saved for sampling")
+        raise InputError(
+            "optimizer", True, "the checkpoint has no optimizer state: it was saved for sampling"
+        )
     names = (ADAPTER_FILE, OPTIMIZER_FILE) if optimizer else (ADAPTER_FILE,)
     arrays: dict[str, Array] = {}
     for name in names:

@@ -1,16 +1,16 @@
 """Where the numpy work runs: in slices, on a worker thread or inline.
 
-Theory of operation. Long work comes as a generator that yields between slices of at most some 50 ms. Each slice
-runs on a worker thread, one at a time: whoever wants the next slice, of the same work or another, waits in
-line, first come first served. So models and samplers take turns slice by slice, and cancelling the one who
-waits abandons the work at the next yield; a slice itself is never interrupted.
+Theory of operation. Long work comes as a generator that yields between slices of at most some 50 ms. Each
+slice runs on a worker thread, one at a time: whoever wants the next slice, of the same work or another,
+waits in line, first come first served. So models and samplers take turns slice by slice, and cancelling the
+one who waits abandons the work at the next yield; a slice itself is never interrupted.
 
-Python hands its lock to another thread every 5 ms unless told otherwise. Beside a user's loop that computes, a worker
-thread with its many short numpy calls would starve, and so would the loop beside the worker. While any
-service computes on threads, the interval is shorter (`SWITCH_INTERVAL`).
+Python hands its lock to another thread every 5 ms unless told otherwise. Beside a user's loop that
+computes, a worker thread with its many short numpy calls would starve, and so would the loop beside the
+worker. While any service computes on threads, the interval is shorter (`SWITCH_INTERVAL`).
 
-Inline, the same slices run in the trio thread with a checkpoint before each. That is what a virtual clock needs:
-it would jump ahead while a thread works.
+Inline, the same slices run in the trio thread with a checkpoint before each. That is what a virtual clock
+needs: it would jump ahead while a thread works.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def sample_job(request: wire_sampling.SampleRequest, job_id: Hashable, seed: int
 
 
 def sample_response(result: SampleResult) -> wire_sampling.SampleResponse:
-    """Return what a decoder came to. Log-probabilities of a prompt's first token, which nothing predicts, are None."""
+    """Return what a decoder came to; what is given per token of the prompt is None for the first one."""
     sequences = tuple(
         wire_sampling.SampledSequence(
             sequence.stop_reason, np.array(sequence.tokens, np.int32), sequence.logprobs

@@ -1,12 +1,12 @@
 """The decoders of a service: one per set of weights, each with a task while it has work.
 
-Theory of operation. A decoder draws one token for each of its samples per step. Its task runs slices of a few
-steps, and gives it whatever has arrived in between, so requests share steps as they come. What a sample becomes
-does not depend on that (see `sampler`). The task ends when the decoder is idle and a new one starts with the next
-request.
+Theory of operation. A decoder draws one token for each of its samples per step. Its task runs slices of a
+few steps, and gives it whatever has arrived in between, so requests share steps as they come. What a sample
+becomes does not depend on that (see `sampler`). The task ends when the decoder is idle and a new one starts
+with the next request.
 
-Decoders stay resident for the next request to their weights. Beyond `max_resident`, the idle one that was used
-longest ago is dropped; its weights can be loaded again. A decoder at work is never dropped.
+Decoders stay resident for the next request to their weights. Beyond `max_resident`, the idle one that was
+used longest ago is dropped; its weights can be loaded again. A decoder at work is never dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ __all__ = ["DecoderPool", "Deliver", "Source"]
 
 Deliver: TypeAlias = Callable[[SampleResult | Exception], None]
 
-STEPS_PER_SLICE = 8  # one step of a full decoder takes some 2 ms; handing a slice to the thread takes some 0.1 ms
+STEPS_PER_SLICE = (
+    8  # one step of a full decoder takes some 2 ms; handing a slice to the thread takes some 0.1 ms
+)
 
 
 @attrs.frozen(eq=False)
@@ -96,7 +98,7 @@ class DecoderPool:
         self,
         compute: Compute,
         *,
-        max_rows: int = 32,
+        max_rows: int = 64,
         max_resident: int = 8,
     ) -> None:
         self._compute = compute

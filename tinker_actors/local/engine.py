@@ -1,12 +1,12 @@
 """The embedded service without HTTP: sessions, models, samplers, promises, and the tasks that work on them.
 
-Theory of operation. An engine is open inside `running`: there it has a nursery for its tasks, one per model, one per
-decoder at work, and one that frees what belonged to sessions that ended. Requests come as plain calls from
-the loop that opened it, and none of these calls waits, so each is decided as a whole. Only beats, which touch
-nothing but the session table, may come from other threads.
+Theory of operation. An engine is open inside `running`: there it has a nursery for its tasks, one per
+model, one per decoder at work, and one that frees what belonged to sessions that ended. Requests come as
+plain calls from the loop that opened it, and none of these calls waits, so each is decided as a whole. Only
+beats, which touch nothing but the session table, may come from other threads.
 
-A model ends with its session, when it is unloaded, or when it is dropped: at once, whatever it is doing. Its pending
-promises break; what it saved stays.
+A model ends with its session, when it is unloaded, or when it is dropped: at once, whatever it is doing.
+Its pending promises break; what it saved stays.
 """
 
 from __future__ import annotations
@@ -60,15 +60,12 @@ class Settings:
     """How a service behaves.
 
     Attributes:
-        compute: where numpy runs.
-        seed: of the service's own draws: adapters and samples whose client names no seed.
-        poll_hold: seconds a poll waits for its result.
-        session_timeout: seconds without a beat after which a session expires.
-        clock: the time in seconds, callable from any thread; None means that of the loop that opens the service.
-        new_id: makes the part of ids that no other life of a service may repeat.
-        max_rows: samples under way at once per decoder.
-        max_decoders: idle decoders kept for their next request.
-        max_samples: samples that may be queued or under way.
+        compute: where numpy runs. seed: of the service's own draws: adapters and samples whose client names
+        no seed. poll_hold: seconds a poll waits for its result. session_timeout: seconds without a beat
+        after which a session expires. clock: the time in seconds, callable from any thread; None means that
+        of the loop that opens the service. new_id: makes the part of ids that no other life of a service
+        may repeat. max_rows: samples under way at once per decoder. max_decoders: idle decoders kept for
+        their next request. max_samples: samples that may be queued or under way.
     """
 
     compute: ComputeMode = "thread"
@@ -77,7 +74,7 @@ class Settings:
     session_timeout: float = 300.0
     clock: Callable[[], float] | None = None
     new_id: Callable[[], str] = _fresh_id
-    max_rows: int = 32
+    max_rows: int = 64
     max_decoders: int = 8
     max_samples: int = 2048
 

@@ -1,7 +1,7 @@
 """One function per endpoint: from a decoded request to the reply.
 
-All but one are plain functions: a request is decided as a whole, with nothing in between. What they raise becomes
-the answer's status (see `app`).
+All but one are plain functions: a request is decided as a whole, with nothing in between. What they raise
+becomes the answer's status (see `app`).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Reply:
 Handler: TypeAlias = Callable[[Engine, Call[Any]], object]
 
 
-# ------------------------------------------------------------------------------------------ service and session
+# --------------------------------------------------------------------------------------- service and session
 
 
 def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
@@ -138,7 +138,7 @@ def telemetry(engine: Engine, call: Call[TelemetrySendRequest]) -> TelemetryResp
     return TelemetryResponse("accepted")
 
 
-# ------------------------------------------------------------------------------------------------------- models
+# ---------------------------------------------------------------------------------------------------- models
 
 
 def create_model(engine: Engine, call: Call[CreateModelRequest]) -> UntypedAPIFuture:
@@ -172,14 +172,19 @@ def unload_model(engine: Engine, call: Call[UnloadModelRequest]) -> UntypedAPIFu
 def forward(engine: Engine, call: Call[ForwardRequest]) -> UntypedAPIFuture:
     """Compute a loss."""
     data = call.request.forward_input
-    return _submit(engine, call, "forward", lambda worker: operation.forward_backward(worker, data, backward=False))
+    return _submit(
+        engine, call, "forward", lambda worker: operation.forward_backward(worker, data, backward=False)
+    )
 
 
 def forward_backward(engine: Engine, call: Call[ForwardBackwardRequest]) -> UntypedAPIFuture:
     """Compute a loss and accumulate its gradient."""
     data = call.request.forward_backward_input
     return _submit(
-        engine, call, "forward_backward", lambda worker: operation.forward_backward(worker, data, backward=True)
+        engine,
+        call,
+        "forward_backward",
+        lambda worker: operation.forward_backward(worker, data, backward=True),
     )
 
 
@@ -224,7 +229,7 @@ def _submit(
     return UntypedAPIFuture(request_id, worker.model_id)
 
 
-# ---------------------------------------------------------------------------------------- sampling and promises
+# ------------------------------------------------------------------------------------- sampling and promises
 
 
 def create_sampling_session(

@@ -1,7 +1,7 @@
 """Jobs of one model, in the order of their sequence numbers.
 
-Theory of operation. A client numbers the requests for a model: 0 creates it, 1 is the first after that. Requests
-run strictly in this order, whatever order they arrive in:
+Theory of operation. A client numbers the requests for a model: 0 creates it, 1 is the first after that.
+Requests run strictly in this order, whatever order they arrive in:
 
     number = next one      queued: it runs after those before it
     number above that      parked until the numbers before it are there; only so many may be parked

@@ -1,7 +1,7 @@
 """What can be done to a model: each function checks a request and returns the work that carries it out.
 
-A check that fails raises before the request is accepted, so the request takes no sequence number. What can only be
-known when its turn comes (a path that an earlier request is going to save) fails the request then.
+A check that fails raises before the request is accepted, so the request takes no sequence number. What can
+only be known when its turn comes (a path that an earlier request is going to save) fails the request then.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def save_weights_for_sampler(
         raise InputError("path", request.path, "one of path and sampling_session_seq_id must be given")
     ttl = _time_to_live(request.ttl_seconds)
     if request.path is not None:
-        return _save_for_sampler(engine, worker, _free_path(engine, worker, "sampler_weights", request.path), ttl)
+        return _save_for_sampler(
+            engine, worker, _free_path(engine, worker, "sampler_weights", request.path), ttl
+        )
     assert number is not None
     return _snapshot(engine, worker, engine.samplers.reserve(worker.session_id, number, digest))
 

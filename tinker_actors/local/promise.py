@@ -7,10 +7,10 @@ result asks for it with that id, and is kept waiting for up to `hold` seconds; t
     pending ──fail─────> failed       the request ran and failed
     pending ──break────> broken       there will be no result: its model or session is gone
 
-The three ends are final: what comes later is ignored, so that a model may be dropped while it works. Results may be
-read any number of times. They are kept within two limits: of those that were read, and of those that nobody has
-asked for, the oldest are dropped first, and their ids are unknown from then on. Pending promises are never
-dropped. A reader who leaves takes nothing with him.
+The three ends are final: what comes later is ignored, so that a model may be dropped while it works.
+Results may be read any number of times. They are kept within two limits: of those that were read, and of
+those that nobody has asked for, the oldest are dropped first, and their ids are unknown from then on.
+Pending promises are never dropped. A reader who leaves takes nothing with him.
 """
 
 from __future__ import annotations

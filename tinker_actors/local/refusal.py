@@ -1,4 +1,4 @@
-"""How the service says no: Tinker's own status errors, raised by whoever decides and written out by the app."""
+"""How the service says no: Tinker's own status errors, raised by whoever decides, written out by the app."""
 
 from __future__ import annotations
 

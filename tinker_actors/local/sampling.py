@@ -1,13 +1,13 @@
 """Sampling requests: what they sample from, their numbers, and their results.
 
-Theory of operation. There are three ways to say what to sample from: a sampling session, a base model, a `tinker://`
-path. A sampling session is made for a base model or a path, or comes from weights that were saved without a
-name. The latter live in memory: they outlive their model, but not their session, and of more than
-`max_snapshots` of them the one used longest ago is dropped.
+Theory of operation. There are three ways to say what to sample from: a sampling session, a base model, a
+`tinker://` path. A sampling session is made for a base model or a path, or comes from weights that were
+saved without a name. The latter live in memory: they outlive their model, but not their session, and of
+more than `max_snapshots` of them the one used longest ago is dropped.
 
-Within a sampling session requests are numbered, and a repeated number gets the first one's id again; the order does
-not matter. A request without a seed gets one from the service's own stream. A request that finds the pool full is
-refused with 429 and may come again.
+Within a sampling session requests are numbered, and a repeated number gets the first one's id again; the
+order does not matter. A request without a seed gets one from the service's own stream. A request that finds
+the pool full is refused with 429 and may come again.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypercorn.trio
 import trio
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
+from hypercorn.trio.run import worker_serve
+from hypercorn.utils import wrap_app
 
 from tinker_actors.errors import ConfigError
 
@@ -41,23 +43,44 @@ async def serve(
     Raises:
         ConfigError: the address cannot be listened on.
     """
-    server = _Server(service, host, port)
-    async with service.running(), trio.open_nursery() as nursery:
-        nursery.start_soon(server.run, name=f"server on {host}:{port}")
-        try:
-            task_status.started(await server.url())
-            await trio.sleep_forever()
-        finally:
-            server.stop()
+    with await _listen(host, port) as listening:
+        server = _Server(service, listening)
+        async with service.running(), trio.open_nursery() as nursery:
+            nursery.start_soon(server.run, name="hypercorn")
+            try:
+                task_status.started(await server.url())
+                await trio.sleep_forever()
+            finally:
+                server.stop()
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Bound here, not by hypercorn, which leaks it when that fails."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc}") from exc
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.bind(address)
+        listening.setblocking(False)
+        listening.listen()
+    except OSError as exc:
+        listening.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc}") from exc
+    return listening
 
 
 class _Server:
     """Hypercorn, with an orderly end: cancelled from outside, it would cut its connections."""
 
-    def __init__(self, service: EmbeddedService, host: str, port: int) -> None:
+    def __init__(self, service: EmbeddedService, listening: socket.socket) -> None:
         self._service = service
+        self._sockets = Sockets([], [listening], [])
         self._config = Config()
-        self._config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
         self._config.errorlog = _log
         self._config.graceful_timeout = GRACE
         self._bound = trio.Event()
@@ -67,13 +90,12 @@ class _Server:
 
     async def run(self) -> None:
         """Serve until `stop`. Checkpoints."""
-        try:
-            with self._tasks:
-                await hypercorn.trio.serve(
-                    self._app, self._config, shutdown_trigger=self._stop.wait, task_status=self, mode="asgi"
-                )
-        except* OSError as group:
-            raise ConfigError(f"cannot listen on {self._config.bind[0]}: {_first(group)}") from group
+        app = wrap_app(self._app, self._config.wsgi_max_body_size, "asgi")
+        with self._tasks:
+            await worker_serve(
+                app, self._config, sockets=self._sockets, shutdown_trigger=self._stop.wait, task_status=self
+            )
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def started(self, value: list[str] | None = None) -> None:
         """Hear from hypercorn which addresses it listens on."""
@@ -101,10 +123,3 @@ class _Server:
         for step in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{step}.complete"})
-
-
-def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -24,9 +24,9 @@ __all__ = ["EmbeddedService"]
 class EmbeddedService:
     """A Tinker service inside this process: a small model, real gradients, the real protocol.
 
-    It is open while the lifespan of `app` runs: inside `InProcessTransport(service.app)`, inside `serve`, or inside
-    `running()`. It can be opened once; models, sessions and results end with it. Checkpoints stay in the store,
-    which another service may be given.
+    It is open while the lifespan of `app` runs: inside `InProcessTransport(service.app)`, inside `serve`,
+    or inside `running()`. It can be opened once; models, sessions and results end with it. Checkpoints stay
+    in the store, which another service may be given.
 
     Args:
         store: where checkpoints lie: a `CheckpointStore`, a directory, or None for memory.
@@ -55,7 +55,7 @@ class EmbeddedService:
         poll_hold: float = 30.0,
         session_timeout: float = 300.0,
         clock: Callable[[], float] | None = None,
-        max_rows: int = 32,
+        max_rows: int = 64,
         max_samples: int = 2048,
     ) -> None:
         _check("poll_hold", poll_hold, poll_hold >= 0 and math.isfinite(poll_hold))
@@ -96,8 +96,8 @@ class EmbeddedService:
     def drop_model(self, model_id: str) -> None:
         """Lose a model at once, as a failing server would.
 
-        Its running request is abandoned, queued ones and open polls end with 410, later ones with 404. What it
-        saved stays, and so do samplers made of it.
+        Its running request is abandoned, queued ones and open polls end with 410, later ones with 404. What
+        it saved stays, and so do samplers made of it.
 
         Raises:
             NotFoundError: the model is not loaded.

@@ -1,14 +1,14 @@
 """Sessions: who is connected, and who has been silent for too long.
 
-Theory of operation. A session lives from its creation until it is finished, or until no beat came for `timeout`
-seconds. Both ends are final. What belongs to an ended session is freed by whoever calls `sweep`, which names
-each ended session once.
+Theory of operation. A session lives from its creation until it is finished, or until no beat came for
+`timeout` seconds. Both ends are final. What belongs to an ended session is freed by whoever calls `sweep`,
+which names each ended session once.
 
     alive ──finish──> finished          alive ──no beat for `timeout` s──> expired
 
-Every method may be called from any thread: beats come from a thread of their own, with a trio loop of its own, so
-that a client whose main loop is blocked stays alive. One lock guards everything, nothing under it waits, and
-time comes from a callable that any thread may call.
+Every method may be called from any thread: beats come from a thread of their own, with a trio loop of its
+own, so that a client whose main loop is blocked stays alive. One lock guards everything, nothing under it
+waits, and time comes from a callable that any thread may call.
 """
 
 from __future__ import annotations

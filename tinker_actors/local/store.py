@@ -1,13 +1,14 @@
 """Checkpoints: saved weights under `tinker://` paths, in memory or in a directory.
 
-Theory of operation. A checkpoint is a few named files, written whole or not at all and never changed afterwards:
+Theory of operation. A checkpoint is a few named files, written whole or not at all and never changed
+afterwards:
 
     tinker://<model id>/weights/<name>           adapter_model.safetensors, adapter_config.json, and
                                                  optimizer.safetensors
     tinker://<model id>/sampler_weights/<name>   the first two
 
-A name is used once. In a directory each checkpoint is a folder that is written beside its place and then renamed
-into it: a crash leaves a checkpoint or none. The same weights give the same bytes.
+A name is used once. In a directory each checkpoint is a folder that is written beside its place and then
+renamed into it: a crash leaves a checkpoint or none. The same weights give the same bytes.
 
 A checkpoint may be given a time to live. It counts while the service that saved it is open: what lies in a
 directory when the service ends stays there.

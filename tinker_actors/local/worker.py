@@ -1,9 +1,9 @@
 """One LoRA model and the task that runs its jobs.
 
-Theory of operation. A worker takes the jobs of its queue one by one, in their order, and settles each one's promise.
-A job that fails has had its turn: the next one runs. Stopping the worker (the model is dropped, the service
-closes) cancels the running job between two slices; its promise, and those of the jobs that wait, are broken
-by whoever stops it.
+Theory of operation. A worker takes the jobs of its queue one by one, in their order, and settles each one's
+promise. A job that fails has had its turn: the next one runs. Stopping the worker (the model is dropped,
+the service closes) cancels the running job between two slices; its promise, and those of the jobs that
+wait, are broken by whoever stops it.
 """
 
 from __future__ import annotations

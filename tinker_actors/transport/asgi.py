@@ -12,9 +12,9 @@ An exchange ends in one of four ways:
     aborted     the caller left: `receive` gives `http.disconnect`, and the application's task is cancelled
     timed out   as aborted, and the caller gets httpx's timeout error
 
-The application's tasks are shielded: they end when their caller leaves or the transport is left, never because
-a scope around the transport was cancelled. So whoever drains a service under a shield of his own can still
-talk to it.
+The application's tasks are shielded: they end when their caller leaves or the transport is left, never
+because a scope around the transport was cancelled. So whoever drains a service under a shield of his own
+can still talk to it.
 """
 
 from __future__ import annotations

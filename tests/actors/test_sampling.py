@@ -1,0 +1,263 @@
+"""The sampling pool: limits, backoff, cancellation, lost promises."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tinker_actors.actors.service import open_client
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    BadRequestError,
+    InputError,
+    RequestFailedError,
+)
+from tinker_actors.transport.config import Config
+from tinker_actors.types import ModelInput, SamplingParams
+
+MODEL = "tinker-actors/char-100k"
+PROMPT = ModelInput.from_ints([1, 2, 3])
+PARAMS = SamplingParams(max_tokens=4, temperature=0.7, stop=["\n"], seed=11)
+
+
+async def test_a_sample_is_asked_for_as_it_was_given(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Every parameter reaches the wire, and the sequences come back as arrays and lists."""
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        reply = await sampling.sample(PROMPT, 2, PARAMS, include_prompt_logprobs=True, topk_prompt_logprobs=3)
+    assert [sequence.tokens for sequence in reply.sequences] == [[1, 2], [1, 2]]
+    assert reply.sequences[0].logprobs == [-0.5, -0.25]
+    assert stub.bodies("asample") == [
+        {
+            "prompt": {"chunks": [{"tokens": [1, 2, 3], "type": "encoded_text"}]},
+            "sampling_params": {
+                "max_tokens": 4,
+                "seed": 11,
+                "stop": ["\n"],
+                "temperature": 0.7,
+                "top_k": -1,
+                "top_p": 1,
+            },
+            "num_samples": 2,
+            "sampling_session_id": "s0:sample:0",
+            "seq_id": 0,
+            "prompt_logprobs": True,
+            "topk_prompt_logprobs": 3,
+            "type": "sample",
+        }
+    ]
+
+
+async def test_no_more_samples_are_in_flight_than_allowed(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """One limiter bounds the whole pool, and everybody is served."""
+    stub.held["asample"] = trio.Event()
+    async with open_stub(max_samples=12, sampling_actors=3) as service, trio.open_nursery() as nursery:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        for _ in range(100):
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+        await trio.sleep(1)
+        assert stub.names().count("asample") == 12
+        stub.held["asample"].set()
+    assert sorted(body["seq_id"] for body in stub.bodies("asample")) == list(range(100))
+
+
+async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """After a 429 with Retry-After nothing is sent until then; a later, shorter one changes nothing."""
+    times: list[float] = []
+
+    def refuse(_: dict[str, Any], count: int) -> httpx.Response | None:
+        times.append(trio.current_time() - start)
+        if count == 0:
+            return httpx.Response(429, headers={"retry-after": "30"}, json={})
+        return httpx.Response(429, headers={"retry-after": "5"}, json={}) if count == 1 else None
+
+    stub.rules["asample"] = refuse
+    async with open_stub() as service, trio.open_nursery() as nursery:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        start = trio.current_time()
+        nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+        await trio.sleep(1)
+        for _ in range(5):
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+    assert times[0] == pytest.approx(0)
+    assert times[1] == pytest.approx(30)
+    assert all(time >= 30 for time in times[1:])
+    first = [body["seq_id"] for body in stub.bodies("asample")].count(0)
+    assert first == 2  # the same number again
+
+
+async def test_services_with_one_key_share_the_backoff_and_others_do_not(
+    autojump_clock: Any, stub: Any
+) -> None:
+    """(base URL, key) is what is held back."""
+    quiet: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    refused: list[str] = []
+
+    def rule(body: dict[str, Any], _: int) -> httpx.Response | None:
+        who = {3: "a", 4: "b", 5: "c"}[body["prompt"]["chunks"][0]["tokens"][0]]
+        quiet[who].append(trio.current_time() - start)
+        if who == "a" and not refused:
+            refused.append(who)
+            return httpx.Response(429, headers={"retry-after": "20"}, json={})
+        return None
+
+    stub.rules["asample"] = rule
+    start = trio.current_time()
+
+    async def use(key: str, token: int, delay: float) -> None:
+        @contextlib.asynccontextmanager
+        async def borrowed() -> Any:
+            yield stub
+
+        config = Config(base_url="http://stub", api_key=key, heartbeat="loop")
+        async with open_client(
+            config, rng=random.Random(0), backend="x", chosen="x", through=stub, beat_through=borrowed
+        ) as service:
+            sampling = await service.create_sampling_client(base_model=MODEL)
+            await trio.sleep_until(start + delay)
+            await sampling.sample(ModelInput.from_ints([token]), 1, PARAMS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, "tml-one", 3, 1)
+        nursery.start_soon(use, "tml-one", 4, 2)
+        nursery.start_soon(use, "tml-two", 5, 2)
+    assert quiet["a"] == pytest.approx([1, 21])
+    assert quiet["b"] == pytest.approx([21])
+    assert quiet["c"] == pytest.approx([2])
+
+
+async def test_a_caller_that_leaves_takes_its_sample_with_it(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """The poll under way is ended, queued ones never start, and the place is free again."""
+    stub.held["asample"] = trio.Event()
+    async with open_stub(max_samples=1, sampling_actors=1) as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+            await trio.testing.wait_all_tasks_blocked()
+            assert stub.active["retrieve_future"] == 1
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert stub.active["retrieve_future"] == 0
+        assert stub.names().count("asample") == 1
+        stub.held["asample"].set()
+        await sampling.sample(PROMPT, 1, PARAMS)
+
+
+async def test_a_lost_promise_is_asked_for_again_with_a_new_number(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """410 on the poll: the whole sample once more."""
+    stub.results["asample#0"] = httpx.Response(410, json={"detail": "broken"})
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        reply = await sampling.sample(PROMPT, 1, PARAMS)
+    assert len(reply.sequences) == 1
+    assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 1]
+
+
+async def test_a_doubtful_send_is_repeated_with_the_same_number(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """A lost answer costs money at worst."""
+
+    def lose(_: dict[str, Any], count: int) -> None:
+        if count < 3:
+            raise httpx.ReadError("lost")
+
+    stub.rules["asample"] = lose
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        await sampling.sample(PROMPT, 1, PARAMS)
+    assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 0, 0, 0]
+
+
+async def test_endless_trouble_ends_in_a_typed_error(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """A service that never answers a submit does not hang its caller."""
+
+    def lose(_: dict[str, Any], __: int) -> None:
+        raise httpx.ReadError("lost")
+
+    stub.rules["asample"] = lose
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(APIConnectionError):
+            await sampling.sample(PROMPT, 1, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "result", "error"),
+    [
+        (httpx.Response(400, json={"detail": "no"}), None, BadRequestError),
+        (None, {"error": "bad prompt", "category": "user"}, RequestFailedError),
+        (None, {"sequences": "x"}, APIResponseValidationError),
+    ],
+)
+async def test_final_failures_reach_the_caller_alone(
+    autojump_clock: Any, open_stub: Any, stub: Any, rule: Any, result: Any, error: Any
+) -> None:
+    """One sample's failure is that sample's; the pool goes on without a restart."""
+    stub.rules["asample"] = lambda _, count: rule if count == 0 else None
+    if result is not None:
+        stub.results["asample#0"] = result
+    async with open_stub() as service:
+        events = service.subscribe()
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(error):
+            await sampling.sample(PROMPT, 1, PARAMS)
+        await sampling.sample(PROMPT, 1, PARAMS)
+        with pytest.raises(trio.WouldBlock):
+            events.receive_nowait()
+
+
+async def test_versions_count_publications(autojump_clock: Any, open_stub: Any) -> None:
+    """Each published client knows how many there were; a client is a value and costs no task."""
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        clients = [await training.save_weights_and_get_sampling_client() for _ in range(3)]
+        assert [client.version for client in clients] == [1, 2, 3]
+        assert len({client.target for client in clients}) == 3
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        many = [training._samplers.make(f"x{i}", MODEL, MODEL, i) for i in range(10_000)]
+        assert len(set(many)) == 10_000
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_wrong_samples_are_refused_locally(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Nothing is sent; the error names the field."""
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        for arguments, field in [
+            ((ModelInput.empty(), 1, PARAMS), "prompt"),
+            ((PROMPT, 0, PARAMS), "num_samples"),
+            ((PROMPT, 1, SamplingParams(temperature=-1.0)), "sampling_params.temperature"),
+            ((PROMPT, 1, SamplingParams(top_p=0.0)), "sampling_params.top_p"),
+        ]:
+            with pytest.raises(InputError) as caught:
+                await sampling.sample(*arguments)
+            assert caught.value.field == field
+    assert "asample" not in stub.names()
+
+
+async def test_prompt_logprobs_come_back(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """compute_logprobs gives one value per prompt token; a service that sends none is told apart."""
+    sequence = {"stop_reason": "length", "tokens": [1]}
+    stub.results["asample#0"] = {"sequences": [sequence], "prompt_logprobs": [None, -1.0, -2.0]}
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        assert await sampling.compute_logprobs(PROMPT) == [None, -1.0, -2.0]
+        with pytest.raises(APIResponseValidationError, match="prompt_logprobs"):
+            await sampling.compute_logprobs(PROMPT)

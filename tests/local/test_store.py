@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from tinker_actors.errors import ConflictError, InputError, NotFoundError
+from tinker_actors.local.store import CheckpointPath, CheckpointStore
+
+PATH = CheckpointPath("session-1:train:0", "weights", "step-10")
+FILES = {"adapter_model.safetensors": b"weights", "adapter_config.json": b"{}"}
+
+
+@pytest.fixture(params=["memory", "directory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(None if request.param == "memory" else tmp_path / "new" / "checkpoints")
+
+
+def files_under(root: Path) -> list[str]:
+    return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+
+
+def test_what_was_saved_comes_back(store: CheckpointStore) -> None:
+    """A checkpoint's files are given back byte for byte; others do not exist."""
+    other = CheckpointPath(PATH.run, "sampler_weights", PATH.name)
+    store.save(PATH, FILES)
+    assert store.load(PATH, 0) == FILES
+    assert store.exists(PATH, 0)
+    assert not store.exists(other, 0)
+    with pytest.raises(NotFoundError, match="sampler_weights/step-10' does not exist"):
+        store.load(other, 0)
+
+
+def test_a_name_is_used_once(store: CheckpointStore) -> None:
+    """Saving under a used name is 409 and leaves the first checkpoint as it was."""
+    store.save(PATH, FILES)
+    with pytest.raises(ConflictError, match="already exists") as caught:
+        store.save(PATH, {"adapter_model.safetensors": b"other"})
+    assert caught.value.status_code == 409
+    assert store.load(PATH, 0) == FILES
+
+
+def test_a_checkpoint_may_expire(store: CheckpointStore) -> None:
+    """From its time on a checkpoint is gone, and its name is free again."""
+    store.save(PATH, FILES, expires=50.0)
+    store.save(CheckpointPath("run", "weights", "kept"), FILES, expires=math.inf)
+    assert store.exists(PATH, 49.9)
+    assert not store.exists(PATH, 50)
+    with pytest.raises(NotFoundError):
+        store.load(PATH, 50)
+    store.save(PATH, FILES)
+    assert store.exists(PATH, 1e9)
+    assert store.exists(CheckpointPath("run", "weights", "kept"), 1e9)
+
+
+def test_a_directory_outlives_its_store(tmp_path: Path) -> None:
+    """A second store over the same directory has what the first one saved, and refuses its names."""
+    CheckpointStore(tmp_path).save(PATH, FILES)
+    second = CheckpointStore(tmp_path)
+    assert second.load(PATH, 0) == FILES
+    with pytest.raises(ConflictError):
+        second.save(PATH, FILES)
+    folder = "session-1%3Atrain%3A0/weights/step-10"
+    assert files_under(tmp_path) == [f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "rename"])
+def test_a_checkpoint_is_there_whole_or_not_at_all(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails while a checkpoint is written leaves no trace of it, and the name stays free."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    store = CheckpointStore(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail) if broken == "fsync" else patch.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match="no space"):
+            store.save(PATH, FILES)
+    assert files_under(tmp_path) == []
+    assert not store.exists(PATH, 0)
+    store.save(PATH, FILES)
+    assert store.load(PATH, 0) == FILES
+
+
+def test_another_service_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two services that save one name at the same time: one gets 409, and the files are of one of them."""
+    slow, fast = CheckpointStore(tmp_path), CheckpointStore(tmp_path)
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        fast.save(PATH, {"adapter_config.json": b"fast"})
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(ConflictError, match="already exists"):
+        slow.save(PATH, FILES)
+    assert slow.load(PATH, 0) == {"adapter_config.json": b"fast"}
+
+
+def test_paths_are_written_as_they_are_read() -> None:
+    """A path comes back from its text."""
+    text = "tinker://session-1:train:0/weights/step-10"
+    assert CheckpointPath.parse(text) == PATH
+    assert str(PATH) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "weights/step-10",
+        "https://session/weights/step",
+        "tinker://session/weights",
+        "tinker://session/weights/a/b",
+        "tinker://session/other/a",
+        "tinker:///weights/a",
+        "tinker://session/weights/..",
+        "tinker://session/weights/a b",
+        "tinker://session/weights/",
+        "tinker://session/weights/é",
+    ],
+)
+def test_wrong_paths_are_refused(text: str) -> None:
+    """Whatever is no path to a checkpoint is an InputError; none leads out of a directory."""
+    with pytest.raises(InputError) as caught:
+        CheckpointPath.parse(text)
+    assert caught.value.field == "path"
