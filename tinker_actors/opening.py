@@ -92,7 +92,11 @@ def choose_backend(
     key = api_key or environment.api_key
     if key is not None:
         check_api_key(key_name, key)
-    for name, url in (("backend", backend), ("base_url", base_url), ("TINKER_BASE_URL", environment.base_url)):
+    for name, url in (
+        ("backend", backend),
+        ("base_url", base_url),
+        ("TINKER_BASE_URL", environment.base_url),
+    ):
         if url is not None:
             return Backend(check_base_url(name, url), key, f"{name} is set")
     if key is not None:
@@ -104,7 +108,9 @@ def _embedded(why: str, environment: Environment) -> Backend:
     if environment.embedded == "never":
         raise ConfigError(f"TINKER_ACTORS_EMBEDDED = 'never' forbids the embedded service, yet {why}")
     if environment.embedded is not None:
-        raise ConfigError(f"TINKER_ACTORS_EMBEDDED = {environment.embedded!r}: the only value it takes is 'never'")
+        raise ConfigError(
+            f"TINKER_ACTORS_EMBEDDED = {environment.embedded!r}: the only value it takes is 'never'"
+        )
     return Backend(None, None, why)
 
 
@@ -169,7 +175,9 @@ def _open_remote(
 async def _open_embedded(
     embedded: EmbeddedService | None, chosen: Backend, rng: random.Random, settings: Settings
 ) -> AsyncIterator[ServiceClient]:
-    from tinker_actors.local.service import EmbeddedService  # numpy and the model load only when they are used
+    from tinker_actors.local.service import (
+        EmbeddedService,
+    )  # numpy and the model load only when they are used
 
     service = EmbeddedService(seed=rng.getrandbits(31)) if embedded is None else embedded
     defaults: Settings = {"telemetry": True}

@@ -248,13 +248,15 @@ async def test_the_session_is_finished_while_it_is_still_kept_alive(
 # --- what users get wrong ----------------------------------------------------------------------------------------
 
 
-async def test_an_unreachable_url_is_named(autojump_clock: Any) -> None:
-    """The error has the type and names the URL; opening does not hang."""
-    with trio.socket.socket() as unused:
-        await unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    with pytest.raises(APIConnectionError, match=url) as caught:
-        async with open_service(url, seed=0):
+async def test_an_unreachable_url_is_named(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """The error has the type and names the URL; opening gives up after three attempts."""
+
+    def refuse(_: dict[str, Any], __: int) -> None:
+        raise httpx.ConnectError("connection refused")
+
+    stub.rules["client/config"] = refuse
+    with pytest.raises(APIConnectionError, match="base_url = 'http://stub': cannot connect") as caught:
+        async with open_stub():
             raise AssertionError("unreachable")
     assert caught.value.doubtful is False
     assert caught.value.attempts == 3

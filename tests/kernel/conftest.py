@@ -139,7 +139,9 @@ class Stage:
 
     def spec(self, name: str = "a", **settings: Any) -> ChildSpec[Puppet]:
         """Describe a puppet; hooks and settings of the spec are given by name."""
-        hooks = {hook: settings.pop(hook) for hook in ("starting", "draining", "stopping") if hook in settings}
+        hooks = {
+            hook: settings.pop(hook) for hook in ("starting", "draining", "stopping") if hook in settings
+        }
         settings.setdefault("factory", lambda: PuppetActor(**hooks))
         return ChildSpec(name=name, **settings)
 

@@ -13,7 +13,9 @@ PERIODS = st.floats(1e-3, 1e6)
 
 
 @given(TIMES, PERIODS, st.floats(0, 1e6))
-def test_the_next_tick_lies_ahead_and_at_most_a_period_away(start: float, period: float, later: float) -> None:
+def test_the_next_tick_lies_ahead_and_at_most_a_period_away(
+    start: float, period: float, later: float
+) -> None:
     """Whenever one asks, the next tick is in the future, and no tick of the grid is left out before it."""
     now = start + later
     due = next_tick(start, period, now)

@@ -69,7 +69,10 @@ def test_rows_follow_their_own_rules() -> None:
     assert together.tolist() == alone
 
 
-@given(arrays(np.float64, 9, elements=st.sampled_from([0.0, 1e-300, 0.1, 1.0, 3.0])), st.floats(0, 1, exclude_max=True))
+@given(
+    arrays(np.float64, 9, elements=st.sampled_from([0.0, 1e-300, 0.1, 1.0, 3.0])),
+    st.floats(0, 1, exclude_max=True),
+)
 def test_a_token_without_a_share_is_never_drawn(shares: np.ndarray, uniform: float) -> None:
     """Neither the ends of the cumulative sum nor rounding let an impossible token through."""
     if not shares.any():
@@ -84,7 +87,9 @@ def test_the_largest_uniform_draws_the_last_possible_token() -> None:
     """Just below 1 the draw stays inside the vocabulary."""
     shares = np.array([[0.1, 0.7, 0.1, 0.1, 0.0]])
     with np.errstate(divide="ignore"):
-        chosen = choose(np.log(shares), np.ones(1), np.array([-1]), np.ones(1), np.array([np.nextafter(1, 0)]))
+        chosen = choose(
+            np.log(shares), np.ones(1), np.array([-1]), np.ones(1), np.array([np.nextafter(1, 0)])
+        )
     assert chosen.tolist() == [3]
 
 

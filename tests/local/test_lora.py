@@ -46,14 +46,18 @@ def test_an_adapter_with_weights_does_change_the_logits() -> None:
     layout.view(flat, "layers.0.attn.qkv.lora_b")[0, 0] = 0.1
     network = adapted(base.network, layout, flat)
     tokens = np.random.default_rng(0).integers(3, 100, (1, 8))
-    assert not np.array_equal(forward(network, tokens).logits(network), forward(base.network, tokens).logits(base.network))
+    assert not np.array_equal(
+        forward(network, tokens).logits(network), forward(base.network, tokens).logits(base.network)
+    )
 
 
 def test_initial_a_follows_the_seed_and_b_is_zero() -> None:
     """A is uniform in ±1/sqrt(inputs), another for another seed and another matrix; B is zero."""
     one, same, other = (LoraLayout(CONFIG, LoraConfig(8, seed)) for seed in (1, 1, 2))
     views = one.views(one.initial(FLOAT32))
-    assert one.initial(FLOAT32).tobytes() == same.initial(FLOAT32).tobytes() != other.initial(FLOAT32).tobytes()
+    assert (
+        one.initial(FLOAT32).tobytes() == same.initial(FLOAT32).tobytes() != other.initial(FLOAT32).tobytes()
+    )
     assert not np.array_equal(views["layers.0.attn.qkv.lora_a"], views["layers.1.attn.qkv.lora_a"])
     for name, array in views.items():
         if name.endswith("lora_b"):
@@ -74,7 +78,9 @@ def test_initial_a_follows_the_seed_and_b_is_zero() -> None:
 def test_switches_choose_the_adapted_matrices(switches: dict[str, bool], names: set[str]) -> None:
     """train_mlp, train_attn and train_unembed each add their matrices, with an A and a B."""
     layout = LoraLayout(CONFIG, LoraConfig(rank=4, **switches))
-    found = {name.removeprefix("layers.0.").removeprefix("layers.1.").rsplit(".", 1)[0] for name in layout.slots}
+    found = {
+        name.removeprefix("layers.0.").removeprefix("layers.1.").rsplit(".", 1)[0] for name in layout.slots
+    }
     assert found == names
     assert sum(name.endswith(".lora_a") for name in layout.slots) * 2 == len(layout.slots)
 

@@ -41,7 +41,9 @@ def test_cross_entropy_by_hand() -> None:
 
 def test_importance_sampling_by_hand() -> None:
     """A token costs minus ratio times advantage, which is also the derivative."""
-    assert one("importance_sampling", np.log(0.6), logprobs=np.log(0.4), advantages=2.0) == pytest.approx((-3.0, -3.0))
+    assert one("importance_sampling", np.log(0.6), logprobs=np.log(0.4), advantages=2.0) == pytest.approx(
+        (-3.0, -3.0)
+    )
 
 
 @pytest.mark.parametrize(

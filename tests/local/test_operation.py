@@ -8,6 +8,23 @@ from tinker_actors.wire.model import (
     SaveWeightsForSamplerRequest,
     SaveWeightsRequest,
 )
+from tinker_actors.wire.training import ForwardRequest
+
+
+async def test_forward_computes_the_same_and_accumulates_nothing(make_service, connect, kit) -> None:
+    """A forward gives the loss and log-probabilities of forward_backward, and leaves the gradient alone."""
+    async with connect(make_service()) as caller:
+        one, other = [await caller.create_model(number=number) for number in range(2)]
+        train = kit.forward_backward(one, 1)
+        looked = await caller.run(ForwardRequest(train.forward_backward_input, other, 1))
+        assert looked == await caller.run(train)
+        assert len(looked["loss_fn_outputs"][0]["logprobs"]["data"]) == 4
+        norms = [
+            (await caller.run(kit.optim_step(model_id, 2)))["metrics"]["grad_norm"]
+            for model_id in (one, other)
+        ]
+    assert norms[0] > 0
+    assert norms[1] == 0
 
 
 async def test_training_goes_on_from_a_checkpoint_bit_for_bit(make_service, connect, kit) -> None:

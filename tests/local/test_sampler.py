@@ -30,7 +30,9 @@ def decode(tokens: Sequence[int]) -> str:
     return str(BASE.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
 
-def sample(*jobs: SampleJob, lora: LoraWeights | None = None, max_rows: int = 128) -> dict[object, SampleResult]:
+def sample(
+    *jobs: SampleJob, lora: LoraWeights | None = None, max_rows: int = 128
+) -> dict[object, SampleResult]:
     """Run jobs together to their end."""
     decoder = Decoder(BASE, lora, max_rows)
     for job in jobs:
@@ -72,7 +74,13 @@ def random_job(seed: int, index: int) -> SampleJob:
 def test_the_same_bits_alone_and_beside_others(others: int) -> None:
     """A job's tokens and log-probabilities do not depend on who shares the decoder, nor on when they come and go."""
     job = SampleJob(
-        "job", encode("copy: between>"), num_samples=2, max_tokens=20, stop=[], seed=others, prompt_logprobs=True
+        "job",
+        encode("copy: between>"),
+        num_samples=2,
+        max_tokens=20,
+        stop=[],
+        seed=others,
+        prompt_logprobs=True,
     )
     alone = sample(job)["job"]
     decoder = Decoder(BASE, None, max_rows=24)  # fewer rows than samples: some wait, some start in mid-run
@@ -107,7 +115,9 @@ def test_seeds_decide() -> None:
 def trained() -> LoraModel:
     model = LoraModel(BASE, LoraConfig(rank=8, seed=1))
     tokens = encode("12+7=banana\n")
-    data = [Example(tokens[:-1], {"target_tokens": tokens[1:], "weights": np.ones(tokens.size - 1, np.float32)})]
+    data = [
+        Example(tokens[:-1], {"target_tokens": tokens[1:], "weights": np.ones(tokens.size - 1, np.float32)})
+    ]
     for _ in range(30):
         list(model.forward_backward(data, "cross_entropy"))
         model.optim_step(AdamParams(learning_rate=1e-2))

@@ -134,7 +134,7 @@ async def test_a_poll_whose_client_leaves_ends_at_once(make_service, connect, ki
 
 
 async def test_polls_are_held_and_then_told_to_come_again(make_service, connect, kit, autojump_clock) -> None:
-    """After `poll_hold` virtual seconds a poll is 408 with a TryAgain; with a result it is answered at once."""
+    """After `poll_hold` virtual seconds a poll is 408 with a TryAgain; a result is given at once."""
     async with connect(make_service(poll_hold=20)) as caller:
         model_id = await caller.create_model()
         parked = (await caller.ask(kit.optim_step(model_id, 2))).request_id

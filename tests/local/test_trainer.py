@@ -121,7 +121,8 @@ def test_a_datum_has_the_same_bits_alone_and_beside_others(others: int) -> None:
     alone, beside = trained(), trained()
     outcome = run(alone.forward_backward(subject, "ppo"))
     silent = [
-        Example(one.tokens, {**one.loss_inputs, "advantages": np.zeros(one.tokens.size, np.float32)}) for one in crowd
+        Example(one.tokens, {**one.loss_inputs, "advantages": np.zeros(one.tokens.size, np.float32)})
+        for one in crowd
     ]
     crowded = run(beside.forward_backward(silent[:place] + subject + silent[place:], "ppo"))
     assert crowded.outputs[place]["logprobs"].tobytes() == outcome.outputs[0]["logprobs"].tobytes()
@@ -243,7 +244,10 @@ def test_loss_configuration_reaches_the_loss() -> None:
 def test_training_lowers_the_loss() -> None:
     """Twenty steps on one batch at least halve its loss."""
     model = LoraModel(TINY, LORA)
-    data = [Example(one.tokens, {**one.loss_inputs, "weights": np.ones(12, np.float32)}) for one in batch("cross_entropy", [12])]
+    data = [
+        Example(one.tokens, {**one.loss_inputs, "weights": np.ones(12, np.float32)})
+        for one in batch("cross_entropy", [12])
+    ]
     losses: list[LossResult] = []
     for _ in range(20):
         losses.append(run(model.forward_backward(data, "cross_entropy")))
@@ -316,7 +320,13 @@ def test_loading_without_the_optimizer_starts_it_afresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["layers.0.attn.qkv.lora_a", "optimizer.m.unembed.lora_b", "optimizer.v.layers.1.mlp.up.lora_a", "optimizer.t"]
+    "name",
+    [
+        "layers.0.attn.qkv.lora_a",
+        "optimizer.m.unembed.lora_b",
+        "optimizer.v.layers.1.mlp.up.lora_a",
+        "optimizer.t",
+    ],
 )
 @pytest.mark.parametrize("damage", ["missing", "shape"])
 def test_a_damaged_state_is_refused_and_changes_nothing(name: str, damage: str) -> None:

@@ -90,8 +90,14 @@ def test_forward_agrees_with_a_plain_transcription_of_the_formulas() -> None:
                 scores = np.exp([q[i] @ k[j] / 2 for j in range(i + 1)])
                 mixed[i, head * 4 : head * 4 + 4] = scores @ v[: i + 1] / scores.sum()
         x = x + mixed @ weights[f"layers.{layer}.attn.out"]
-        x = x + np.maximum(norm(x) @ weights[f"layers.{layer}.mlp.up"], 0) ** 2 @ weights[f"layers.{layer}.mlp.down"]
-    np.testing.assert_allclose(forward(network, tokens).logits(network)[0], norm(x) @ weights["unembed"], rtol=1e-10)
+        x = (
+            x
+            + np.maximum(norm(x) @ weights[f"layers.{layer}.mlp.up"], 0) ** 2
+            @ weights[f"layers.{layer}.mlp.down"]
+        )
+    np.testing.assert_allclose(
+        forward(network, tokens).logits(network)[0], norm(x) @ weights["unembed"], rtol=1e-10
+    )
 
 
 def test_a_token_changes_nothing_before_it() -> None:

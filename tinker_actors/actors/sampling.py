@@ -41,7 +41,9 @@ __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]
 _RESENDS = 8  # doubtful sends of one sample before its caller is told
 _PROMISES = 4  # lost promises of one sample before its caller is told
 
-_BACKOFFS: trio.lowlevel.RunVar[dict[tuple[str, str], SampleBackoff]] = trio.lowlevel.RunVar("sample_backoffs")
+_BACKOFFS: trio.lowlevel.RunVar[dict[tuple[str, str], SampleBackoff]] = trio.lowlevel.RunVar(
+    "sample_backoffs"
+)
 
 
 def shared_backoff(config: Config) -> SampleBackoff:

@@ -1,14 +1,14 @@
 """The tree that runs, and the client that stands for it.
 
-    service                   one for one; started top to bottom, stopped bottom to top
-    ├── telemetry             outlives everything it reports on
-    ├── heartbeat             beats from its own thread
-    ├── session               owns the session's epoch; finishing it is its last act
-    ├── futures               waits for the results of promises
-    ├── training              one TrainingActor per model
-    │   └── model-0 …
-    └── sampling              a pool of SamplingActors behind one limiter
-        └── worker-0 …
+service                   one for one; started top to bottom, stopped bottom to top
+├── telemetry             outlives everything it reports on
+├── heartbeat             beats from its own thread
+├── session               owns the session's epoch; finishing it is its last act
+├── futures               waits for the results of promises
+├── training              one TrainingActor per model
+│   └── model-0 …
+└── sampling              a pool of SamplingActors behind one limiter
+    └── worker-0 …
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ import attrs
 import httpx
 import trio
 
-from tinker_actors.actors.client import SamplerFactory, SamplingClient, Tokenizers, TrainingClient, no_async_twin
+from tinker_actors.actors.client import (
+    SamplerFactory,
+    SamplingClient,
+    Tokenizers,
+    TrainingClient,
+    no_async_twin,
+)
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.futures import CONCURRENCY, FuturesActor
@@ -89,7 +95,9 @@ class _Tree:
     failures: list[FailureLog] = attrs.field(factory=list)
     telemetry: ActorRef[Telemetry] | None = None
 
-    async def start(self, beat_through: TransportOpener | None) -> tuple[ActorRef[Futures], Supervisor, ActorRef[Sampling]]:
+    async def start(
+        self, beat_through: TransportOpener | None
+    ) -> tuple[ActorRef[Futures], Supervisor, ActorRef[Sampling]]:
         """Start everything but models, in the order of the picture above."""
         if _wants_telemetry(self.config):
             self.telemetry = await self.root.start_child(self._telemetry_spec())

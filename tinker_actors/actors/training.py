@@ -170,7 +170,9 @@ class TrainingActor(Actor[Training]):
         self.context.spawn(self._unload, old_id)
 
     def _give_up(self, old_id: str) -> None:
-        message = "more was trained since the last checkpoint than the replay log holds; save the state more often"
+        message = (
+            "more was trained since the last checkpoint than the replay log holds; save the state more often"
+        )
         poison = self._poison(ModelLost(message, model_id=old_id))
         for token in self._lineage.waiting.values():
             token.fail(poison.renewed())
@@ -223,9 +225,7 @@ class TrainingActor(Actor[Training]):
     @handles(LoadState)
     async def load_state(self, message: LoadState) -> ReplyToken[LoadWeightsResponse]:
         """Load weights."""
-        return await self._take(
-            Operation(kind="load_state", path=message.path, optimizer=message.optimizer)
-        )
+        return await self._take(Operation(kind="load_state", path=message.path, optimizer=message.optimizer))
 
     def _refuse_if_void(self, *, ends_step: bool) -> None:
         """Refuse what still belongs to a step that was given up.
@@ -370,7 +370,9 @@ class TrainingActor(Actor[Training]):
             await self._progress.wait()
 
 
-def _batch_operation(kind: Literal["forward", "forward_backward"], message: Forward | ForwardBackward) -> Operation:
+def _batch_operation(
+    kind: Literal["forward", "forward_backward"], message: Forward | ForwardBackward
+) -> Operation:
     return Operation(
         kind=kind, data=message.data, loss_fn=message.loss_fn, loss_fn_config=message.loss_fn_config
     )

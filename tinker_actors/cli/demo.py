@@ -84,7 +84,9 @@ class _Run:
 @click.option("--seed", default=_DEFAULTS.seed, show_default=True, type=click.IntRange(min=0))
 @click.option("--kill-at", type=click.IntRange(min=1), help="Step at which the service drops the model.")
 @click.option("--no-kill", is_flag=True, help="Let the model live.")
-@click.option("--base-url", help="Train on this service instead of the embedded one; nothing is dropped there.")
+@click.option(
+    "--base-url", help="Train on this service instead of the embedded one; nothing is dropped there."
+)
 @click.option("--base-model", default=_DEFAULTS.base_model, show_default=True)
 def demo(
     steps: int, seed: int, kill_at: int | None, no_kill: bool, base_url: str | None, base_model: str
@@ -94,7 +96,9 @@ def demo(
     The last line is one JSON object.
     """
     if kill_at is not None and (no_kill or base_url is not None or kill_at > steps):
-        raise click.UsageError("--kill-at needs the embedded service, a step that is reached, and no --no-kill")
+        raise click.UsageError(
+            "--kill-at needs the embedded service, a step that is reached, and no --no-kill"
+        )
     plan = Plan(steps=steps, seed=seed, base_model=base_model)
     kill = None if no_kill or base_url is not None else kill_at or choose_kill(plan)
     logging.getLogger("tinker_actors").setLevel(logging.ERROR)  # the display tells of restarts itself

@@ -33,13 +33,17 @@ def describe(event: ServiceEvent, step: int) -> str | None:
     """Say in one line what happened; None for events the demo does not show."""
     match event:
         case ModelLostEvent(model_id, _, in_flight):
-            return f"!! step {step}: the service dropped model {model_id} with {in_flight} operations in flight"
+            return (
+                f"!! step {step}: the service dropped model {model_id} with {in_flight} operations in flight"
+            )
         case ActorFailed(actor, _, delay):
             then = "it is given up" if delay is None else f"its supervisor restarts it in {delay:.2f} s"
             return f"   {actor} has failed; {then}"
         case ModelRestored(_, model_id, checkpoint, replayed, steps):
             source = "its seed" if checkpoint is None else checkpoint
-            return f"   restored as {model_id} from {source}: {replayed} operations ({steps} steps) sent again"
+            return (
+                f"   restored as {model_id} from {source}: {replayed} operations ({steps} steps) sent again"
+            )
         case _:
             return None
 

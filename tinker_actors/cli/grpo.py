@@ -84,9 +84,7 @@ class _Group:
     data: list[Datum]
 
 
-async def train(
-    service: ServiceClient, plan: Plan, report: Callable[[StepReport], None]
-) -> TrainingClient:
+async def train(service: ServiceClient, plan: Plan, report: Callable[[StepReport], None]) -> TrainingClient:
     """Train, telling `report` after each step; return the client of the trained model."""
     training = await service.create_lora_training_client(plan.base_model, plan.rank, plan.seed)
     tokenizer = await training.get_tokenizer()

@@ -16,7 +16,9 @@ _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--seed", default=0, show_default=True, help="Seed for what clients leave open.")
-@click.option("--api-key", envvar="TINKER_ACTORS_SERVE_KEY", help="Key that clients must send; none by default.")
+@click.option(
+    "--api-key", envvar="TINKER_ACTORS_SERVE_KEY", help="Key that clients must send; none by default."
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),

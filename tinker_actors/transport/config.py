@@ -42,7 +42,9 @@ def check_api_key(field: str, value: str) -> str:
     """
     if not value.startswith(("tml-", "eyJ")) or not value.isascii() or any(c.isspace() for c in value):
         masked = f"{value[:4]}… ({len(value)} characters)" if len(value) > 8 else f"({len(value)} characters)"
-        raise InputError(field, masked, "an API key starts with 'tml-', a token with 'eyJ'; neither has spaces")
+        raise InputError(
+            field, masked, "an API key starts with 'tml-', a token with 'eyJ'; neither has spaces"
+        )
     return value
 
 

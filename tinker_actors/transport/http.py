@@ -112,7 +112,9 @@ class HttpTransport:
                 return _reply(endpoint, response)
             await trio.sleep(delay)
 
-    def _next_delay(self, endpoint: Endpoint[RequestT, ReplyT], error: APIError, attempt: int) -> float | None:
+    def _next_delay(
+        self, endpoint: Endpoint[RequestT, ReplyT], error: APIError, attempt: int
+    ) -> float | None:
         again = decide(
             _failure(error),
             attempt=attempt,

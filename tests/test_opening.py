@@ -1,0 +1,181 @@
+"""Which backend is chosen, and what the embedded one gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinker_actors as ta
+from tinker_actors.errors import ConfigError, InputError
+from tinker_actors.local.service import EmbeddedService
+from tinker_actors.opening import choose_backend, open_service
+from tinker_actors.protocol.event import ModelRestored
+from tinker_actors.transport.config import TINKER_SERVICE, Environment
+
+MODEL = "tinker-actors/char-100k"
+NOTHING: dict[str, str] = {}
+KEY = "tml-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "url", "why"),
+    [
+        ((None, None, None), {}, None, "neither TINKER_BASE_URL nor TINKER_API_KEY is set"),
+        (("local", None, None), {"TINKER_BASE_URL": "http://x"}, None, "backend='local' was given"),
+        (("http://x/", None, None), {}, "http://x", "backend is set"),
+        ((None, "http://x", None), {"TINKER_BASE_URL": "http://y"}, "http://x", "base_url is set"),
+        ((None, None, KEY), {"TINKER_BASE_URL": "http://y"}, "http://y", "TINKER_BASE_URL is set"),
+        ((None, None, KEY), {}, TINKER_SERVICE, "api_key is set"),
+        ((None, None, None), {"TINKER_API_KEY": KEY}, TINKER_SERVICE, "TINKER_API_KEY is set"),
+        ((None, None, None), {"TINKER_BASE_URL": "", "TINKER_API_KEY": ""}, None, "neither"),
+    ],
+)
+def test_the_backend_is_chosen_by_the_documented_rule(
+    arguments: tuple[Any, Any, Any], environment: dict[str, str], url: str | None, why: str
+) -> None:
+    """Arguments come before the environment, a URL before a key, and the reason is told."""
+    chosen = choose_backend(*arguments, Environment.read(environment))
+    assert chosen.base_url == url
+    assert chosen.why.startswith(why)
+    assert why in chosen.line
+    assert "\n" not in chosen.line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "error", "match"),
+    [
+        (("local", "http://x", None), {}, ConfigError, "base_url = 'http://x'"),
+        (("ftp://x", None, None), {}, ConfigError, "backend = 'ftp://x'"),
+        ((None, "no url", None), {}, ConfigError, "base_url = 'no url'"),
+        ((None, None, "sk-wrong-kind-of-key"), {}, InputError, "api_key = 'sk-w…"),
+        ((None, None, None), {"TINKER_API_KEY": "wrong key value"}, InputError, "TINKER_API_KEY"),
+        ((None, None, None), {"TINKER_ACTORS_EMBEDDED": "never"}, ConfigError, "'never' forbids"),
+        (
+            ("local", None, None),
+            {"TINKER_ACTORS_EMBEDDED": "no"},
+            ConfigError,
+            "TINKER_ACTORS_EMBEDDED = 'no'",
+        ),
+    ],
+)
+def test_contradictions_are_refused(
+    arguments: tuple[Any, Any, Any], environment: dict[str, str], error: type[Exception], match: str
+) -> None:
+    """Each error names the setting and its value, and never a whole key."""
+    with pytest.raises(error, match=match) as caught:
+        choose_backend(*arguments, Environment.read(environment))
+    assert "wrong-kind-of-key" not in str(caught.value)
+
+
+async def test_one_line_on_stderr_says_what_was_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Opening without a word opens the embedded service and says why."""
+    async with open_service() as service:
+        assert service.backend == "local"
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "embedded" in said.err
+
+
+async def test_the_design_programme_runs_and_learns() -> None:
+    """The 15-line program: training lowers the loss, and samples come from the trained weights."""
+    async with ta.open_service("local", seed=3) as service:
+        training = await service.create_lora_training_client(MODEL, rank=8)
+        tokenizer = await training.get_tokenizer()
+        ids = tokenizer.encode("ab:xyz\n").ids
+        datum = ta.Datum(
+            ta.ModelInput.from_ints(ids[:-1]),
+            {"target_tokens": ids[1:], "weights": np.ones(len(ids) - 1, np.float32)},
+        )
+        losses = []
+        for _ in range(30):
+            forward = await training.forward_backward([datum], "cross_entropy")
+            await training.optim_step(ta.AdamParams(learning_rate=1e-2))
+            losses.append((await forward).metrics["loss:sum"])
+        sampling = await training.save_weights_and_get_sampling_client()
+        prompt = ta.ModelInput.from_ints(tokenizer.encode("ab:").ids)
+        params = ta.SamplingParams(max_tokens=8, temperature=0.0, stop=["\n"])
+        reply = await sampling.sample(prompt, num_samples=1, sampling_params=params)
+        logprobs = await sampling.compute_logprobs(ta.ModelInput.from_ints(ids))
+    assert losses[-1] < 0.1 * losses[0]
+    assert tokenizer.decode(reply.sequences[0].tokens) == "xyz\n"
+    assert logprobs[0] is None
+    assert sum(value for value in logprobs[1:] if value is not None) == pytest.approx(-losses[-1], abs=0.2)
+
+
+def _batch(tokenizer: Any, text: str) -> list[ta.Datum]:
+    ids = tokenizer.encode(text).ids
+    return [
+        ta.Datum(
+            ta.ModelInput.from_ints(ids[:-1]), {"target_tokens": ids[1:], "weights": [1.0] * (len(ids) - 1)}
+        )
+    ]
+
+
+async def _train(drop: tuple[str, int] | None, tmp_path: Path) -> tuple[bytes, int]:
+    """Train eight steps with a save after the third; return the weights' archive and the restores."""
+    embedded = EmbeddedService(seed=1)
+    if drop is not None:
+        embedded.drop_model_at(*drop)
+    async with open_service(embedded=embedded, seed=1) as service:
+        events = service.subscribe()
+        training = await service.create_lora_training_client(MODEL, rank=4, seed=5)
+        tokenizer = await training.get_tokenizer()
+        for step in range(8):
+            await training.forward_backward(_batch(tokenizer, f"{step}+1={step + 1}\n"), "cross_entropy")
+            if step == 5:
+                await training.save_state("mid-step")
+            await training.optim_step(ta.AdamParams(learning_rate=1e-2))
+            if step == 2:
+                await training.save_state("three")
+        path = (await training.save_state("end")).path
+        file = await service.rest.download_checkpoint(path, tmp_path / "end.tar")
+    restored = 0
+    async for event in events:
+        restored += isinstance(event, ModelRestored)
+    return file.read_bytes(), restored
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        ("forward_backward", 1),
+        ("optim_step", 1),
+        ("forward_backward", 4),
+        ("optim_step", 4),
+        ("forward_backward", 6),
+        ("save_weights", 1),
+        ("save_weights", 2),
+        ("optim_step", 6),
+        ("forward_backward", 8),
+        ("save_weights", 3),
+    ],
+)
+async def test_a_dropped_model_ends_with_the_same_weights(drop: tuple[str, int], tmp_path: Path) -> None:
+    """Whenever the service drops the model, the final weights and optimizer are bit-equal to undisturbed ones."""
+    undisturbed, none = await _train(None, tmp_path)
+    disturbed, restored = await _train(drop, tmp_path)
+    assert (none, restored) == (0, 1)
+    assert _without_names(disturbed) == _without_names(undisturbed)
+
+
+def _without_names(archive: bytes) -> dict[str, bytes]:
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        files = {m.name: tar.extractfile(m) for m in tar.getmembers() if m.name.endswith(".safetensors")}
+        return {name: file.read() for name, file in files.items() if file is not None}
+
+
+async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    """A missing checkpoint is a typed error, and nothing half-written stays."""
+    async with open_service("local") as service:
+        with pytest.raises(ta.errors.NotFoundError):
+            await service.rest.download_checkpoint("tinker://none/weights/x", tmp_path / "x.tar")
+        with pytest.raises(InputError):
+            await service.rest.download_checkpoint("weights/x", tmp_path / "x.tar")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,141 @@
+"""The heartbeat's thread: it beats while the loop is blocked, tells what it sees, and always ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.heartbeat import Beat, Blocked, Fact, Gone, Heart, Missed
+
+PERIOD = 0.02
+
+
+class Listener(httpx.AsyncBaseTransport):
+    """Notes when beats arrive, in whichever thread."""
+
+    def __init__(self, answer: Any = None) -> None:
+        self.times: list[float] = []
+        self.threads: set[int] = set()
+        self.answer = answer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        self.times.append(time.monotonic())
+        self.threads.add(threading.get_ident())
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or httpx.Response(200, json={})
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        yield self
+
+
+def heart(listener: Listener, facts: list[Fact], **settings: Any) -> Heart:
+    """Make a heart that beats fast."""
+    config = Config(base_url="http://listener", heartbeat_period=PERIOD, **settings)
+    return Heart(config, "s0", facts.append, listener.open)
+
+
+async def test_it_beats_from_another_thread() -> None:
+    """The first beat goes out at once, further ones every period; facts arrive in the main loop."""
+    listener, facts = Listener(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heart(listener, facts).beat_in_thread)
+        await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()
+    assert len(listener.times) >= 4
+    assert threading.get_ident() not in listener.threads
+    assert facts
+    assert set(facts) == {Beat("s0")}
+
+
+async def test_nothing_beats_after_it_was_cancelled() -> None:
+    """When the task has ended, so has the thread's loop."""
+    listener, facts = Listener(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heart(listener, facts).beat_in_thread)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    count = len(listener.times)
+    await trio.sleep(5 * PERIOD)
+    assert len(listener.times) == count
+
+
+async def test_cancelling_at_once_ends_the_thread_too() -> None:
+    """There is no moment in starting at which a cancellation is lost."""
+    for delay in (0, 0, 0.001, 0.002, 0.005, 0.01):
+        listener, facts = Listener(), []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heart(listener, facts).beat_in_thread)
+            await trio.sleep(delay)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fact"),
+    [
+        (httpx.Response(410, json={}), Gone("s0", 410)),
+        (httpx.Response(404, json={}), Gone("s0", 404)),
+        (httpx.Response(500, text="x"), Missed("s0", "status 500")),
+        (httpx.ConnectError("no"), Missed("s0", "ConnectError: no")),
+    ],
+)
+async def test_what_the_service_says_becomes_a_fact(autojump_clock: Any, answer: Any, fact: Fact) -> None:
+    """Each kind of answer has its fact, and beating goes on."""
+    listener, facts = Listener(answer), []
+    with trio.move_on_after(10 * PERIOD):
+        await heart(listener, facts).beat_in_loop()
+    assert set(facts) == {fact}
+    assert len(facts) >= 9
+
+
+@pytest.mark.slow
+async def test_a_blocked_loop_leaves_no_gap_in_the_beats() -> None:
+    """User code that blocks the loop for 3 s is seen, with its stack, and beats go on meanwhile."""
+    listener, facts = Listener(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heart(listener, facts).beat_in_thread)
+        await trio.sleep(0.2)
+        blocked_from = time.monotonic()
+        _stand_still(3.0)
+        blocked_to = time.monotonic()
+        await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()
+    meanwhile = [at for at in listener.times if blocked_from <= at <= blocked_to]
+    gaps = [b - a for a, b in zip(meanwhile, meanwhile[1:], strict=False)]
+    assert meanwhile[-1] - meanwhile[0] > 2.8
+    assert max(gaps) < 0.5
+    (report,) = [fact for fact in facts if isinstance(fact, Blocked)]
+    assert report.seconds > 1
+    assert "_stand_still" in report.stack
+
+
+@pytest.mark.slow
+async def test_a_loop_that_hangs_for_too_long_gets_no_more_beats() -> None:
+    """After max_block the beats stop; when the loop turns again they go on."""
+    listener, facts = Listener(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heart(listener, facts, max_block=0.5).beat_in_thread)
+        await trio.sleep(0.2)
+        blocked_from = time.monotonic()
+        _stand_still(2.0)
+        late = [at for at in listener.times if at > blocked_from + 1.5]
+        assert late == []
+        await trio.sleep(0.6)
+        assert listener.times[-1] > blocked_from + 2.0
+        nursery.cancel_scope.cancel()
+
+
+def _stand_still(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))

@@ -1,0 +1,251 @@
+"""One logical call: headers, bodies, retries, error mapping, deadlines, cancellation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    BillingError,
+    ConflictError,
+    InternalServerError,
+    RateLimitError,
+)
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.http import open_transport
+from tinker_actors.wire.endpoint import (
+    ASAMPLE,
+    CAPABILITIES,
+    ENDPOINTS,
+    FINISH_SESSION,
+    GET_INFO,
+    OPTIM_STEP,
+    TELEMETRY,
+)
+from tinker_actors.wire.model import GetInfoRequest
+from tinker_actors.wire.session import Empty, FinishReason, FinishSessionRequest, RetrieveFutureRequest
+from tinker_actors.wire.training import AdamParams, OptimStepRequest
+
+INFO = {"model_id": "m", "model_data": {}}
+STEP = OptimStepRequest(AdamParams(), "m", 1)
+
+
+class Script(httpx.AsyncBaseTransport):
+    """Answers by a function of the attempt's number; notes what came and when."""
+
+    def __init__(self, answer: Callable[[int], httpx.Response | Exception | None]) -> None:
+        self.answer = answer
+        self.requests: list[httpx.Request] = []
+        self.times: list[float] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.times.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        answer = self.answer(len(self.requests) - 1)
+        if answer is None:
+            await trio.sleep_forever()
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None
+        return answer
+
+
+def config(**settings: Any) -> Config:
+    """Make a config for the script."""
+    return Config(base_url="http://script/base", **settings)
+
+
+async def call(script: Script, endpoint: Any, request: Any, **settings: Any) -> Any:
+    """Make one call through a script."""
+    async with open_transport(config(**settings), rng=random.Random(0), through=script) as transport:
+        return await transport.call(endpoint, request)
+
+
+async def test_a_call_has_its_path_headers_and_body() -> None:
+    """Base path, key, content type and JSON are as the service expects; GET has no body."""
+    script = Script(lambda _: httpx.Response(200, json=INFO))
+    reply = await call(script, GET_INFO, GetInfoRequest("m"), api_key="tml-key")
+    assert reply.model_id == "m"
+    (request,) = script.requests
+    assert str(request.url) == "http://script/base/api/v1/get_info"
+    assert request.headers["x-api-key"] == "tml-key"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("tinker_actors/")
+    assert request.content == b'{"model_id":"m","type":"get_info"}'
+    script = Script(lambda _: httpx.Response(200, json={"supported_models": []}))
+    await call(script, CAPABILITIES, Empty())
+    assert (script.requests[0].method, script.requests[0].content) == ("GET", b"")
+    assert "x-api-key" not in script.requests[0].headers
+
+
+async def test_path_parts_are_filled_in() -> None:
+    """`{session_id}` in a path comes from the caller."""
+    script = Script(lambda _: httpx.Response(204))
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        request = FinishSessionRequest(FinishReason("success"))
+        await transport.call(FINISH_SESSION, request, path={"session_id": "s1"})
+    assert script.requests[0].url.path == "/base/api/v1/sessions/s1/finish"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(402, BillingError), (409, ConflictError), (418, APIStatusError)],
+)
+async def test_final_statuses_are_raised_at_once(autojump_clock: Any, status: int, error: type) -> None:
+    """Errors carry status, body and attempts, and are not tried again."""
+    script = Script(lambda _: httpx.Response(status, json={"detail": "why"}))
+    with pytest.raises(error, match="why") as caught:
+        await call(script, GET_INFO, GetInfoRequest("m"))
+    assert caught.value.status_code == status
+    assert caught.value.body == {"detail": "why"}
+    assert caught.value.attempts == 1
+    assert len(script.requests) == 1
+
+
+async def test_a_refusal_is_tried_again_when_the_service_said(autojump_clock: Any) -> None:
+    """429 waits for Retry-After; the same bytes go out again."""
+    answers = [
+        httpx.Response(429, headers={"retry-after": "7"}, json={}),
+        httpx.Response(429, headers={"retry-after-ms": "250"}, json={}),
+        httpx.Response(200, json=INFO),
+    ]
+    script = Script(lambda attempt: answers[attempt])
+    await call(script, GET_INFO, GetInfoRequest("m"))
+    waits = [b - a for a, b in zip(script.times, script.times[1:], strict=False)]
+    assert waits == pytest.approx([7, 0.25])
+    assert len({request.content for request in script.requests}) == 1
+
+
+async def test_the_budget_ends(autojump_clock: Any) -> None:
+    """After the endpoint's retries the last error is raised and tells the attempts."""
+    script = Script(lambda _: httpx.Response(429, json={}))
+    with pytest.raises(RateLimitError) as caught:
+        await call(script, GET_INFO, GetInfoRequest("m"))
+    assert caught.value.attempts == len(script.requests) == GET_INFO.retries + 1
+
+
+async def test_sampling_and_telemetry_have_no_retries(autojump_clock: Any) -> None:
+    """429 of a sample is the pool's business."""
+    for endpoint in (ASAMPLE, TELEMETRY):
+        script = Script(lambda _: httpx.Response(429, json={}))
+        with pytest.raises(RateLimitError):
+            await call(script, endpoint, STEP)
+        assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("dedupe", "attempts"), [("replay", OPTIM_STEP.retries + 1), ("reject", 1), ("none", 1), (None, 1)]
+)
+async def test_doubtful_sends_of_training_depend_on_the_service(
+    autojump_clock: Any, dedupe: Any, attempts: int
+) -> None:
+    """Only a service that answers a repeated number with its first result is sent the bytes again."""
+    for answer in (httpx.ReadError("lost"), httpx.Response(503, json={})):
+        script = Script(lambda _, answer=answer: answer)
+        with pytest.raises((APIConnectionError, InternalServerError)):
+            await call(script, OPTIM_STEP, STEP, dedupe=dedupe)
+        assert len(script.requests) == attempts
+
+
+async def test_x_should_retry_wins(autojump_clock: Any) -> None:
+    """The service's own word about trying again counts in both directions."""
+    yes = httpx.Response(400, headers={"x-should-retry": "true"}, json={})
+    script = Script(lambda attempt: yes if attempt == 0 else httpx.Response(200, json=INFO))
+    await call(script, GET_INFO, GetInfoRequest("m"))
+    assert len(script.requests) == 2
+    no = httpx.Response(429, headers={"x-should-retry": "false"}, json={})
+    script = Script(lambda _: no)
+    with pytest.raises(RateLimitError):
+        await call(script, GET_INFO, GetInfoRequest("m"))
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "doubtful"),
+    [
+        (httpx.ConnectError("refused"), APIConnectionError, False),
+        (httpx.ConnectTimeout("slow"), APITimeoutError, False),
+        (httpx.ReadError("lost"), APIConnectionError, True),
+        (httpx.WriteError("lost"), APIConnectionError, True),
+        (httpx.RemoteProtocolError("garbage"), APIConnectionError, True),
+        (httpx.ReadTimeout("slow"), APITimeoutError, True),
+    ],
+)
+async def test_httpx_errors_end_at_the_border(
+    autojump_clock: Any, raised: Exception, error: type, doubtful: bool
+) -> None:
+    """Whether a byte may have been written is known; the cause is kept; the URL is named."""
+    script = Script(lambda _: raised)
+    with pytest.raises(error, match="http://script/base") as caught:
+        await call(script, TELEMETRY, STEP)
+    assert type(caught.value) is error
+    assert caught.value.doubtful is doubtful
+    assert caught.value.__cause__ is raised
+
+
+async def test_the_whole_exchange_has_one_deadline(autojump_clock: Any) -> None:
+    """A service that never answers is a timeout after the endpoint's time, and doubtful."""
+    script = Script(lambda _: None)
+    started = trio.current_time()
+    with pytest.raises(APITimeoutError) as caught:
+        await call(script, TELEMETRY, STEP)
+    assert trio.current_time() - started == pytest.approx(TELEMETRY.timeout)
+    assert caught.value.doubtful is True
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b'{"model_id": 3, "model_data": {}}'])
+async def test_garbage_is_a_typed_error(body: bytes) -> None:
+    """An answer that cannot be read names what is wrong and is not tried again."""
+    script = Script(lambda _: httpx.Response(200, content=body))
+    with pytest.raises(APIResponseValidationError) as caught:
+        await call(script, GET_INFO, GetInfoRequest("m"))
+    assert caught.value.problems
+    assert len(script.requests) == 1
+
+
+async def test_a_poll_never_raises_what_the_table_decides(autojump_clock: Any) -> None:
+    """Statuses and broken connections are answers; the time it took is told."""
+    answers: list[httpx.Response | Exception] = [
+        httpx.Response(200, json={"type": "try_again", "request_id": "r"}),
+        httpx.Response(408, json={"queue_state": "paused_capacity"}),
+        httpx.Response(503, headers={"retry-after": "3"}, text="down"),
+        httpx.ReadError("lost"),
+        httpx.Response(200, content=b"garbage"),
+    ]
+    script = Script(lambda attempt: answers[attempt])
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        got = [await transport.poll(RetrieveFutureRequest("r")) for _ in answers]
+    assert [answer.status for answer in got] == [200, 408, 503, None, None]
+    assert got[1].body == {"queue_state": "paused_capacity"}
+    assert got[2].retry_after == 3
+
+
+async def test_cancelled_callers_give_their_places_back(autojump_clock: Any) -> None:
+    """However many waiters are cancelled, the lane goes on serving."""
+    script = Script(lambda attempt: None if attempt < 400 else httpx.Response(200, json=INFO))
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        with trio.move_on_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(400):
+                    nursery.start_soon(transport.call, GET_INFO, GetInfoRequest("m"))
+        script.answer = lambda _: httpx.Response(200, json=INFO)
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(transport.call, GET_INFO, GetInfoRequest("m"))
+
+
+def test_the_table_names_lanes_that_exist() -> None:
+    """Every endpoint's lane has connections."""
+    from tinker_actors.transport import http
+
+    assert {endpoint.lane for endpoint in ENDPOINTS} <= set(http._CONNECTIONS)
