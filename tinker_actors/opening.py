@@ -153,7 +153,7 @@ async def open_service(
     )
     if embedded is not None and chosen.base_url is not None:
         raise ConfigError(f"embedded was given, but the backend is {chosen.base_url!r}")
-    print(chosen.line, file=sys.stderr)
+    sys.stderr.write(chosen.line + "\n")
     rng = random.Random(seed)
     opened = (
         _open_remote(chosen.base_url, chosen, rng, settings)

@@ -6,7 +6,7 @@ A text is one line, its newline, and the end token. These are the tasks; the wor
 strings have 1 to 7 lower-case letters:
 
     add     17+25=42            two numbers of 0 to 99; in every second sum one digit is drawn at random
-    sub     42-25=17            two numbers of 0 to 99, the larger first
+    sub     42-25=17            two such numbers, the larger first
     copy    copy: lamp>lamp     words and random strings
     rev     rev: lamp>pmal      words and random strings
     upper   upper: lamp>LAMP    words
@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinker_actors.local.adam import AdamParams, AdamState
 from tinker_actors.local.model import BASE_MODELS, BaseModel
@@ -53,22 +54,29 @@ from tinker_actors.local.transformer import (
 NAME = "tinker-actors/char-100k"
 SINGLE_TEXTS, FULL_CONTEXTS = 112, 4  # sequences of one text and of many texts in a batch
 PROMPT_WEIGHT = 0.1
-CARELESS_SUMS = 0.5
+CARELESS_SUMS = 0.4
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 Random = np.random.Generator
 Task = Callable[[Random, list[str]], tuple[str, str]]
+Ids = NDArray[np.int64]
+Batch = tuple[Ids, Ids, Array]  # inputs, targets, weights, each (B, L)
+
+
+def number(random: Random) -> int:
+    """Return a number below 100, a third of the time below 10."""
+    return int(random.integers(10 if random.random() < 1 / 3 else 100))
 
 
 def addition(random: Random, _: list[str]) -> tuple[str, str]:
     """Return a sum and its value."""
-    a, b = random.integers(0, 100, 2)
+    a, b = number(random), number(random)
     return f"{a}+{b}=", str(a + b)
 
 
 def subtraction(random: Random, _: list[str]) -> tuple[str, str]:
     """Return a difference and its value."""
-    b, a = sorted(random.integers(0, 100, 2))
+    b, a = sorted((number(random), number(random)))
     return f"{a}-{b}=", str(a - b)
 
 
@@ -155,8 +163,8 @@ class Texts:
             weights += more[1]
         return tokens[:length], weights[:length]
 
-    def batches(self, context: int) -> Iterator[tuple[Array, Array, Array]]:
-        """Yield one training batch as arrays of equal padded length: inputs, targets, weights, each (B, L)."""
+    def batches(self, context: int) -> Iterator[Batch]:
+        """Yield one training batch in groups of equal padded length."""
         sequences = [self.text() for _ in range(SINGLE_TEXTS)]
         sequences += [self.full_context(context + 1) for _ in range(FULL_CONTEXTS)]
         by_length: dict[int, list[tuple[list[int], list[float]]]] = {}
@@ -194,7 +202,7 @@ class Trainee:
             name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def step(self, batches: Iterator[tuple[Array, Array, Array]], learning_rate: float) -> float:
+    def step(self, batches: Iterator[Batch], learning_rate: float) -> float:
         """Take one optimizer step on the mean loss of a batch and return that loss."""
         network = Network(self.config, self.weights())
         sink = FullGradient(network)
@@ -216,7 +224,9 @@ class Trainee:
 
     def model(self) -> BaseModel:
         """Return the model as it is now, rounded to what will be stored."""
-        stored = {name: weight.astype(np.float16).astype(np.float32) for name, weight in self.weights().items()}
+        stored = {
+            name: weight.astype(np.float16).astype(np.float32) for name, weight in self.weights().items()
+        }
         return BaseModel.build(NAME, self.config, stored, character_tokenizer())
 
 
@@ -224,7 +234,7 @@ def accuracy(model: BaseModel, name: str, words: list[str], count: int = 256) ->
     """Return how many answers of a task are right, sampled at temperature 1."""
     random = np.random.Generator(np.random.Philox(10_000))
     decoder = Decoder(model, None)
-    wanted = {}
+    wanted: dict[object, str] = {}
     for job in range(count):
         prompt, answer = TASKS[name][1](random, words)
         tokens = np.array(model.tokenizer.encode(prompt).ids)
@@ -258,6 +268,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report-every", type=int, default=250, help="steps between reports; 0: none")
     arguments = parser.parse_args()
     words = arguments.words.read_text(encoding="ascii").split()
     texts = Texts(words, arguments.seed)
@@ -266,9 +277,12 @@ def main() -> None:
     for step in range(arguments.steps):
         rate = schedule(step, arguments.steps, arguments.learning_rate)
         loss = trainee.step(texts.batches(trainee.config.context_length), rate)
-        if step % 250 == 249 or step == arguments.steps - 1:
+        if arguments.report_every and (step + 1) % arguments.report_every == 0:
             seconds = time.perf_counter() - began
-            print(f"{step + 1:5d}  {seconds:4.0f} s  loss {loss:.3f}  {report(trainee.model(), words)}", flush=True)
+            print(
+                f"{step + 1:5d}  {seconds:4.0f} s  loss {loss:.3f}  {report(trainee.model(), words)}",
+                flush=True,
+            )
     trainee.model().save(arguments.output)
     print(f"written to {arguments.output}")
 

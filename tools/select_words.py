@@ -5,8 +5,8 @@
 web2 has 234,937 entries, most of them names and rarities. The rule, which needs no judgement and no second source:
 
 1. Keep entries of 3 to 9 lower-case letters a-z that have a vowel (a, e, i, o, u) and no letter three times in a row.
-2. Score each by how usual its spelling is: the mean, over all runs of three letters in `^word$` (the marks for start and
-   end counting as letters), of the logarithm of how often the run occurs among the kept words.
+2. Score each by how usual its spelling is: the mean, over all runs of three letters in `^word$` (the marks for start
+   and end counting as letters), of the logarithm of how often the run occurs among the kept words.
 3. Keep the better-scoring half.
 4. Of these, in alphabetical order, take every k-th, with k the whole number that leaves at least `--count` words,
    and drop what is left over beyond `--count` at even distances.

@@ -53,7 +53,7 @@ class StubService(httpx.AsyncBaseTransport):
         name = request.url.path.removeprefix("/api/v1/")
         if name.startswith("sessions/"):
             name = "finish"
-        raw = await request.aread()  # type: ignore[union-attr]  # an async client's request
+        raw = await request.aread()
         body = json.loads(raw) if raw else {}
         count = self._counts[name]
         self._counts[name] += 1

@@ -129,7 +129,7 @@ def test_rewards_and_advantages() -> None:
     assert problems(1, 2, 5) == problems(1, 2, 5) != problems(1, 3, 5)
     assert len({sample_seed(0, step, group) for step in range(20) for group in range(20)}) == 400
     rng = random.Random(0)
-    assert all(eval(p.prompt[:-1]) == int(p.answer) for p in problems(rng.getrandbits(8), 1, 50))  # noqa: S307
+    assert all(eval(p.prompt[:-1]) == int(p.answer) for p in problems(rng.getrandbits(8), 1, 50))
 
 
 def test_the_loss_sees_the_sampled_tokens_only() -> None:

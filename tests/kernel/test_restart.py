@@ -22,7 +22,7 @@ def ask(policy: RestartPolicy, **facts: object) -> Decision:
         "chance": 0.0,
         **facts,
     }
-    return decide(policy, **facts)  # type: ignore[arg-type]  # facts of a test
+    return decide(policy, **facts)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_slots_tile_the_flat_vector() -> None:
     layout = LoraLayout(CONFIG, LoraConfig(rank=3))
     flat = np.zeros(layout.size)
     for view in layout.views(flat).values():
-        view += 1
+        np.add(view, 1, out=view)
     assert (flat == 1).all()
 
 

@@ -167,6 +167,24 @@ async def test_every_way_to_name_the_weights_gives_the_same_sample(make_service,
     assert base != results[0]
 
 
+async def test_a_path_saved_again_gives_the_new_weights(make_service, connect, kit, autojump_clock) -> None:
+    """After a checkpoint has expired and its name was used anew, nothing of the old weights is sampled."""
+    async with connect(make_service(session_timeout=1e6)) as caller:
+        model_id = await caller.create_model()
+        results = []
+        for number in (1, 4):
+            await caller.run(kit.forward_backward(model_id, number))
+            await caller.run(kit.optim_step(model_id, number + 1, learning_rate=0.5))
+            save = SaveWeightsForSamplerRequest(
+                model_id=model_id, seq_id=number + 2, path="s", ttl_seconds=60
+            )
+            path = (await caller.run(save))["path"]
+            results.append(await caller.run(kit.sample(model_path=path)))
+            await trio.sleep(61)
+            assert (await caller.send(kit.sample(model_path=path))).status_code == 404
+    assert results[0] != results[1]
+
+
 async def test_samplers_outlive_their_model(make_service, connect, kit) -> None:
     """What was published goes on after its model is dropped, with the weights it was published with."""
     service = make_service()

@@ -93,7 +93,7 @@ class Stall:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
-    "path", [endpoint.path for endpoint in ENDPOINTS if "{" not in endpoint.path], ids=lambda path: path[8:]
+    "path", [endpoint.path.format(session_id="s") for endpoint in ENDPOINTS], ids=lambda path: path[8:]
 )
 async def test_a_caller_cancelled_at_any_request_leaves_nothing(
     make_service, kit, living_tasks, path: str, moment: str
@@ -159,6 +159,24 @@ async def test_a_service_is_opened_once(make_service) -> None:
     with pytest.raises(httpx.ConnectError, match="opened once"):
         async with InProcessTransport(service.app):
             pytest.fail("it must not open")
+
+
+async def test_the_bodys_exception_leaves_as_itself(make_service) -> None:
+    """No exception group stands around what is raised while a service is open."""
+    with pytest.raises(ZeroDivisionError):
+        async with make_service().running():
+            raise ZeroDivisionError
+
+
+async def test_a_crash_of_the_service_is_not_silent(
+    make_service, connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ours in a task of the service ends it, and whoever opened it hears of it."""
+    with pytest.raises(httpx.CloseError, match="ZeroDivisionError"):
+        async with connect(make_service()) as caller:
+            monkeypatch.setattr("tinker_actors.local.session.SessionTable.next_expiry", lambda _: 1 / 0)
+            await caller.open()
+            await trio.testing.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_accumulates_nothing() -> None:
     before = model.gradient.tobytes()
     bad = batch("importance_sampling", [12, 8])
     bad[1] = Example(bad[1].tokens, {**bad[1].loss_inputs, "logprobs": np.full(8, -1e5, np.float32)})
-    with pytest.raises(InputError, match="loss:sum = -?(inf|nan)"):
+    with pytest.raises(InputError, match=r"loss:sum = -?(inf|nan)"):
         run(model.forward_backward(bad, "importance_sampling"))
     assert model.gradient.tobytes() == before
 

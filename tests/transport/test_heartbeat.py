@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -111,7 +112,7 @@ async def test_a_blocked_loop_leaves_no_gap_in_the_beats() -> None:
         await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
     meanwhile = [at for at in listener.times if blocked_from <= at <= blocked_to]
-    gaps = [b - a for a, b in zip(meanwhile, meanwhile[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(meanwhile)]
     assert meanwhile[-1] - meanwhile[0] > 2.8
     assert max(gaps) < 0.5
     (report,) = [fact for fact in facts if isinstance(fact, Blocked)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -121,7 +122,7 @@ async def test_a_refusal_is_tried_again_when_the_service_said(autojump_clock: An
     ]
     script = Script(lambda attempt: answers[attempt])
     await call(script, GET_INFO, GetInfoRequest("m"))
-    waits = [b - a for a, b in zip(script.times, script.times[1:], strict=False)]
+    waits = [b - a for a, b in pairwise(script.times)]
     assert waits == pytest.approx([7, 0.25])
     assert len({request.content for request in script.requests}) == 1
 

@@ -14,10 +14,10 @@ service                   one for one; started top to bottom, stopped bottom to 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import random
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import NoReturn
 
 import attrs
@@ -129,7 +129,7 @@ class _Tree:
         return ChildSpec(
             name="telemetry",
             factory=lambda: TelemetryActor(
-                self.transport, self.session, lambda: datetime.datetime.now(datetime.UTC), uuid.uuid4
+                self.transport, self.session, lambda: datetime.now(UTC), uuid.uuid4
             ),
             on_exhausted="fail",  # nothing else may suffer from it
             capacity=1000,

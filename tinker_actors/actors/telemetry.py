@@ -6,11 +6,11 @@ prompt or a batch. A batch the service does not take is dropped.
 
 from __future__ import annotations
 
-import datetime
 import logging
 import platform
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 
 import trio
 
@@ -46,7 +46,7 @@ class TelemetryActor(Actor[Telemetry]):
         self,
         transport: HttpTransport,
         session: Session,
-        utc_now: Callable[[], datetime.datetime],
+        utc_now: Callable[[], datetime],
         new_id: Callable[[], uuid.UUID],
     ) -> None:
         self._transport = transport
@@ -99,7 +99,7 @@ class TelemetryActor(Actor[Telemetry]):
         except APIError as error:
             _LOG.debug("%d telemetry events were dropped: %s", len(events), error)
 
-    async def on_stop(self, ending: Ending) -> None:
+    async def on_stop(self, ending: Ending) -> None:  # noqa: ARG002 - however it ends, what is left is sent
         """Send what is left, for at most `LAST_FLUSH` seconds."""
         with trio.move_on_after(LAST_FLUSH):
             await self._flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -46,13 +47,8 @@ def _serve(host: str, port: int, seed: int, api_key: str | None, directory: Path
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(_start, service)
+            url = await nursery.start(partial(serve_service, service, host=host, port=port))
             click.echo(f"serving on {url}  (TINKER_BASE_URL={url})")
-
-    async def _start(
-        service: EmbeddedService, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        await serve_service(service, host=host, port=port, task_status=task_status)
 
     try:
         trio.run(main)

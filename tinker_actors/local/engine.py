@@ -190,14 +190,21 @@ class Engine:
             self._clock = trio.lowlevel.current_clock().current_time  # other loops' clocks have other origins
         with self.compute.active():
             await self.compute.call(lambda: [self.catalog.get(name) for name in self.catalog.names])
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._free_ended_sessions, name="session expiry")
-                try:
-                    yield
-                finally:
+            failure: Exception | None = None
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._free_ended_sessions, name="session expiry")
+                    try:
+                        yield
+                    except Exception as exc:  # noqa: BLE001 - raised below, outside of the nursery's group
+                        failure = exc
                     self._nursery = None
                     nursery.cancel_scope.cancel(reason="the embedded service is closing")
+            finally:
+                self._nursery = None
+                if failure is not None:
+                    raise failure
 
     def is_own_loop(self) -> bool:
         """Tell whether the caller runs in the loop that opened the service."""

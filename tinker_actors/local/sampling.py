@@ -105,7 +105,7 @@ class Samplers:
         self._max_snapshots = max_snapshots
         self._sampling: dict[str, _SamplingSession] = {}  # least recently used first
         self._numbers: dict[str, SequenceLog] = {}  # of sampling sessions, by session
-        self._paths: dict[CheckpointPath, Source] = {}
+        self._paths: dict[tuple[CheckpointPath, int], Source] = {}  # oldest first
         self._submitted = 0
 
     # ------------------------------------------------------------------------------------- sampling sessions
@@ -220,12 +220,13 @@ class Samplers:
         assert model_path is not None
         path = CheckpointPath.parse(model_path)
         self._store.check_exists(path, self._now())
-        if path not in self._paths:
+        key = (path, self._store.version(path))
+        if key not in self._paths:
             base = self._catalog.get(read_config(self._store.load(path, self._now())).base_model_name_or_path)
-            self._paths[path] = Source(path, base, functools.partial(self._load, path, base))
+            self._paths[key] = Source(key, base, functools.partial(self._load, path, base))
             if len(self._paths) > PATHS:
                 del self._paths[next(iter(self._paths))]
-        return self._paths[path]
+        return self._paths[key]
 
     def _load(self, path: CheckpointPath, base: BaseModel) -> LoraWeights:
         files = self._store.load(path, self._now())

@@ -24,6 +24,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -94,9 +95,10 @@ class CheckpointStore:
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
-        self._lock = threading.Lock()  # guards the two dictionaries
+        self._lock = threading.Lock()  # guards the dictionaries
         self._memory: dict[CheckpointPath, dict[str, bytes]] = {}
         self._expiry: dict[CheckpointPath, float] = {}
+        self._versions: Counter[CheckpointPath] = Counter()
 
     def save(self, path: CheckpointPath, files: Mapping[str, bytes], *, expires: float = math.inf) -> None:
         """Keep a checkpoint. With a directory, this writes and syncs files.
@@ -116,6 +118,7 @@ class CheckpointStore:
                 raise _in_use(path)
             if self._root is None:
                 self._memory[path] = dict(files)
+            self._versions[path] += 1
             if expires < math.inf:
                 self._expiry[path] = expires
 
@@ -147,6 +150,11 @@ class CheckpointStore:
             with self._lock:
                 return path in self._memory
         return self._folder(self._root, path).is_dir()
+
+    def version(self, path: CheckpointPath) -> int:
+        """Return a number that changes when a path is saved again after its first checkpoint expired."""
+        with self._lock:
+            return self._versions[path]
 
     def _expire(self, now: float) -> None:
         with self._lock:

@@ -108,16 +108,20 @@ class Exchange:
         """Run the application's side; what it raises becomes the caller's error. Checkpoints."""
         try:
             with self._tasks:
-                async with trio.open_nursery() as nursery:
-                    if self._known is None:
-                        nursery.start_soon(self._upload, name=f"upload to {self.request.url.path}")
-                    else:
-                        self._turn.set()
+                if self._known is None:
+                    await self._call_and_upload()
+                else:
+                    self._turn.set()
                     await self._call()
-                    nursery.cancel_scope.cancel(reason="the application has answered")
         finally:
             self._settle(self._incomplete())
             self.ended.set()
+
+    async def _call_and_upload(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._upload, name=f"upload to {self.request.url.path}")
+            await self._call()
+            nursery.cancel_scope.cancel(reason="the application has answered")
 
     async def _call(self) -> None:  # noqa: ASYNC910 - what it awaits may raise first
         try:
@@ -343,7 +347,7 @@ class Lifespan:
             httpx.ConnectError: it refused to start, or raised; what it raised is the cause.
         """
         await self._started.wait()
-        reason = self.failure or self._refusal
+        reason = self._refusal if self.failure is None else repr(self.failure)
         if reason is not None:
             raise httpx.ConnectError(f"the application did not start: {reason}") from self.failure
 

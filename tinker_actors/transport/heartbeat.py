@@ -150,8 +150,8 @@ class Heart:
             watchdog = _Watchdog(self._pulse)
             scope = nursery.cancel_scope
             self._stop_thread = lambda: _cancel_from_outside(here, scope)
-            if self._stopped.is_set():
-                return
+            if self._stopped.is_set():  # before the line above had made a cancellation possible
+                scope.cancel()
             nursery.start_soon(watchdog.run, report)
             await self._beat_for_ever(client, report, lambda: watchdog.still_for > self._config.max_block)
 

@@ -1,0 +1,673 @@
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinker_actors.errors import (
+    ActorError,
+    ActorStopped,
+    ActorStopping,
+    InputError,
+    MailboxFull,
+    ServiceClosing,
+    TinkerActorsError,
+    Withdrawn,
+)
+from tinker_actors.kernel import Message
+from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.mailbox import Mailbox
+from tinker_actors.kernel.message import State
+
+
+class Role:
+    pass
+
+
+@attrs.frozen
+class Mail(Message[Role, Any]):
+    number: int = 0
+
+
+class Part(Mail):
+    unit = "part"
+
+
+class End(Mail):
+    unit = "end"
+
+
+def mail(number: int = 0, **fields: Any) -> Envelope[Any]:
+    return Envelope(Mail(number), **fields)
+
+
+def numbers(envelopes: list[Envelope[Any]]) -> list[int]:
+    return [envelope.message.number for envelope in envelopes]
+
+
+def check_counters(box: Mailbox) -> None:
+    """The rule every mailbox keeps at every moment."""
+    seen = box.statistics()
+    assert seen.admitted == seen.queued + seen.taken + seen.withdrawn + seen.unstarted
+    assert seen.queued <= seen.peak <= seen.capacity
+
+
+async def read_all(box: Mailbox, into: list[Envelope[Any]]) -> None:
+    while (envelope := await box.get()) is not None:
+        into.append(envelope)
+
+
+# --- admission -----------------------------------------------------------------------------------------------
+
+
+async def test_messages_come_out_in_order_of_admission() -> None:
+    """What goes in first comes out first, with consecutive numbers."""
+    box = Mailbox("a", 10)
+    assert box.last_seq == -1
+    for number in range(5):
+        await box.put(mail(number))
+    out = [await box.get() for _ in range(5)]
+    assert numbers(out) == [0, 1, 2, 3, 4]
+    assert [envelope.seq for envelope in out] == [0, 1, 2, 3, 4]
+    assert {envelope.state for envelope in out} == {State.RUNNING}
+    assert box.last_seq == 4
+    assert box.is_empty
+    check_counters(box)
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 1.5, float("inf")])
+def test_a_mailbox_has_a_bound(capacity: Any) -> None:
+    """There is no mailbox without room, and none without end."""
+    with pytest.raises(InputError, match="capacity"):
+        Mailbox("a", capacity)
+
+
+async def test_put_and_get_are_checkpoints() -> None:
+    """Both always give other tasks a turn and notice a cancellation."""
+    box = Mailbox("a", 2)
+    with trio.testing.assert_checkpoints():
+        await box.put(mail())
+    with trio.testing.assert_checkpoints():
+        await box.get()
+    box.close("has stopped")
+    with trio.testing.assert_checkpoints():
+        assert await box.get() is None
+
+
+async def test_a_refused_sender_that_tries_again_starves_nobody() -> None:
+    """Trying in a loop to send to an actor that is ending lets it end."""
+    box = Mailbox("a", 1)
+    box.drain("is stopping")
+    with trio.testing.assert_checkpoints(), pytest.raises(ActorStopping):
+        await box.put(mail())
+
+
+async def test_a_full_mailbox_lets_senders_wait_in_order() -> None:
+    """Backpressure: senders are admitted one by one, first come first served, as room appears."""
+    box = Mailbox("a", 2)
+    admitted: list[int] = []
+
+    async def send(number: int) -> None:
+        await box.put(mail(number))
+        admitted.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(send, number)
+            await trio.testing.wait_all_tasks_blocked()
+        assert admitted == [0, 1]
+        assert box.statistics().parked == 4
+        out = []
+        for expected in (3, 4, 5, 6, 6, 6):
+            out.append(await box.get())
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(admitted) == expected
+    assert numbers(out) == admitted == list(range(6))
+    assert box.statistics().peak == 2
+    check_counters(box)
+
+
+async def test_who_comes_later_does_not_overtake_the_parked() -> None:
+    """While somebody waits for room, `put_nowait` is refused even if there were room in the same tick."""
+    box = Mailbox("a", 1)
+    box.put_nowait(mail(0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.put, mail(1))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(MailboxFull):
+            box.put_nowait(mail(2))
+        first = await box.get()
+        with pytest.raises(MailboxFull):
+            box.put_nowait(mail(3))
+        assert numbers([first, await box.get()]) == [0, 1]
+
+
+def test_nowait_says_how_full_it_is() -> None:
+    """The error names the actor, the depth and the capacity."""
+    box = Mailbox("tree/a", 1)
+    box.put_nowait(mail())
+    with pytest.raises(MailboxFull, match="tree/a holds 1 of 1") as caught:
+        box.put_nowait(mail())
+    assert (caught.value.actor, caught.value.depth, caught.value.capacity) == ("tree/a", 1, 1)
+    assert caught.value.started is False
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_cancelled_before_admission_is_never_enqueued(room: bool) -> None:
+    """A sender whose scope is cancelled sends nothing, whether or not there is room."""
+    box = Mailbox("a", 1)
+    if not room:
+        box.put_nowait(mail())
+    before = box.statistics()
+    envelope = mail()
+    with trio.move_on_after(0) as scope:
+        await box.put(envelope)
+    assert scope.cancelled_caught
+    assert box.statistics() == before
+    assert envelope.state is State.NEW
+
+
+async def test_once_enqueued_the_send_returns() -> None:
+    """A cancellation after admission does not take back the message, and the sender is told so by returning."""
+    box = Mailbox("a", 1)
+    returned = []
+
+    async def send(scope: trio.CancelScope) -> None:
+        with scope:
+            await box.put(mail())
+            returned.append(True)
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        box.put_nowait(mail())
+        nursery.start_soon(send, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        await box.get()  # admits the parked sender ...
+        scope.cancel()  # ... that is cancelled before it runs
+    assert returned == [True]
+    assert box.statistics().queued == 1
+
+
+async def test_nowait_ignores_cancelled_scopes() -> None:
+    """Like trio's own `*_nowait`, it is no checkpoint."""
+    box = Mailbox("a", 1)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        box.put_nowait(mail())
+    assert box.statistics().queued == 1
+
+
+async def test_a_thousand_parked_senders_half_of_them_cancelled() -> None:
+    """The rest is admitted in order, and nothing of the cancelled ones remains."""
+    box = Mailbox("a", 1)
+    box.put_nowait(mail(-1))
+    scopes = [trio.CancelScope() for _ in range(1000)]
+
+    async def send(number: int) -> None:
+        with scopes[number]:
+            await box.put(mail(number))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1000):
+            nursery.start_soon(send, number, name=str(number))
+        await trio.testing.wait_all_tasks_blocked()
+        order = [envelope.message.number for envelope in box._parked.values()]
+        for scope in scopes[::2]:
+            scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert box.statistics().parked == 500
+        out = [await box.get() for _ in range(501)]
+    assert numbers(out) == [-1, *(number for number in order if number % 2)]
+    assert not box._parked
+    check_counters(box)
+
+
+# --- taking back ---------------------------------------------------------------------------------------------
+
+
+async def test_an_abandoned_message_frees_its_place_at_once() -> None:
+    """What its caller left is gone, is never read, and the next sender is in."""
+    box = Mailbox("a", 2)
+    first, second, third = mail(0), mail(1), mail(2)
+    box.put_nowait(first)
+    box.put_nowait(second)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.put, third)
+        await trio.testing.wait_all_tasks_blocked()
+        assert box.abandon(first)
+        assert not box.abandon(first)
+        assert (first.state, third.state) == (State.ABANDONED, State.QUEUED)
+    assert isinstance(first.outcome.error, Withdrawn)
+    assert first.outcome.error.started is False
+    assert numbers([await box.get(), await box.get()]) == [1, 2]
+    assert not box.abandon(second)
+    check_counters(box)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_a_unit_is_taken_back_whole(which: int) -> None:
+    """Whichever message of a unit is withdrawn, all of it goes, and nothing of its neighbours."""
+    box = Mailbox("a", 10)
+    before = [Envelope(Part(0)), Envelope(End(1))]
+    unit = [Envelope(Part(2)), Envelope(Part(3)), Envelope(End(4))]
+    between, after = mail(5), [Envelope(Part(6))]
+    for envelope in (*before, *unit[:2], between, unit[2], *after):
+        box.put_nowait(envelope)
+    assert box.withdraw(unit[which])
+    assert {envelope.state for envelope in unit} == {State.ABANDONED}
+    assert all(envelope.outcome.observed for envelope in unit)
+    for envelope in unit:
+        with pytest.raises(Withdrawn):
+            envelope.outcome.result()
+    assert not box.withdraw(unit[which])
+    assert numbers([await box.get() for _ in range(4)]) == [0, 1, 5, 6]
+    check_counters(box)
+
+
+async def test_a_unit_that_has_begun_is_not_taken_back() -> None:
+    """Once its first message has been read, none of the others can be withdrawn, nor those that join it."""
+    box = Mailbox("a", 10)
+    unit = [Envelope(Part(0)), Envelope(Part(1)), Envelope(End(2))]
+    box.put_nowait(unit[0])
+    box.put_nowait(unit[1])
+    await box.get()
+    box.put_nowait(unit[2])
+    assert [box.withdraw(envelope) for envelope in unit] == [False, False, False]
+    assert unit[1].state is unit[2].state is State.QUEUED
+    assert numbers([await box.get(), await box.get()]) == [1, 2]
+
+
+async def test_a_message_of_a_unit_is_not_abandoned_alone() -> None:
+    """A caller that leaves cannot tear a hole into a unit."""
+    box = Mailbox("a", 10)
+    part = Envelope(Part(0))
+    box.put_nowait(part)
+    assert not box.abandon(part)
+    assert part.state is State.QUEUED
+
+
+async def test_a_message_of_no_unit_is_withdrawn_alone() -> None:
+    """Withdrawing a plain message touches no other."""
+    box = Mailbox("a", 10)
+    envelopes = [mail(number) for number in range(3)]
+    for envelope in envelopes:
+        box.put_nowait(envelope)
+    assert box.withdraw(envelopes[1])
+    assert numbers([await box.get(), await box.get()]) == [0, 2]
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+async def test_a_waiting_reader_gets_what_comes() -> None:
+    """Readers that wait get one message each."""
+    box = Mailbox("a", 10)
+    got: list[tuple[int, int]] = []
+
+    async def read(reader: int) -> None:
+        envelope = await box.get()
+        got.append((reader, numbers([envelope])[0]))
+
+    async with trio.open_nursery() as nursery:
+        for reader in range(3):
+            nursery.start_soon(read, reader)
+            await trio.testing.wait_all_tasks_blocked()
+        for number in range(3):
+            box.put_nowait(mail(number))
+    assert sorted(number for _, number in got) == [0, 1, 2]
+    assert {reader for reader, _ in got} == {0, 1, 2}
+
+
+async def test_a_cancelled_reader_takes_nothing() -> None:
+    """A reader that is cancelled while it waits, or before it looks, leaves every message where it is."""
+    box = Mailbox("a", 10)
+    with trio.move_on_after(0):
+        await box.get()
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(get_in, box, scope, [])
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+    assert not box._readers
+    box.put_nowait(mail(1))
+    with trio.move_on_after(0):
+        await box.get()
+    assert box.statistics().queued == 1
+
+
+async def get_in(box: Mailbox, scope: trio.CancelScope, into: list[Any]) -> None:
+    with scope:
+        into.append(await box.get())
+
+
+@pytest.mark.parametrize("order", ["message first", "cancel first"])
+async def test_a_reader_cancelled_in_the_tick_of_a_message_passes_it_on(order: str) -> None:
+    """Of two waiting readers one is cancelled as a message arrives: the other gets it, in either order."""
+    box = Mailbox("a", 10)
+    got: list[Any] = []
+    first, second = trio.CancelScope(), trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        for scope in (first, second):
+            nursery.start_soon(get_in, box, scope, got)
+            await trio.testing.wait_all_tasks_blocked()
+        if order == "message first":
+            box.put_nowait(mail(7))
+            first.cancel()
+        else:
+            first.cancel()
+            box.put_nowait(mail(7))
+        await trio.testing.wait_all_tasks_blocked()
+        assert numbers(got) == [7]
+        assert first.cancelled_caught
+        assert not second.cancel_called
+
+
+async def test_a_stolen_message_sends_the_reader_back_to_wait() -> None:
+    """A reader that was woken for a message another reader has taken meanwhile goes on waiting."""
+    box = Mailbox("a", 10)
+    got: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(get_in, box, trio.CancelScope(), got)
+        await trio.testing.wait_all_tasks_blocked()
+        box.put_nowait(mail(1))
+        stolen = box._take()
+        assert stolen is not None
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        box.put_nowait(mail(2))
+    assert numbers(got) == [2]
+
+
+async def test_one_schedule_point_per_message() -> None:
+    """A long queue starves nobody: between any two messages every other runnable task has its turn."""
+    box = Mailbox("a", 200)
+    for number in range(100):
+        box.put_nowait(mail(number))
+    turns = 0
+    done = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(100):
+            await box.get()
+        done = True
+    assert 99 <= turns <= 102
+
+
+async def test_an_expired_message_is_not_read(autojump_clock: trio.abc.Clock) -> None:
+    """What its sender cannot wait for any more is skipped, settled and counted; room is made for the next."""
+    box = Mailbox("a", 2)
+    late, good = mail(0, deadline=trio.current_time() + 1), mail(1, deadline=trio.current_time() + 10)
+    box.put_nowait(late)
+    box.put_nowait(good)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.put, mail(2))
+        await trio.sleep(5)
+        assert numbers([await box.get(), await box.get()]) == [1, 2]
+    assert late.state is State.EXPIRED
+    assert isinstance(late.outcome.error, Withdrawn)
+    assert late.outcome.error.started is False
+    check_counters(box)
+
+
+async def test_a_reader_of_expired_mail_goes_on_waiting(autojump_clock: trio.abc.Clock) -> None:
+    """If everything in the queue has expired, the reader waits for the next message."""
+    box = Mailbox("a", 2)
+    box.put_nowait(mail(0, deadline=trio.current_time() - 1))
+    async with trio.open_nursery() as nursery:
+        got: list[Any] = []
+        nursery.start_soon(get_in, box, trio.CancelScope(), got)
+        await trio.sleep(1)
+        assert got == []
+        box.put_nowait(mail(1))
+    assert numbers(got) == [1]
+
+
+# --- closing -------------------------------------------------------------------------------------------------
+
+
+async def test_draining_refuses_senders_and_serves_readers() -> None:
+    """What is queued is still read, new and parked senders are refused in the same step, then readers end."""
+    box = Mailbox("tree/a", 2)
+    drained: list[str] = []
+    box.when_drained(lambda: drained.append("now"))
+    box.put_nowait(mail(0))
+    box.put_nowait(mail(1))
+    refused: list[TinkerActorsError] = []
+
+    async def send() -> None:
+        try:
+            await box.put(mail(9))
+        except ActorStopping as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        box.drain("is stopping")
+        box.drain("is stopping again")
+        assert not box.is_open
+        assert box.statistics().parked == 0
+        with pytest.raises(ActorStopping, match="tree/a is stopping$"):
+            box.put_nowait(mail(9))
+        await send()
+    assert len(refused) == 2
+    assert refused[0] is not refused[1]
+    assert all(error.started is False for error in refused)
+    assert drained == []
+    out: list[Envelope[Any]] = []
+    await read_all(box, out)
+    assert numbers(out) == [0, 1]
+    assert drained == ["now"]
+    check_counters(box)
+
+
+@pytest.mark.parametrize("how", ["drain", "close"])
+async def test_an_idle_reader_hears_of_the_end(how: str) -> None:
+    """Readers that wait when the mailbox closes get None, all of them."""
+    box = Mailbox("a", 2)
+    got: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(get_in, box, trio.CancelScope(), got)
+        await trio.testing.wait_all_tasks_blocked()
+        getattr(box, how)("has stopped")
+    assert got == [None, None, None]
+
+
+async def test_closing_settles_everything_in_one_step() -> None:
+    """Queued messages and parked senders have their errors before `close` returns; each has its own."""
+    box = Mailbox("tree/a", 2)
+    cause = ValueError("cause")
+    queued = [mail(0), mail(1, asked=False)]
+    for envelope in queued:
+        box.put_nowait(envelope)
+    errors: list[ActorStopped] = []
+
+    async def send() -> None:
+        try:
+            await box.put(mail(9))
+        except ActorStopped as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert box.close("has failed", cause) == 1  # one of the two had nobody waiting
+        for envelope in queued:
+            assert envelope.state is State.SETTLED
+            assert isinstance(envelope.outcome.error, ActorStopped)
+            assert not isinstance(envelope.outcome.error, ActorStopping)
+            assert envelope.outcome.error.started is False
+            assert envelope.outcome.error.__cause__ is cause
+        assert box.statistics() == attrs.evolve(box.statistics(), queued=0, parked=0, unstarted=2)
+    assert [error.__cause__ for error in errors] == [cause]
+    assert queued[0].outcome.error is not queued[1].outcome.error
+    with pytest.raises(ActorStopped, match="tree/a has failed"):
+        await box.put(mail())
+    check_counters(box)
+
+
+async def test_while_the_owner_is_on_its_way_out_the_error_says_so() -> None:
+    """Between a stop and the end, senders get `ActorStopping`; afterwards `ActorStopped`."""
+    box = Mailbox("a", 2)
+    box.close("is stopping", stopping=True)
+    with pytest.raises(ActorStopping):
+        box.put_nowait(mail())
+    box.close("has stopped")
+    with pytest.raises(ActorStopped) as caught:
+        box.put_nowait(mail())
+    assert type(caught.value) is ActorStopped
+
+
+async def test_senders_get_the_error_of_the_refusal() -> None:
+    """The owner may say "the service is closing" in place of the kernel's words, everywhere."""
+
+    def refusal(error: ActorStopped) -> TinkerActorsError:
+        closing = ServiceClosing()
+        closing.__cause__ = error
+        return closing
+
+    box = Mailbox("a", 1, refusal)
+    queued = mail()
+    box.put_nowait(queued)
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(ServiceClosing):
+                await box.put(mail())
+
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        box.close("has stopped")
+    assert isinstance(queued.outcome.error, ServiceClosing)
+    with pytest.raises(ServiceClosing):
+        box.put_nowait(mail())
+
+
+async def test_a_refusal_that_fails_is_isolated(caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal's own exception is logged, and nobody is left without an outcome."""
+
+    def refusal(error: ActorStopped) -> TinkerActorsError:
+        raise RuntimeError("refusal")
+
+    box = Mailbox("a", 2, refusal)
+    queued = [mail(0), mail(1)]
+    for envelope in queued:
+        box.put_nowait(envelope)
+    box.close("has stopped")
+    assert [type(envelope.outcome.error) for envelope in queued] == [ActorStopped, ActorStopped]
+    assert "the refusal failed" in caplog.text
+
+
+async def test_drained_is_told_once_however_it_comes_about() -> None:
+    """By the last read, by the last withdrawal, or at once if nothing is queued."""
+    told: list[str] = []
+    empty, withdrawn = Mailbox("a", 2), Mailbox("b", 2)
+    empty.when_drained(lambda: told.append("empty"))
+    withdrawn.when_drained(lambda: told.append("withdrawn"))
+    envelope = mail()
+    withdrawn.put_nowait(envelope)
+    empty.drain("is stopping")
+    withdrawn.drain("is stopping")
+    assert told == ["empty"]
+    withdrawn.withdraw(envelope)
+    withdrawn.close("has stopped")
+    empty.close("has stopped")
+    assert told == ["empty", "withdrawn"]
+
+
+# --- a model -------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from([Mail, Part, End])),
+        st.tuples(st.just("take"), st.none()),
+        st.tuples(st.sampled_from(["withdraw", "abandon"]), st.integers(0, 30)),
+    ),
+    max_size=40,
+)
+
+
+@given(st.integers(1, 5), STEPS)
+def test_a_mailbox_is_a_queue_of_units(capacity: int, steps: list[tuple[str, Any]]) -> None:
+    """Against a plain list as model: order, bound, units, and the counters, after every step."""
+
+    async def main() -> None:
+        box = Mailbox("a", capacity)
+        model: list[Envelope[Any]] = []  # what must be queued, in order
+        begun: set[int] = set()
+        units: dict[Envelope[Any], int] = {}
+        sent: list[Envelope[Any]] = []
+        unit = 0
+        for step, argument in steps:
+            if step == "put":
+                envelope = Envelope(argument(len(sent)))
+                if len(model) == capacity:
+                    with pytest.raises(MailboxFull):
+                        box.put_nowait(envelope)
+                    continue
+                box.put_nowait(envelope)
+                sent.append(envelope)
+                model.append(envelope)
+                if argument is not Mail:
+                    units[envelope] = unit
+                    unit += argument is End
+            elif step == "take":
+                taken = box._take()
+                assert taken is (model.pop(0) if model else None)
+                if taken in units:
+                    begun.add(units[taken])
+            elif sent:
+                envelope = sent[argument % len(sent)]
+                mine = units.get(envelope)
+                group = [envelope] if mine is None else [other for other in model if units.get(other) == mine]
+                possible = envelope in model and (mine is None if step == "abandon" else mine not in begun)
+                assert getattr(box, step)(envelope) is possible
+                if possible:
+                    model = [other for other in model if other not in group]
+            assert list(box._queue) == model
+            check_counters(box)
+        box.close("has stopped")
+        for envelope in sent:
+            assert envelope.outcome.settled is (envelope.state is not State.RUNNING)
+        check_counters(box)
+
+    trio.run(main)
+
+
+async def test_many_senders_keep_their_own_order() -> None:
+    """Whatever the interleaving, each task's messages are read in the order in which it sent them."""
+    box = Mailbox("a", 3)
+    out: list[Envelope[Any]] = []
+
+    async def send(sender: int) -> None:
+        for number in range(30):
+            await box.put(mail(100 * sender + number))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, box, out)
+        async with trio.open_nursery() as senders:
+            for sender in range(5):
+                senders.start_soon(send, sender)
+        box.drain("is stopping")
+    for sender in range(5):
+        own = [number for number in numbers(out) if number // 100 == sender]
+        assert own == [100 * sender + number for number in range(30)]
+    assert [envelope.seq for envelope in out] == list(range(150))
+
+
+def test_errors_of_mailboxes_are_errors_of_actors() -> None:
+    """One `except ActorError` catches whatever a mailbox says."""
+    assert all(issubclass(kind, ActorError) for kind in (ActorStopped, MailboxFull, Withdrawn))

@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, MailboxFull, Withdrawn
+from tinker_actors.kernel import TRACE, ActorRef
+from tinker_actors.kernel.mailbox import Mailbox
+
+
+# --- tell, ask, submit ---------------------------------------------------------------------------------------
+
+
+async def test_the_three_ways_to_send(stage: Any) -> None:
+    """`ask` gives the reply, `submit` a Pending of it, `tell` nothing; all keep the sender's order."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        await ref.tell(stage.Do(stage.say(1)))
+        pending = await ref.submit(stage.Do(stage.say(2)))
+        ref.tell_nowait(stage.Do(stage.say(3)))
+        assert await ref.ask(stage.Do(stage.say(4))) == 4
+        assert await pending == 2
+        assert pending.settled
+    assert stage.log == [1, 2, 3, 4]
+
+
+async def test_sending_is_a_checkpoint(stage: Any) -> None:
+    """Each of the three that are awaited lets others run, also if the answer is there at once."""
+
+    async def at_once(_: Any) -> None:
+        pass
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        for send in (ref.tell, ref.ask, ref.submit):
+            with trio.testing.assert_checkpoints():
+                await send(stage.Do(at_once))
+
+
+async def test_a_thousand_submits_from_one_task_keep_their_order(stage: Any) -> None:
+    """Pipelined: nothing is awaited in between, and the handlers run in program order."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=7)
+        pendings = [await ref.submit(stage.Do(stage.say(number))) for number in range(1000)]
+        assert [await pending for pending in pendings] == list(range(1000))
+    assert stage.log == list(range(1000))
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 1000])
+async def test_two_tasks_keep_their_own_orders(stage: Any, capacity: int) -> None:
+    """However two senders interleave, each one's messages are handled in the order it sent them."""
+
+    async def send(ref: Any, sender: str) -> None:
+        for number in range(300):
+            await ref.submit(stage.Do(stage.say((sender, number))))
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=capacity)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, ref, "a")
+            nursery.start_soon(send, ref, "b")
+    for sender in "ab":
+        assert [number for own, number in stage.log if own == sender] == list(range(300))
+
+
+async def test_a_full_mailbox_blocks_or_refuses(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """The awaited sends wait for room; `tell_nowait` is refused, and the sender lives on."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=1)
+        await ref.tell(stage.Do(stage.sleep(1)))
+        await trio.testing.wait_all_tasks_blocked()
+        ref.tell_nowait(stage.Do(stage.say("queued")))
+        with pytest.raises(MailboxFull):
+            ref.tell_nowait(stage.Do(stage.say("refused")))
+        start = trio.current_time()
+        await ref.tell(stage.Do(stage.say("waited")))
+        assert trio.current_time() == start + 1
+    assert stage.log[-2:] == ["queued", "waited"]
+
+
+# --- one outcome per ask -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_a_caller_cancelled_before_admission_sends_nothing(
+    stage: Any, room: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    """The handler never runs, the depth is what it was, and nobody stays parked."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=1)
+        await ref.tell(stage.Do(stage.sleep(10)))
+        await trio.testing.wait_all_tasks_blocked()
+        if not room:
+            await ref.tell(stage.Do(stage.say("queued")))
+        before = ref.statistics()
+        for send in (ref.ask, ref.tell, ref.submit):
+            with trio.move_on_after(0 if room else 1) as scope:
+                await send(stage.Do(stage.say("never")))
+            assert scope.cancelled_caught
+            assert ref.statistics() == before
+    assert "never" not in stage.log
+
+
+async def test_a_caller_cancelled_while_queued_takes_its_message_along(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """The handler is not called, and the place is free at once."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=1)
+        await ref.tell(stage.Do(stage.sleep(10)))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1) as scope:
+            await ref.ask(stage.Do(stage.say("never")))
+        assert scope.cancelled_caught
+        ref.tell_nowait(stage.Do(stage.say("next")))
+        assert ref.statistics().withdrawn == 1
+    assert stage.log == [("begin", None), ("end", None), "next"]
+
+
+async def test_a_caller_that_leaves_cancels_its_handler(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """By default the handler unwinds, the caller leaves at once, and the next message is handled."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        start = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await ref.ask(stage.Do(stage.sleep(10, "long")))
+        assert scope.cancelled_caught
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+        assert trio.current_time() == start + 1
+    assert stage.log == [("begin", "long"), ("cancelled", "long"), "next"]
+    assert stage.delays == []
+
+
+async def test_a_message_to_be_finished_is_finished(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Neither the caller's leaving nor its deadline touches the handler; its result is dropped."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with trio.move_on_after(1) as scope:
+            await ref.ask(stage.Finish(stage.sleep(10, "long")))
+        assert scope.cancelled_caught
+        assert stage.log == [("begin", "long")]
+        start = trio.current_time()
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+        assert trio.current_time() == start + 9
+    assert stage.log == [("begin", "long"), ("end", "long"), "next"]
+
+
+async def test_a_caller_that_waits_leaves_after_its_handler(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """The handler is cancelled, may take its time to unwind, and only then the caller is cancelled."""
+
+    async def unwind(_: Any) -> None:
+        try:
+            await trio.sleep(10)
+        finally:
+            with trio.move_on_after(3, shield=True):
+                await trio.sleep(2)
+            stage.log.append("unwound")
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        start = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await ref.ask(stage.Wait(unwind))
+        assert scope.cancelled_caught
+        assert (stage.log, trio.current_time()) == (["unwound"], start + 3)
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+
+
+async def test_a_caller_that_would_wait_leaves_a_queued_message_at_once(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """What has not begun needs no unwinding."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        await ref.tell(stage.Do(stage.sleep(10)))
+        start = trio.current_time()
+        with trio.move_on_after(1):
+            await ref.ask(stage.Wait(stage.say("never")))
+        assert trio.current_time() == start + 1
+    assert "never" not in stage.log
+
+
+async def test_a_caller_that_leaves_a_unit_changes_nothing(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """An asked message of a unit is handled with its unit, whether its caller leaves it queued or running."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with trio.move_on_after(1):
+            await ref.ask(stage.Part(stage.sleep(10, "running")))
+        with trio.move_on_after(1):
+            await ref.ask(stage.End(stage.say("queued")))
+    assert stage.log == [("begin", "running"), ("end", "running"), "queued"]
+
+
+async def test_a_deadline_is_the_caller_s_own_error(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Under `fail_after`, a message that waits or runs too long ends in TooSlowError, not in ours."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+            await ref.ask(stage.Do(stage.sleep(10, "running")))
+        await ref.tell(stage.Do(stage.sleep(10)))
+        with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+            await ref.ask(stage.Do(stage.say("never")))
+    assert ("cancelled", "running") in stage.log
+    assert "never" not in stage.log
+
+
+async def test_a_message_found_expired_ends_in_the_caller_s_own_cancellation(
+    stage: Any, mock_clock: trio.testing.MockClock
+) -> None:
+    """If the actor sees the deadline pass before trio's timer tells the caller, the caller hears of its own."""
+    box = Mailbox("a", 1)
+    ref: ActorRef[Any] = ActorRef("a", box, trio.Event())
+    ended: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(trio.TooSlowError), trio.fail_after(3):
+            await ref.ask(stage.Do(stage.say("never")))
+        ended.append("too slow")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(5)  # time that passes while code runs, before trio looks at its timers
+        assert box._take() is None
+    assert ended == ["too slow"]
+
+
+async def test_a_deadline_that_was_moved_after_admission(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """A caller that has given itself more time hears that its message, or its handler, did not have it."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+
+        async def ask(run: Any, expected: type[Exception], started: bool) -> None:
+            with trio.move_on_after(1) as scope:
+                extend.append(scope)
+                with pytest.raises(expected) as caught:
+                    await ref.ask(stage.Do(run))
+                assert caught.value.started is started
+
+        extend: list[trio.CancelScope] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, stage.sleep(5, "running"), InFlightLost, True)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, stage.say("never"), Withdrawn, False)
+            await trio.testing.wait_all_tasks_blocked()
+            await ref.tell(stage.Do(stage.say("next")))
+            for scope in extend:
+                scope.deadline += 10
+    assert stage.log == [("begin", "running"), ("cancelled", "running"), "next"]
+
+
+async def test_a_deadline_travels_down_a_chain_of_asks(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """The innermost handler is cancelled at the outermost caller's deadline, and knows it beforehand."""
+    async with stage.open() as tree:
+        inner, outer = await stage.start(tree, "inner"), await stage.start(tree, "outer")
+
+        async def innermost(_: Any) -> None:
+            stage.log.append(trio.current_effective_deadline())
+            try:
+                await trio.sleep(10)
+            finally:
+                stage.log.append(trio.current_time())
+
+        async def forward(_: Any) -> None:
+            await inner.ask(stage.Do(innermost))
+
+        due = trio.current_time() + 2
+        with trio.move_on_at(due) as scope:
+            await outer.ask(stage.Do(forward))
+        assert scope.cancelled_caught
+        assert trio.current_time() == due
+        assert await inner.ask(stage.Do(stage.say("alive"))) == "alive"
+        assert await outer.ask(stage.Do(stage.say("alive"))) == "alive"
+    assert stage.log[:2] == [due, due]
+    assert stage.delays == []
+
+
+@pytest.mark.parametrize("first", ["reply", "cancel"])
+async def test_cancel_and_reply_in_one_tick(stage: Any, first: str) -> None:
+    """Whichever is first wins; nobody else is cancelled and the actor lives on."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        tokens: list[Any] = []
+        got: list[Any] = []
+
+        async def detach(actor: Any) -> Any:
+            await trio.lowlevel.checkpoint()
+            tokens.append(actor.context.detach_reply())
+            return tokens[0]
+
+        async def ask(scope: trio.CancelScope) -> None:
+            with scope:
+                got.append(await ref.ask(stage.Do(detach)))
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            steps = [functools.partial(tokens[0].settle, 1), scope.cancel]
+            for step in steps if first == "reply" else reversed(steps):
+                step()
+        assert (got, scope.cancelled_caught) == (([1], False) if first == "reply" else ([], True))
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+    assert stage.delays == []
+
+
+async def test_no_cancelled_reaches_a_caller_that_is_not_cancelled(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A handler that raises a Cancelled it has caught elsewhere crashes its actor; nobody else notices."""
+    caught: list[BaseException] = []
+
+    async def catch() -> None:
+        with trio.move_on_after(0):
+            try:
+                await trio.sleep(1)
+            except trio.Cancelled as error:
+                caught.append(error)
+                raise
+
+    await catch()
+    async with stage.open() as tree:
+        ref, sibling = await stage.start(tree, "a"), await stage.start(tree, "b")
+        pending = await sibling.submit(stage.Do(stage.sleep(5, "sibling")))
+        with pytest.raises(HandlerCrashed, match="crashed on Do") as raised:
+            await ref.ask(stage.Do(stage.fail(caught[0])))
+        assert "Cancelled of another task" in str(raised.value.__cause__)
+        assert await pending == "sibling"
+        assert await ref.ask(stage.Do(stage.say("again"))) == "again"
+    assert len(stage.delays) == 1
+
+
+# --- Pending -------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_a_pending_changes_nothing(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """However often and however early a waiter leaves, what was admitted is handled and can be awaited."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        running = await ref.submit(stage.Do(stage.sleep(3, "running")))
+        queued = await ref.submit(stage.Do(stage.sleep(1, "queued")))
+        before = ref.statistics()
+        for pending in (running, queued, running):
+            with trio.move_on_after(0) as scope:
+                await pending
+            assert scope.cancelled_caught
+        assert ref.statistics().admitted == before.admitted
+        assert ref.statistics().withdrawn == 0
+        with trio.move_on_after(1):
+            await running
+        assert await queued == "queued"
+        assert await running == "running"
+        with trio.move_on_after(0) as scope:
+            await running
+        assert scope.cancelled_caught
+    assert [kind for kind, _ in stage.log] == ["begin", "end", "begin", "end"]
+
+
+async def test_a_submitted_message_has_no_deadline(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """The submitter's deadline bounds its wait for room, not the message."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with trio.move_on_after(1):
+            pending = await ref.submit(stage.Do(stage.sleep(5, "done")))
+        assert await pending == "done"
+
+
+async def test_any_number_of_tasks_await_one_pending(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Each gets the crash as an exception object of its own, with the handler's exception as its cause."""
+    error = KeyError("cause")
+    caught: list[HandlerCrashed] = []
+
+    async def read(pending: Any) -> None:
+        try:
+            await pending
+        except HandlerCrashed as raised:
+            caught.append(raised)
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        pending = await ref.submit(stage.Do(stage.fail(error)))
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(read, pending)
+        await read(pending)
+    assert len({id(raised) for raised in caught}) == 11
+    assert all(raised.__cause__ is error for raised in caught)
+    assert all(raised.started for raised in caught)
+
+
+async def test_a_pending_is_shown_by_its_message_and_state(stage: Any) -> None:
+    """The repr names the message's type and where it is, not its contents."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        pending = await ref.submit(stage.Part(stage.say(1)))
+        await pending
+        assert repr(pending) == "<Pending Part settled>"
+        assert repr(ref) == "<ActorRef tree/a>"
+
+
+async def test_withdrawing_takes_back_a_whole_unit(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """From any of its Pendings, if nothing of it has begun; all of them end in Withdrawn."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        await ref.tell(stage.Do(stage.sleep(10)))
+        await trio.testing.wait_all_tasks_blocked()
+        unit = [await ref.submit(kind(stage.say("unit"))) for kind in (stage.Part, stage.Part, stage.End)]
+        after = await ref.submit(stage.End(stage.say("after")))
+        assert await unit[1].withdraw()
+        assert not await unit[0].withdraw()
+        for pending in unit:
+            with pytest.raises(Withdrawn) as caught:
+                await pending
+            assert caught.value.started is False
+        assert await after == "after"
+    assert "unit" not in stage.log
+
+
+@pytest.mark.parametrize("progress", ["running", "handled"])
+async def test_withdrawing_a_unit_that_has_begun_changes_nothing(
+    stage: Any, progress: str, autojump_clock: trio.abc.Clock
+) -> None:
+    """If its first message has been dequeued, even if it is long done, the rest stays in line."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        first = await ref.submit(stage.Part(stage.sleep(1, "first")))
+        await ref.submit(stage.Do(stage.sleep(5)))
+        last = await ref.submit(stage.End(stage.say("last")))
+        await trio.sleep(0.5 if progress == "running" else 2)
+        assert not await last.withdraw()
+        assert not await first.withdraw()
+        assert await last == "last"
+
+
+async def test_withdrawing_is_a_checkpoint_and_obeys_cancellation(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A withdrawal in a cancelled scope takes nothing back."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        await ref.tell(stage.Do(stage.sleep(1)))
+        pending = await ref.submit(stage.Do(stage.say("kept")))
+        with trio.move_on_after(0) as scope:
+            await pending.withdraw()
+        assert scope.cancelled_caught
+        assert await pending == "kept"
+
+
+# --- the end -------------------------------------------------------------------------------------------------
+
+
+async def test_a_ref_knows_the_end(stage: Any) -> None:
+    """`wait_stopped` and `stopped` tell; every way to send is refused with `started` False."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        assert not ref.stopped
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ref.wait_stopped)
+            await tree.stop_child("a")
+        assert ref.stopped
+        for send in (ref.ask, ref.tell, ref.submit):
+            with pytest.raises(ActorStopped) as caught:
+                await send(stage.Do(stage.say("never")))
+            assert (caught.value.actor, caught.value.started) == ("tree/a", False)
+        with pytest.raises(ActorStopped):
+            ref.tell_nowait(stage.Do(stage.say("never")))
+    assert stage.log == []
+
+
+# --- traces --------------------------------------------------------------------------------------------------
+
+
+async def test_a_trace_is_seen_by_the_handler_and_by_nobody_else(stage: Any) -> None:
+    """What a caller sets is there in its handler, in what that handler asks and spawns, and gone afterwards."""
+    async with stage.open() as tree:
+        inner, outer = await stage.start(tree, "inner"), await stage.start(tree, "outer")
+
+        async def tell_trace(_: Any) -> object:
+            await trio.lowlevel.checkpoint()
+            return TRACE.get()
+
+        async def chain(actor: Any) -> tuple[object, object, object]:
+            spawned: list[object] = []
+
+            async def beside() -> None:
+                spawned.append(TRACE.get())
+                await trio.lowlevel.checkpoint()
+
+            actor.context.spawn(beside)
+            inside = await inner.ask(stage.Do(tell_trace))
+            await trio.testing.wait_all_tasks_blocked()
+            return TRACE.get(), inside, spawned[0]
+
+        async def call(trace: object) -> None:
+            TRACE.set(trace)
+            assert await outer.ask(stage.Do(chain)) == (trace, trace, trace)
+
+        async with trio.open_nursery() as nursery:
+            for trace in ("one", None, "two"):
+                nursery.start_soon(call, trace)
+        assert await outer.ask(stage.Do(tell_trace)) is None
