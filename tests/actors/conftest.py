@@ -15,8 +15,15 @@ import trio
 
 from tinker_actors.actors.service import ServiceClient, open_client
 from tinker_actors.transport.config import Config
+from tinker_actors.types import Datum, ModelInput
 
 Rule = Callable[[dict[str, Any], int], httpx.Response | None]
+
+
+def first_token(body: dict[str, Any]) -> int:
+    """Return the first token of a batch's first datum."""
+    token: int = body["forward_backward_input"]["data"][0]["model_input"]["chunks"][0]["tokens"][0]
+    return token
 
 
 class StubService(httpx.AsyncBaseTransport):
@@ -44,6 +51,14 @@ class StubService(httpx.AsyncBaseTransport):
     def bodies(self, *endpoints: str) -> list[dict[str, Any]]:
         """Return the bodies sent to some endpoints, in order."""
         return [body for name, body in self.log if name in endpoints]
+
+    def wire(self) -> list[tuple[str, int]]:
+        """Return (endpoint, number) of everything that has a number in its model's order."""
+        return [(name, body["seq_id"]) for name, body in self.log if "seq_id" in body and name != "asample"]
+
+    def trained_tokens(self) -> list[int]:
+        """Return the token each batch was made of, in order of arrival; see the fixture `batch`."""
+        return [first_token(body) for body in self.bodies("forward_backward")]
 
     def names(self) -> list[str]:
         """Return the endpoints called, in order."""
@@ -178,3 +193,14 @@ def open_stub(stub: StubService) -> Opener:
         )
 
     return opener
+
+
+@pytest.fixture
+def batch() -> Callable[..., list[Datum]]:
+    """Return a function that makes a batch of one datum, which can be told apart by its tokens."""
+
+    def make(*tokens: int) -> list[Datum]:
+        ids = list(tokens) or [1, 2]
+        return [Datum(ModelInput.from_ints(ids), {"target_tokens": ids, "weights": [1.0] * len(ids)})]
+
+    return make

@@ -1,4 +1,4 @@
-"""The TrainingActor: order on the wire, results, losses, steps."""
+"""The TrainingActor: order on the wire, results, failures that are answers, steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import trio.testing
 
 from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
-    ActorStopped,
     APIResponseValidationError,
     BadRequestError,
-    ModelLost,
     ModelPoisoned,
     RequestFailedError,
     StepVoid,
@@ -22,32 +20,14 @@ from tinker_actors.errors import (
     UnprocessableEntityError,
     Withdrawn,
 )
-from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
-from tinker_actors.types import AdamParams, Datum, ModelInput
+from tinker_actors.types import AdamParams
 
 ADAM = AdamParams(learning_rate=1e-3)
 MODEL = "tinker-actors/char-100k"
 NOT_LOADED = {"detail": "Model is not loaded"}
 
 
-def batch(*tokens: int) -> list[Datum]:
-    """Make a batch of one datum that can be told apart by its tokens."""
-    ids = list(tokens) or [1, 2]
-    return [Datum(ModelInput.from_ints(ids), {"target_tokens": ids, "weights": [1.0] * len(ids)})]
-
-
-def first_token(body: dict[str, Any]) -> int:
-    """Return the token a batch was made of."""
-    token: int = body["forward_backward_input"]["data"][0]["model_input"]["chunks"][0]["tokens"][0]
-    return token
-
-
-def wire(stub: Any) -> list[tuple[str, int]]:
-    """Return (endpoint, seq_id) of everything that has a number."""
-    return [(name, body["seq_id"]) for name, body in stub.log if "seq_id" in body and name != "asample"]
-
-
-async def test_a_step_gives_its_results(autojump_clock: Any, open_stub: Any) -> None:
+async def test_a_step_gives_its_results(autojump_clock: Any, batch: Any, open_stub: Any) -> None:
     """forward_backward and optim_step return Pendings that give the service's results."""
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL, rank=4)
@@ -58,7 +38,7 @@ async def test_a_step_gives_its_results(autojump_clock: Any, open_stub: Any) -> 
 
 
 async def test_a_thousand_pairs_reach_the_wire_in_program_order(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """1,000 pairs submitted without awaiting results arrive in order, numbered without a hole."""
     async with open_stub() as service:
@@ -69,11 +49,13 @@ async def test_a_thousand_pairs_reach_the_wire_in_program_order(
             pendings.append(await training.optim_step(ADAM))
         for pending in pendings:
             await pending
-    assert [first_token(body) for body in stub.bodies("forward_backward")] == list(range(1000))
-    assert wire(stub) == [(("forward_backward", "optim_step")[i % 2], i + 1) for i in range(2000)]
+    assert stub.trained_tokens() == list(range(1000))
+    assert stub.wire() == [(("forward_backward", "optim_step")[i % 2], i + 1) for i in range(2000)]
 
 
-async def test_two_tasks_keep_their_own_orders(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_two_tasks_keep_their_own_orders(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """What each of two tasks submits arrives in that task's order."""
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
@@ -85,13 +67,13 @@ async def test_two_tasks_keep_their_own_orders(autojump_clock: Any, open_stub: A
         async with trio.open_nursery() as nursery:
             nursery.start_soon(submit, 0)
             nursery.start_soon(submit, 1000)
-    tokens = [first_token(body) for body in stub.bodies("forward_backward")]
+    tokens = stub.trained_tokens()
     assert [t for t in tokens if t < 1000] == list(range(300))
     assert [t for t in tokens if t >= 1000] == list(range(1000, 1300))
 
 
 async def test_the_next_message_goes_out_before_the_last_result_is_there(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """optim_step is on the wire while forward_backward still runs."""
     stub.held["forward_backward"] = trio.Event()
@@ -100,13 +82,15 @@ async def test_the_next_message_goes_out_before_the_last_result_is_there(
         forward = await training.forward_backward(batch(), "cross_entropy")
         await training.optim_step(ADAM)
         await trio.sleep(1)
-        assert [name for name, _ in wire(stub)] == ["forward_backward", "optim_step"]
+        assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
         assert not forward.settled
         stub.held["forward_backward"].set()
         await forward
 
 
-async def test_a_full_mailbox_makes_the_caller_wait(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_a_full_mailbox_makes_the_caller_wait(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """While the service does not take requests, submitting waits once the mailbox is full."""
     stub.gates["forward_backward"] = trio.Event()
     async with open_stub() as service:
@@ -119,10 +103,12 @@ async def test_a_full_mailbox_makes_the_caller_wait(autojump_clock: Any, open_st
         assert scope.cancelled_caught
         assert admitted == training.ref.statistics().capacity + 1  # one is being sent
         stub.gates["forward_backward"].set()
-    assert [first_token(body) for body in stub.bodies("forward_backward")] == list(range(admitted))
+    assert stub.trained_tokens() == list(range(admitted))
 
 
-async def test_leaving_a_pending_changes_nothing(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_leaving_a_pending_changes_nothing(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """`with move_on_after(0): await pending` leaves what was admitted as it was."""
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
@@ -134,10 +120,12 @@ async def test_leaving_a_pending_changes_nothing(autojump_clock: Any, open_stub:
             assert scope.cancelled_caught
         assert (await first).metrics["loss:sum"] == 1.0
         await second
-    assert [name for name, _ in wire(stub)] == ["forward_backward", "optim_step"]
+    assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
 
 
-async def test_withdraw_takes_back_a_whole_step(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_withdraw_takes_back_a_whole_step(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """A step of which nothing has begun is taken back whole; the step behind it is not."""
     stub.gates["save_weights"] = trio.Event()
     async with open_stub() as service:
@@ -154,12 +142,12 @@ async def test_withdraw_takes_back_a_whole_step(autojump_clock: Any, open_stub: 
         assert not await optim.withdraw()
         stub.gates["save_weights"].set()
         await later
-    assert [first_token(body) for body in stub.bodies("forward_backward")] == [2]
+    assert stub.trained_tokens() == [2]
     assert "optim_step" not in stub.names()
 
 
 async def test_withdraw_takes_back_nothing_of_a_step_that_has_begun(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """Once the first part of a step is being sent, withdraw returns False and the step goes on."""
     stub.gates["forward_backward"] = trio.Event()
@@ -173,13 +161,15 @@ async def test_withdraw_takes_back_nothing_of_a_step_that_has_begun(
         stub.gates["forward_backward"].set()
         await forward
         await optim
-    assert [name for name, _ in wire(stub)] == ["forward_backward", "optim_step"]
+    assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
 
 
 # --- failures that are answers -------------------------------------------------------------------------------
 
 
-async def test_a_refused_request_hands_its_number_on(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_a_refused_request_hands_its_number_on(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """A submit that the service refuses leaves no hole in the numbers."""
     stub.rules["forward_backward"] = lambda _, count: (
         httpx.Response(400, json={"detail": "no"}) if count == 0 else None
@@ -190,11 +180,11 @@ async def test_a_refused_request_hands_its_number_on(autojump_clock: Any, open_s
             await (await training.forward_backward(batch(), "cross_entropy"))
         await (await training.forward_backward(batch(), "cross_entropy"))
         await (await training.optim_step(ADAM))
-    assert wire(stub) == [("forward_backward", 1), ("forward_backward", 1), ("optim_step", 2)]
+    assert stub.wire() == [("forward_backward", 1), ("forward_backward", 1), ("optim_step", 2)]
 
 
 async def test_a_step_whose_gradient_was_refused_is_void(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """The optim_step that stood in line behind a refused gradient is not sent; the next step is."""
     stub.gates["forward_backward"] = trio.Event()
@@ -215,11 +205,11 @@ async def test_a_step_whose_gradient_was_refused_is_void(
         assert type(void.value.__cause__) is type(refused.value)
         await next_forward
         await next_optim
-    assert wire(stub) == [("forward_backward", 1), ("forward_backward", 1), ("optim_step", 2)]
+    assert stub.wire() == [("forward_backward", 1), ("forward_backward", 1), ("optim_step", 2)]
 
 
 async def test_a_step_after_a_seen_failure_is_not_void(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """What is submitted after the failure was known belongs to a new step."""
     stub.results["forward_backward#0"] = {"error": "bad token", "category": "user"}
@@ -231,11 +221,11 @@ async def test_a_step_after_a_seen_failure_is_not_void(
         optim = await training.optim_step(ADAM)
         await forward
         await optim
-    assert wire(stub) == [("forward_backward", 1), ("forward_backward", 2), ("optim_step", 3)]
+    assert stub.wire() == [("forward_backward", 1), ("forward_backward", 2), ("optim_step", 3)]
 
 
 async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """With optim_step on the wire behind a failed gradient, nothing is sent to the model any more."""
     stub.held["forward_backward"] = trio.Event()
@@ -252,10 +242,12 @@ async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(
             await (await training.optim_step(ADAM))
         assert isinstance(poisoned.value.__cause__, RequestFailedError)
         assert poisoned.value.started is False
-    assert [name for name, _ in wire(stub)] == ["forward_backward", "optim_step"]
+    assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
 
 
-async def test_a_partial_gradient_poisons_the_model(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+async def test_a_partial_gradient_poisons_the_model(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
     """If one of two gradients of a step fails, the other one must never be applied."""
     stub.results["forward_backward#1"] = {"error": "boom"}
     async with open_stub() as service:
@@ -280,7 +272,7 @@ async def test_an_answer_of_another_shape_is_a_typed_error(
 
 
 async def test_a_failure_nobody_awaited_is_raised_by_the_next_operation(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """The next operation raises it in its own place, once, and is not sent."""
     stub.results["forward#0"] = {"error": "boom"}
@@ -296,7 +288,7 @@ async def test_a_failure_nobody_awaited_is_raised_by_the_next_operation(
 
 
 async def test_a_failure_nobody_awaited_is_raised_at_the_exit(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """Leaving the service shows it; a body that raises itself gets it as a note."""
     stub.results["forward#0"] = stub.results["forward#1"] = {"error": "boom"}
@@ -314,7 +306,7 @@ async def test_a_failure_nobody_awaited_is_raised_at_the_exit(
 
 
 async def test_a_pending_left_by_its_waiter_is_still_unobserved(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """A waiter that was cancelled before the failure has not seen it."""
     stub.held["forward"] = trio.Event()
@@ -329,7 +321,7 @@ async def test_a_pending_left_by_its_waiter_is_still_unobserved(
 
 
 async def test_large_batches_go_out_in_chunks_and_come_back_whole(
-    autojump_clock: Any, open_stub: Any, stub: Any
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
     """The service's limit is kept; outputs are in datum order and metrics are reduced."""
     stub.rules["client/config"] = lambda _, __: httpx.Response(
@@ -342,260 +334,4 @@ async def test_large_batches_go_out_in_chunks_and_come_back_whole(
         await (await training.optim_step(ADAM))
     assert [int(one["logprobs"].data[0]) for one in output.loss_fn_outputs] == [1, 2, 3, 4, 5]
     assert output.metrics == {"loss:sum": 5.0}
-    assert [seq for _, seq in wire(stub)] == [1, 2, 3, 4]
-
-
-# --- losses and restores -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        httpx.Response(404, json={"detail": "Model 'x' is not loaded"}),
-        httpx.Response(410, json={"detail": "gone"}),
-        httpx.Response(400, json={"detail": "Model x not loaded (likely stale request)"}),
-    ],
-    ids=["404", "410", "400"],
-)
-async def test_a_lost_model_is_restored_and_its_steps_are_sent_again(
-    autojump_clock: Any, open_stub: Any, stub: Any, refusal: httpx.Response
-) -> None:
-    """A new model is loaded from the checkpoint, what came after is sent again, and callers notice nothing."""
-    lost = {"s0:train:0": False}
-
-    def refuse(body: dict[str, Any], _: int) -> httpx.Response | None:
-        return refusal if lost.get(body["model_id"]) else None
-
-    for name in ("forward_backward", "optim_step"):
-        stub.rules[name] = refuse
-    async with open_stub() as service:
-        events = service.subscribe()
-        training = await service.create_lora_training_client(MODEL, seed=7)
-        for i in (1, 2):
-            await training.forward_backward(batch(i), "cross_entropy")
-            await training.optim_step(ADAM)
-        saved = await training.save_state("two")
-        await (await training.forward_backward(batch(3), "cross_entropy"))
-        await (await training.optim_step(ADAM))
-        lost["s0:train:0"] = True
-        forward = await training.forward_backward(batch(4), "cross_entropy")
-        await (await training.optim_step(ADAM))
-        assert (await forward).metrics["loss:sum"] == 1.0
-        assert training.model_id == "s0:train:1"
-        happened = [event for event in _drain(events) if isinstance(event, ModelLostEvent | ModelRestored)]
-    assert [type(event) for event in happened] == [ModelLostEvent, ModelRestored]
-    assert happened[1] == ModelRestored("s0:train:0", "s0:train:1", saved.path, 3, 1)
-    second = [(name, body) for name, body in stub.log if body.get("model_id") == "s0:train:1"]
-    assert [(name, body.get("seq_id")) for name, body in second] == [
-        ("load_weights", 1),
-        ("forward_backward", 2),
-        ("optim_step", 3),
-        ("forward_backward", 4),
-        ("optim_step", 5),
-    ]
-    assert second[0][1] == {
-        "model_id": "s0:train:1",
-        "path": saved.path,
-        "optimizer": True,
-        "seq_id": 1,
-        "type": "load_weights",
-    }
-    assert [first_token(body) for name, body in second if name == "forward_backward"] == [3, 4]
-    assert stub.names().count("unload_model") == 1
-
-
-async def test_a_model_lost_before_its_first_checkpoint_is_made_again_from_its_seed(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """Without a checkpoint the new model gets the same seed, and everything is sent again."""
-    stub.results["optim_step#0"] = httpx.Response(410, json={"detail": "promise broken"})
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        forward = await training.forward_backward(batch(1), "cross_entropy")
-        await (await training.optim_step(ADAM))
-        await forward
-    first, second = stub.bodies("create_model")
-    assert first["lora_config"] == second["lora_config"]
-    assert isinstance(first["lora_config"]["seed"], int)
-    again = [
-        body for body in stub.bodies("forward_backward", "optim_step") if body["model_id"] == "s0:train:1"
-    ]
-    assert [body["seq_id"] for body in again] == [1, 2]
-
-
-async def test_gradients_before_a_checkpoint_in_mid_step_are_sent_again(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """A saved state does not hold accumulated gradients, so an open step's are replayed after loading it."""
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await training.forward_backward(batch(1), "cross_entropy")
-        await training.optim_step(ADAM)
-        await training.forward_backward(batch(2), "cross_entropy")
-        await training.save_state("mid")
-        stub.rules["optim_step"] = lambda body, _: (
-            httpx.Response(404, json=NOT_LOADED) if body["model_id"] == "s0:train:0" else None
-        )
-        await (await training.optim_step(ADAM))
-    again = [
-        (name, body) for name, body in stub.log if body.get("model_id") == "s0:train:1" and "seq_id" in body
-    ]
-    assert [name for name, _ in again] == ["load_weights", "forward_backward", "optim_step"]
-    assert first_token(again[1][1]) == 2
-
-
-async def test_a_doubtful_send_is_repeated_where_the_service_knows_numbers(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """With dedupe mode replay, the same bytes go out again under the same number, and the model lives."""
-
-    def lose_reply(_: dict[str, Any], count: int) -> None:
-        if count == 0:
-            raise httpx.ReadError("connection lost")
-
-    stub.rules["forward_backward"] = lose_reply
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await (await training.forward_backward(batch(1), "cross_entropy"))
-        assert training.model_id == "s0:train:0"
-    first, second = stub.bodies("forward_backward")
-    assert first == second
-
-
-async def test_a_doubtful_send_fences_the_model_elsewhere(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """With dedupe mode none, whether it was carried out is unknown: the old id is never used again."""
-
-    def lose_reply(_: dict[str, Any], count: int) -> None:
-        if count == 0:
-            raise httpx.ReadError("connection lost")
-
-    stub.rules["forward_backward"] = lose_reply
-    async with open_stub(dedupe="none") as service:
-        training = await service.create_lora_training_client(MODEL)
-        await (await training.forward_backward(batch(1), "cross_entropy"))
-        await (await training.optim_step(ADAM))
-        assert training.model_id == "s0:train:1"
-    assert [body["model_id"] for body in stub.bodies("forward_backward")] == ["s0:train:0", "s0:train:1"]
-    assert stub.bodies("unload_model") == [{"model_id": "s0:train:0", "type": "unload_model"}]
-
-
-async def test_a_model_that_cannot_be_restored_gives_typed_errors(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """When restores keep failing, what was in flight and what comes later is told why; the service lives on."""
-    stub.rules["forward_backward"] = lambda _, __: httpx.Response(404, json=NOT_LOADED)
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        other = await service.create_lora_training_client(MODEL)
-        pending = await training.forward_backward(batch(1), "cross_entropy")
-        with pytest.raises(ActorStopped) as lost:
-            await pending
-        assert isinstance(lost.value.__cause__, ModelLost)
-        assert lost.value.started is True
-        with pytest.raises(ModelPoisoned) as poisoned:
-            await training.optim_step(ADAM)
-        assert isinstance(poisoned.value.__cause__, ModelLost)
-        assert (await (await other.optim_step(ADAM))).metrics is not None
-
-
-async def test_more_than_the_replay_log_holds_poisons_instead_of_training_wrongly(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """A model that was lost with too much since its checkpoint is not half-restored."""
-    stub.rules["optim_step"] = lambda body, count: (
-        httpx.Response(404, json=NOT_LOADED) if count == 3 else None
-    )
-    async with open_stub(replay_bytes=1000) as service:
-        training = await service.create_lora_training_client(MODEL)
-        for i in range(3):
-            await training.forward_backward(batch(i), "cross_entropy")
-            await (await training.optim_step(ADAM))
-        with pytest.raises(ModelPoisoned, match="replay log"):
-            await (await training.optim_step(ADAM))
-    assert stub.names().count("create_model") == 1
-
-
-async def test_a_bug_in_the_actor_restores_the_model(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
-    """An exception nobody foresaw ends in a restore too, not in a hang."""
-
-    def bug(_: dict[str, Any], count: int) -> None:
-        if count == 1:
-            raise RuntimeError("a bug")
-
-    stub.rules["optim_step"] = bug
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        for i in (1, 2):
-            await training.forward_backward(batch(i), "cross_entropy")
-            optim = await training.optim_step(ADAM)
-        await optim
-        assert training.model_id == "s0:train:1"
-    steps = [body for body in stub.bodies("optim_step") if body["model_id"] == "s0:train:1"]
-    assert len(steps) == 2
-
-
-async def test_a_crash_of_the_futures_actor_loses_no_result(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """Whoever waits for a result asks the restarted FuturesActor again."""
-
-    def bug(_: dict[str, Any], count: int) -> None:
-        if count == 3:
-            raise RuntimeError("a bug")
-
-    stub.rules["retrieve_future"] = bug
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        pendings = [await training.forward_backward(batch(i), "cross_entropy") for i in range(5)]
-        for pending in pendings:
-            await pending
-    assert stub.names().count("create_model") == 1
-
-
-async def test_leaving_while_a_restore_is_under_way_finishes_it(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """A body that returns has everything it put in line carried out, through a restore."""
-    stub.rules["optim_step"] = lambda body, _: (
-        httpx.Response(404, json=NOT_LOADED) if body["model_id"] == "s0:train:0" else None
-    )
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await training.forward_backward(batch(1), "cross_entropy")
-        optim = await training.optim_step(ADAM)
-    assert (await optim).metrics is not None
-    assert stub.names()[-1] == "finish"
-
-
-async def test_a_lost_session_is_renewed_before_the_model_is_made_again(
-    autojump_clock: Any, open_stub: Any, stub: Any
-) -> None:
-    """If the session is gone as well, one new session is opened and the model is restored in it."""
-
-    def gone(body: dict[str, Any], _: int) -> httpx.Response | None:
-        if "s0" in (body.get("session_id"), body.get("model_id", "").partition(":")[0]) and down:
-            return httpx.Response(410, json={"detail": "session has ended"})
-        return None
-
-    down: list[bool] = []
-    for name in ("create_model", "forward_backward", "optim_step"):
-        stub.rules[name] = gone
-    async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await (await training.forward_backward(batch(1), "cross_entropy"))
-        down.append(True)
-        await (await training.optim_step(ADAM))
-        assert service.session_id == "s1"
-        assert training.model_id == "s1:train:0"
-    assert stub.names().count("create_session") == 2
-
-
-def _drain(channel: trio.MemoryReceiveChannel[Any]) -> list[Any]:
-    events = []
-    while True:
-        try:
-            events.append(channel.receive_nowait())
-        except trio.WouldBlock:
-            return events
+    assert [seq for _, seq in stub.wire()] == [1, 2, 3, 4]

@@ -439,7 +439,7 @@ async def test_a_token_that_is_dropped_answers(stage: Any, thread: bool) -> None
             dropping.join()
         else:
             desk.tokens.clear()
-        with pytest.raises(InFlightLost, match="token of Do was dropped"):
+        with pytest.raises(InFlightLost, match="tree/a dropped the reply token of Do"):
             await pending
         assert not tree._children["a"]._surviving
 

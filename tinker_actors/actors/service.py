@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 import attrs
-import httpx
 import trio
 
 from tinker_actors.actors.client import (
@@ -67,7 +66,7 @@ from tinker_actors.protocol.event import ActorFailed, ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
-from tinker_actors.transport.http import HttpTransport, open_transport
+from tinker_actors.transport.http import Carrier, HttpTransport, open_transport
 from tinker_actors.wire.endpoint import CAPABILITIES, CREATE_SAMPLING_SESSION, GET_INFO
 from tinker_actors.wire.model import GetInfoRequest, LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
@@ -347,7 +346,7 @@ async def open_client(
     rng: random.Random,
     backend: str,
     chosen: str,
-    through: httpx.AsyncBaseTransport | None = None,
+    through: Carrier | None = None,
     beat_through: TransportOpener | None = None,
 ) -> AsyncIterator[ServiceClient]:
     """Connect to a service, start the tree, and yield its client; leaving it means everything has ended.

@@ -59,10 +59,11 @@ class ReplyToken(Generic[R]):
     answers `InFlightLost`.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_registry", "envelope")
+    __slots__ = ("__weakref__", "_actor", "_loop", "_registry", "envelope")
 
-    def __init__(self, envelope: Envelope[R], registry: set[Envelope[Any]]) -> None:
+    def __init__(self, envelope: Envelope[R], registry: set[Envelope[Any]], actor: str = "") -> None:
         self.envelope = envelope
+        self._actor = actor
         self._registry = registry
         self._loop = trio.lowlevel.current_trio_token()
         registry.add(envelope)
@@ -88,14 +89,14 @@ class ReplyToken(Generic[R]):
         if not self.envelope.outcome.settled:
             with contextlib.suppress(trio.RunFinishedError):  # then nobody is left who could wait
                 # The collector may run in any thread, so the loop is asked to do it.
-                self._loop.run_sync_soon(_forsake, self.envelope, self._registry)
+                self._loop.run_sync_soon(_forsake, self.envelope, self._registry, self._actor)
 
 
-def _forsake(envelope: Envelope[Any], registry: set[Envelope[Any]]) -> None:
+def _forsake(envelope: Envelope[Any], registry: set[Envelope[Any]], actor: str) -> None:
     registry.discard(envelope)
     if not envelope.outcome.settled:
-        name = type(envelope.message).__name__
-        envelope.fail(InFlightLost(f"the reply token of {name} was dropped without an answer", started=True))
+        text = f"{actor} dropped the reply token of {type(envelope.message).__name__} without an answer"
+        envelope.fail(InFlightLost(text, actor=actor, started=True))
 
 
 def handles(
@@ -198,7 +199,7 @@ class Context(Generic[RoleT]):
         if envelope.duty != "handler":
             raise RuntimeError(f"{self.path} has detached the reply to this message already")
         envelope.duty = "surviving token" if survives_restart else "token"
-        return ReplyToken(envelope, self._surviving if survives_restart else self._bound)
+        return ReplyToken(envelope, self._surviving if survives_restart else self._bound, self.path)
 
     def commit(self) -> None:
         """Pass the current message's point of no return: its caller's leaving no longer cancels the handler.

@@ -207,13 +207,15 @@ class Incarnation:
                 self._readers += 1
                 readers.start_soon(self._read, actor, readers)
             await self._handle(actor, envelope)
+            del envelope  # or the last message would live until the next one comes
         self._readers -= 1
 
     async def _handle(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:
         handler = actor.handlers.get(type(envelope.message))
         if handler is None:
             name = type(envelope.message).__name__
-            self._answer(envelope, Unhandled(f"{self.ref.path} has no handler for {name}", started=False))
+            text = f"{self.ref.path} has no handler for {name}"
+            self._answer(envelope, Unhandled(text, actor=self.ref.path, started=False))
             return
         self._in_flight.add(envelope)
         call, trace = CURRENT_CALL.set(envelope), TRACE.set(envelope.trace)

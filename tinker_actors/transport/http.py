@@ -12,7 +12,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import attrs
 import certifi
@@ -36,9 +36,11 @@ from tinker_actors.wire.codec import JsonValue, decode, encode
 from tinker_actors.wire.endpoint import RETRIEVE_FUTURE, Endpoint, Lane
 from tinker_actors.wire.session import Empty, RetrieveFutureRequest
 
-__all__ = ["HttpTransport", "open_transport"]
+__all__ = ["Carrier", "HttpTransport", "open_transport"]
 
 RequestT = TypeVar("RequestT")
+Carrier: TypeAlias = httpx.AsyncBaseTransport
+"""What carries requests: the network, an application in this process, or a test's script."""
 ReplyT = TypeVar("ReplyT")
 
 # One connection is one request under way. Long polls hold theirs, so that lane is as wide as samples in flight.
@@ -244,7 +246,7 @@ class _Borrowed(httpx.AsyncBaseTransport):
 
 
 def _lane_transport(
-    connections: int, through: httpx.AsyncBaseTransport | None, ssl_context: ssl.SSLContext
+    connections: int, through: Carrier | None, ssl_context: ssl.SSLContext
 ) -> httpx.AsyncBaseTransport:
     if through is not None:
         return _Borrowed(through)
@@ -258,7 +260,7 @@ def _lane_transport(
 
 @contextlib.asynccontextmanager
 async def open_transport(
-    config: Config, *, rng: random.Random, through: httpx.AsyncBaseTransport | None = None
+    config: Config, *, rng: random.Random, through: Carrier | None = None
 ) -> AsyncIterator[HttpTransport]:
     """Open the connections to one service; leaving it closes them all.
 

@@ -1,0 +1,577 @@
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import weakref
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, StartFailed
+from tinker_actors.kernel import ActorEnded, ActorReady, ActorRef
+from tinker_actors.kernel.incarnation import Incarnation, collapse
+from tinker_actors.kernel.mailbox import Mailbox
+
+
+# --- one message fails ---------------------------------------------------------------------------------------
+
+
+async def test_an_undeclared_exception_is_a_crash(
+    stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller gets HandlerCrashed with the cause, the actor lives again, and one line is logged."""
+    error = KeyError("cause")
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with pytest.raises(HandlerCrashed, match="tree/a crashed on Do") as caught:
+            await ref.ask(stage.Do(stage.fail(error)))
+        assert caught.value.__cause__ is error
+        assert (caught.value.started, caught.value.actor) == (True, "tree/a")
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "tree/a#1 crashed, restarted in" in caplog.text
+    assert "KeyError" in caplog.text
+
+
+async def test_a_declared_exception_is_an_answer(stage: Any) -> None:
+    """The caller gets it, fresh; the actor keeps its life and its state."""
+    error = stage.Declared("no")
+    actors: list[Any] = []
+    async with stage.open() as tree:
+        ref = await stage.start(tree, starting=lambda actor: append(actors, actor))
+        with pytest.raises(stage.Declared, match="no") as caught:
+            await ref.ask(stage.Do(stage.fail(error)))
+        assert caught.value is not error
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+    assert len(actors) == 1
+    assert stage.delays == []
+
+
+async def append(to: list[Any], value: Any) -> None:
+    to.append(value)
+    await trio.lowlevel.checkpoint()
+
+
+async def test_the_same_holds_for_tells(
+    stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How a message was sent does not decide whether its actor lives; what nobody hears is logged."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        await ref.tell(stage.Do(stage.fail(stage.Declared("declared"))))
+        await ref.ask(stage.Do(stage.say("next")))
+        assert stage.delays == []
+        assert "Do, which nobody waits for, failed: Declared('declared')" in caplog.text
+        await ref.tell(stage.Do(stage.fail(ValueError("undeclared"))))
+        await ref.ask(stage.Do(stage.say("next")))
+        assert len(stage.delays) == 1
+
+
+async def test_a_crash_after_the_reply_leaves_the_reply(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """A caller that has its value keeps it; the actor restarts; nothing is settled twice."""
+
+    async def reply_and_crash(actor: Any) -> None:
+        actor.context.detach_reply().settle("value")
+        await trio.lowlevel.checkpoint()
+        raise ValueError("after")
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        pending = await ref.submit(stage.Do(reply_and_crash))
+        assert await pending == "value"
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+        assert pending.outcome.late == 1
+    assert len(stage.delays) == 1
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_group_of_one_is_what_it_holds(
+    stage: Any, declared: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    """A handler's own nursery wraps its child's error: a declared one is still an answer, another a crash."""
+    error = stage.Declared("leaf") if declared else ValueError("leaf")
+
+    async def run(_: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.fail(error), None)
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with pytest.raises(stage.Declared if declared else HandlerCrashed) as caught:
+            await ref.ask(stage.Do(run))
+        assert declared or caught.value.__cause__ is error
+        await ref.ask(stage.Do(stage.say("next")))
+    assert len(stage.delays) == (0 if declared else 1)
+
+
+async def test_a_group_of_several_is_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Nobody can say which of several errors is the answer; all of them are the cause."""
+    group = ExceptionGroup("two", [stage.Declared("a"), ValueError("b")])
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with pytest.raises(HandlerCrashed) as caught:
+            await ref.ask(stage.Do(stage.fail(group)))
+        assert caught.value.__cause__ is group
+
+
+async def test_an_error_while_unwinding_is_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """A handler that fails in its cleanup, after its caller left, has crashed; the caller was just cancelled."""
+
+    async def run(_: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("cleanup")
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with trio.move_on_after(1) as scope:
+            await ref.ask(stage.Do(run))
+        assert scope.cancelled_caught
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+    (crash,) = [event.cause for event in stage.events if hasattr(event, "cause")]
+    assert isinstance(crash, ValueError)
+
+
+# --- an incarnation goes down --------------------------------------------------------------------------------
+
+
+async def test_a_spawned_task_s_failure_is_the_cause_of_what_is_lost(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """The actor crashes, and who waited for the message in flight learns why."""
+    error = ValueError("beside")
+
+    async def run(actor: Any) -> None:
+        async def beside() -> None:
+            await trio.sleep(1)
+            raise error
+
+        actor.context.spawn(beside)
+        await trio.sleep(10)
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        queued = None
+        with pytest.raises(InFlightLost, match="ended while it had Do") as caught:
+            running = await ref.submit(stage.Do(run))
+            queued = await ref.submit(stage.Do(stage.say("queued")))
+            await running
+        assert caught.value.__cause__ is error
+        assert caught.value.started is True
+        assert queued is not None
+        assert await queued == "queued"
+    (crash,) = [event.cause for event in stage.events if hasattr(event, "cause")]
+    assert crash is error
+
+
+async def test_a_crash_takes_the_handlers_beside_it_along(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Of handlers that run at once, the one that raised crashed, the others are lost because of it."""
+    error = ValueError("one")
+
+    async def fail_late(_: Any) -> None:
+        await trio.sleep(1)
+        raise error
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree, concurrency=3)
+        others = [await ref.submit(stage.Do(stage.sleep(10, number))) for number in range(2)]
+        crashed = await ref.submit(stage.Do(fail_late))
+        after = await ref.submit(stage.Do(stage.say("after")))
+        with pytest.raises(HandlerCrashed) as caught:
+            await crashed
+        assert caught.value.__cause__ is error
+        for other in others:
+            with pytest.raises(InFlightLost) as lost:
+                await other
+            assert lost.value.__cause__ is error
+        assert await after == "after"
+    assert [entry for entry in stage.log if entry[0] == "cancelled"] in (
+        [("cancelled", 0), ("cancelled", 1)],
+        [("cancelled", 1), ("cancelled", 0)],
+    )
+
+
+async def test_a_kill_is_told_at_once(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Whoever waits hears in the same tick, even if the handler takes long to unwind."""
+
+    async def unwind(_: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(3, shield=True):
+                await trio.sleep(10)
+
+    heard: list[float] = []
+
+    async def ask() -> None:
+        with pytest.raises(ActorStopped) as caught:
+            await ref.ask(stage.Do(unwind))
+        assert caught.value.started is True
+        heard.append(trio.current_time())
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            await tree.stop_child("a", "kill")
+        assert heard == [start]
+        assert trio.current_time() == start + 3
+
+
+async def test_failing_cleanup_under_a_kill_ships_no_cancellation(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """An error of a handler's cleanup while its actor is killed is reported; no caller sees trio's Cancelled."""
+
+    async def run(actor: Any) -> Any:
+        actor.context.detach_reply(survives_restart=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("cleanup")
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        pending = await ref.submit(stage.Do(run))
+        await trio.testing.wait_all_tasks_blocked()
+        await tree.stop_child("a", "kill")
+        with pytest.raises(InFlightLost) as caught:
+            await pending
+        assert not isinstance(caught.value.__cause__, trio.Cancelled)
+    (crash,) = [event.cause for event in stage.events if hasattr(event, "cause")]
+    assert isinstance(crash, ValueError)
+    assert stage.events[-1] == ActorEnded("tree/a", 1, failed=False)
+
+
+# --- start and stop ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["factory", "on_start"])
+async def test_a_start_that_raises(stage: Any, where: str) -> None:
+    """The starter gets StartFailed with the cause; nothing is left behind and the name is free."""
+    error = ValueError("x")
+
+    def broken() -> Any:
+        raise error
+
+    settings = {"factory": broken} if where == "factory" else {"starting": stage.fail(error)}
+    async with stage.open() as tree:
+        with pytest.raises(StartFailed, match="tree/a did not start") as caught:
+            await stage.start(tree, stopping=never_called, **settings)
+        assert caught.value.__cause__ is error
+        assert caught.value.actor == "tree/a"
+        assert not tree._children
+        assert await (await stage.start(tree)).ask(stage.Do(stage.say(1))) == 1
+
+
+async def never_called(*_: Any) -> None:
+    raise AssertionError
+
+
+async def test_a_start_that_hangs(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """It ends after `start_timeout`, with TooSlowError as its cause."""
+    async with stage.open() as tree:
+        start = trio.current_time()
+        with pytest.raises(StartFailed) as caught:
+            await stage.start(tree, starting=stage.sleep(1000), start_timeout=7)
+        assert isinstance(caught.value.__cause__, trio.TooSlowError)
+        assert "longer than 7 s" in str(caught.value.__cause__)
+        assert trio.current_time() == start + 7
+
+
+@pytest.mark.parametrize("mode", ["drain", "now", "kill", "crash"])
+async def test_on_stop_knows_how_it_ends(stage: Any, mode: str, autojump_clock: trio.abc.Clock) -> None:
+    """It is told of a drain, a stop, a kill or a crash; on_drain runs before it in the first two."""
+
+    async def drain(_: Any) -> None:
+        stage.log.append("drain")
+        await trio.lowlevel.checkpoint()
+
+    async def stop(_: Any, ending: str) -> None:
+        stage.log.append(ending)
+        await trio.lowlevel.checkpoint()
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree, draining=drain, stopping=stop)
+        if mode == "crash":
+            await ref.tell(stage.Do(stage.fail(ValueError("x"))))
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            await tree.stop_child("a", mode)
+        assert stage.log == {"drain": ["drain", "drain"], "now": ["drain", "now"]}.get(mode, [mode])
+
+
+@pytest.mark.parametrize("hook", ["draining", "stopping"])
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_hooks_of_the_stop_are_bounded_and_isolated(
+    stage: Any, hook: str, how: str, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error or a hang in `on_drain` or `on_stop` is logged, ends in time, and is no restart."""
+
+    async def misbehave(*_: Any) -> None:
+        if how == "raises":
+            raise ValueError("hook")
+        await trio.sleep(1000)
+
+    async with stage.open() as tree:
+        start = trio.current_time()
+        await stage.start(tree, **{hook: misbehave}, stop_timeout=10, cleanup_timeout=3)
+        await tree.stop_child("a")
+        assert trio.current_time() - start == {"raises": 0, "hangs": 10 if hook == "draining" else 3}[how]
+    assert sum(isinstance(event, ActorReady) for event in stage.events) == 1
+    assert stage.events[-1] == ActorEnded("tree/a", 1, failed=False)
+    if (hook, how) != ("draining", "hangs"):
+        assert "hook" in caplog.text or "on_stop did not end within 3 s" in caplog.text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["handler", "start", "spawned", "stop"])
+async def test_an_interrupt_is_never_a_restart(
+    stage: Any, error: type[BaseException], where: str, autojump_clock: trio.abc.Clock
+) -> None:
+    """It leaves the tree as itself; what was asked is settled; nothing is started again."""
+    waiting: list[BaseException] = []
+
+    async def ask(ref: Any, run: Any) -> None:
+        try:
+            await ref.ask(stage.Do(run))
+        except ActorStopped as stopped:
+            waiting.append(stopped)
+
+    async def spawn(actor: Any) -> None:
+        actor.context.spawn(stage.fail(error("stop")), None)
+        await trio.sleep(10)
+
+    with pytest.raises(error):
+        async with trio.open_nursery(strict_exception_groups=False) as outer, stage.open() as tree:
+            if where == "start":
+                await stage.start(tree, starting=stage.fail(error("stop")))
+            elif where == "stop":
+                await stage.start(tree, stopping=lambda *_: stage.fail(error("stop"))(None))
+            else:
+                ref = await stage.start(tree)
+                outer.start_soon(ask, ref, stage.fail(error("stop")) if where == "handler" else spawn)
+                outer.start_soon(ask, ref, stage.say("never"))
+                await trio.sleep(100)
+    assert sum(isinstance(event, ActorReady) for event in stage.events) <= 1
+    assert stage.log == []
+    assert len(waiting) == (2 if where in {"handler", "spawned"} else 0)
+
+
+async def test_ctrl_c_in_a_handler(stage: Any) -> None:
+    """A real SIGINT while a handler computes is raised there and leaves the tree as KeyboardInterrupt."""
+
+    async def compute(_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        stage.log.append("not reached")
+        await trio.lowlevel.checkpoint()
+
+    def main() -> None:
+        async def tree() -> None:
+            async with stage.open() as opened:
+                ref = await stage.start(opened)
+                await ref.ask(stage.Do(compute))
+
+        trio.run(tree)
+
+    with pytest.raises(KeyboardInterrupt):
+        await trio.to_thread.run_sync(lambda: None)  # the loop of this test must not see the signal
+        run_alone(main)
+    assert stage.log == []
+
+
+def run_alone(main: Any) -> None:
+    """Run a second trio loop, as if there were none around it."""
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    kept = dict(GLOBAL_RUN_CONTEXT.__dict__)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    GLOBAL_RUN_CONTEXT.__dict__.clear()
+    try:
+        main()
+    finally:
+        GLOBAL_RUN_CONTEXT.__dict__.update(kept)
+        signal.signal(signal.SIGINT, handler)
+
+
+# --- side by side --------------------------------------------------------------------------------------------
+
+
+async def test_handlers_run_side_by_side_up_to_the_bound(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Never more than `concurrency` at once, begun in order of admission, and as soon as there is a place."""
+    running = peak = 0
+
+    def work(number: int) -> Any:
+        async def run(_: Any) -> None:
+            nonlocal running, peak
+            running += 1
+            peak = max(peak, running)
+            stage.log.append(number)
+            await trio.sleep(10 + number % 3)
+            running -= 1
+
+        return run
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree, concurrency=20)
+        for number in range(100):
+            await ref.tell(stage.Do(work(number)))
+        await trio.sleep(1)
+        assert stage.log == list(range(20))
+    assert peak == 20
+    assert stage.log == list(range(100))
+
+
+async def test_an_actor_without_work_has_few_readers(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """After a burst most of its tasks end; with nothing to do at first, there is one."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, concurrency=200, capacity=200)
+        await trio.testing.wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        assert len(ref._mailbox._readers) == 1
+        for _ in range(200):
+            await ref.tell(stage.Do(stage.sleep(1)))
+        await trio.sleep(0.5)
+        assert trio.lowlevel.current_statistics().tasks_living == before + 199
+        await trio.sleep(1)
+        assert len(ref._mailbox._readers) == 16
+        for _ in range(200):
+            await ref.tell(stage.Do(stage.sleep(1)))
+        await trio.sleep(0.5)
+        assert trio.lowlevel.current_statistics().tasks_living == before + 199
+
+
+async def test_a_caller_that_leaves_in_the_tick_of_the_start(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A message is either withdrawn before its handler began, or begun: never begun after its caller left."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, concurrency=5)
+        for _ in range(50):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ref.ask, stage.Do(stage.sleep(1, "x")))
+                await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+                left = len(stage.log)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ("begin", "x") not in stage.log[left:]
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+async def test_ten_thousand_asks_leave_nothing_behind(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Messages, replies, exceptions and tasks are gone when their askers are: with failures and crashes too."""
+    ref_counts: list[weakref.ref[Any]] = []
+
+    async def reply(_: Any) -> set[int]:
+        await trio.lowlevel.checkpoint()
+        return {1}
+
+    async def one(ref: Any, number: int) -> None:
+        error = stage.Declared("x") if number % 3 else ValueError("x")
+        message = stage.Do(reply if number % 2 else stage.fail(error))
+        ref_counts.extend([weakref.ref(message), weakref.ref(error)])
+        try:
+            ref_counts.append(weakref.ref(await ref.ask(message)))
+        except (stage.Declared, HandlerCrashed) as raised:
+            ref_counts.append(weakref.ref(raised))
+
+    async with stage.open(observer=None) as tree:
+        policy = {"max_restarts": 10**6, "backoff": {"base": 0.0}}
+        ref = await stage.start(tree, policy=make_policy(**policy))
+        await trio.testing.wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        for number in range(1000):
+            await one(ref, number)
+        for _ in range(9000):
+            await ref.ask(stage.Do(reply))
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        gc.collect()
+        assert sum(seen() is not None for seen in ref_counts) == 0
+        assert len(tree._children["a"]._crashes) < 1000
+
+
+def make_policy(*, backoff: dict[str, Any], **settings: Any) -> Any:
+    from tinker_actors.kernel import Backoff, RestartPolicy
+
+    return RestartPolicy(backoff=Backoff(**backoff), period=0.0, **settings)
+
+
+async def test_answers_need_no_collector(stage: Any) -> None:
+    """A message and its reply go by reference counting alone: nothing of them is in a cycle."""
+    gc.disable()
+    try:
+        async with stage.open() as tree:
+            ref = await stage.start(tree)
+
+            async def run(_: Any) -> set[int]:
+                await trio.lowlevel.checkpoint()
+                return {1}
+
+            message = stage.Do(run)
+            reply = await ref.ask(message)
+            seen = [weakref.ref(message), weakref.ref(reply)]
+            del message, reply
+            await trio.testing.wait_all_tasks_blocked()
+            assert [ref() for ref in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+# --- parts ---------------------------------------------------------------------------------------------------
+
+
+def test_collapse_unwraps_groups_of_one() -> None:
+    """Nested groups with one leaf are that leaf; groups with more are themselves."""
+    leaf = ValueError("x")
+    assert collapse(leaf) is leaf
+    assert collapse(ExceptionGroup("a", [ExceptionGroup("b", [leaf])])) is leaf
+    two = ExceptionGroup("a", [leaf, KeyError()])
+    assert collapse(ExceptionGroup("outer", [two])) is two
+
+
+async def test_running_time_is_the_time_of_taking_messages(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Neither the start nor the clean-up counts."""
+
+    async def fail_late(_: Any) -> None:
+        await trio.sleep(7)
+        raise ValueError("x")
+
+    box = Mailbox("a", 1)
+    box.put_nowait(make_envelope(stage.Do(fail_late)))
+    life = Incarnation(
+        ref=ActorRef("a", box, trio.Event()),
+        mailbox=box,
+        factory=lambda: stage.PuppetActor(
+            starting=stage.sleep(100), stopping=lambda actor, _: stage.sleep(3)(actor)
+        ),
+        number=1,
+        last_failure=None,
+        surviving=set(),
+        concurrency=1,
+        start_timeout=math.inf,
+        cleanup_timeout=5,
+        on_ready=lambda: None,
+        on_stopping=lambda: None,
+    )
+    exited = await life.run()
+    assert isinstance(exited.crash, ValueError)
+    assert exited.ran_for == 7
+
+
+def make_envelope(message: Any) -> Any:
+    from tinker_actors.kernel.envelope import Envelope
+
+    return Envelope(message, asked=False)
