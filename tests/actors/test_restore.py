@@ -13,6 +13,8 @@ from tinker_actors.errors import (
     ActorStopped,
     ModelLost,
     ModelPoisoned,
+    NotFoundError,
+    RequestFailedError,
 )
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.types import AdamParams
@@ -280,3 +282,53 @@ def _drain(channel: trio.MemoryReceiveChannel[Any]) -> list[Any]:
 def _token(body: dict[str, Any]) -> int:
     token: int = body["forward_backward_input"]["data"][0]["model_input"]["chunks"][0]["tokens"][0]
     return token
+
+
+async def test_a_missing_state_to_load_is_that_callers_error(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """A 404 for load_state speaks of the path, not of the model: nothing is restored."""
+    stub.rules["load_weights"] = lambda _, __: httpx.Response(404, json={"detail": "no such checkpoint"})
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(NotFoundError, match="no such checkpoint"):
+            await training.load_state("tinker://x/weights/y")
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        assert training.model_id == "s0:train:0"
+
+
+async def test_a_checkpoint_that_is_gone_poisons_the_model(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """If the newest saved state cannot be loaded, everybody who waits is told, and nothing is trained wrongly."""
+    stub.rules["optim_step"] = lambda _, __: httpx.Response(404, json=NOT_LOADED)
+    stub.rules["load_weights"] = lambda _, __: httpx.Response(404, json={"detail": "no such checkpoint"})
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        await training.save_state("a")
+        forward = await training.forward_backward(batch(1), "cross_entropy")
+        optim = await training.optim_step(ADAM)
+        await forward
+        with pytest.raises(ModelPoisoned, match="no such checkpoint"):
+            await optim
+        with pytest.raises(ModelPoisoned, match="no such checkpoint"):
+            await (await training.forward_backward(batch(2), "cross_entropy"))
+    assert stub.names().count("create_model") == 2
+
+
+async def test_a_crash_of_a_poisoned_model_leaves_nobody_waiting(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """What was in flight when a poisoned model's actor crashed ends in ModelPoisoned."""
+    stub.held["optim_step"] = stub.held["forward"] = trio.Event()
+    stub.results["forward_backward#0"] = {"error": "boom"}
+    stub.results["optim_step#0"] = httpx.Response(410, json={"detail": "promise broken"})
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        forward = await training.forward_backward(batch(1), "cross_entropy")
+        optim = await training.optim_step(ADAM)
+        with pytest.raises(RequestFailedError, match="boom"):
+            await forward
+        stub.held["optim_step"].set()
+        with pytest.raises(ModelPoisoned, match="boom"):
+            await optim

@@ -88,9 +88,17 @@ async def test_telemetry_reports_crashes_without_secrets(
 
         await (await training.optim_step(AdamParams()))
         await trio.sleep(11)
-        (sent,) = stub.bodies("telemetry")
-    (event,) = sent["events"]
+    sent = stub.bodies("telemetry")[0]
+    start, event = sent["events"]
     assert sent["session_id"] == "s0"
+    assert (start["event"], start["event_session_index"], event["event_session_index"]) == (
+        "SESSION_START",
+        0,
+        1,
+    )
+    (end,) = stub.bodies("telemetry")[1]["events"]
+    assert end["event"] == "SESSION_END"
+    assert end["duration"].startswith("0:00:")
     assert event["event_name"] == "actor_crashed"
     assert event["event_data"] == {"actor": "service/training/model-0", "error_type": "ModelLost"}
     assert "secret" not in str(sent)

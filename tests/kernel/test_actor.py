@@ -180,6 +180,7 @@ async def test_a_spawned_task_does_not_keep_its_message_alive(stage: Any) -> Non
         await ref.ask(message)
         seen = weakref.ref(message.run), weakref.ref(message)
         del message, spawn
+        await trio.testing.wait_all_tasks_blocked()
         gc.collect()
         assert [ref() for ref in seen] == [None, None]
 

@@ -99,16 +99,15 @@ class SamplingActor(Actor[Sampling]):
             APIConnectionError: no answer, several times over.
         """
         async with self._share.limiter:
-            for attempt in range(_PROMISES):
+            lost = 0
+            while True:
                 promise = await self._submit(message)
                 try:
-                    value = await wait_for_result(self._futures, promise.request_id)
+                    return _response(await wait_for_result(self._futures, promise.request_id))
                 except SessionGoneError:
-                    if attempt == _PROMISES - 1:
+                    lost += 1
+                    if lost == _PROMISES:
                         raise
-                else:
-                    return _response(value)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _submit(self, message: Sample) -> SampleSubmitted:
         session_id = message.target.sampling_session_id

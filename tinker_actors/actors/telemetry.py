@@ -10,7 +10,7 @@ import logging
 import platform
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import trio
 
@@ -55,32 +55,35 @@ class TelemetryActor(Actor[Telemetry]):
         self._new_id = new_id
         self._queue = TelemetryQueue()
         self._count = 0
+        self._started = 0.0
         self._sending = trio.Lock()
 
     async def on_start(self) -> None:
-        """Begin to flush."""
+        """Begin to flush; the first incarnation reports the start."""
         await trio.lowlevel.checkpoint()
+        self._started = trio.current_time()
+        if self.context.incarnation == 1:
+            self._add("SESSION_START")
         self.context.every(FLUSH_PERIOD, self._flush)
 
     @handles(Record)
     async def record(self, message: Record) -> None:
         """Take an event; a full batch is sent at once."""
         await trio.lowlevel.checkpoint()
-        self._queue.add(self._event(message))
+        self._add("GENERIC_EVENT", event_name=message.name, event_data=message.data)
         if len(self._queue) == BATCH_SIZE:
             self.context.spawn(self._flush)
 
-    def _event(self, message: Record) -> dict[str, object]:
-        self._count += 1
-        return {
-            "event": "GENERIC_EVENT",
+    def _add(self, kind: str, **fields: object) -> None:
+        event = {
+            "event": kind,
             "event_id": str(self._new_id()),
-            "event_session_index": self._count - 1,
-            "event_name": message.name,
-            "event_data": message.data,
+            "event_session_index": self._count,
             "severity": "INFO",
             "timestamp": self._utc_now().isoformat().replace("+00:00", "Z"),
         }
+        self._count += 1
+        self._queue.add(event | fields)
 
     async def _flush(self) -> None:
         async with self._sending:
@@ -99,7 +102,10 @@ class TelemetryActor(Actor[Telemetry]):
         except APIError as error:
             _LOG.debug("%d telemetry events were dropped: %s", len(events), error)
 
-    async def on_stop(self, ending: Ending) -> None:  # noqa: ARG002 - however it ends, what is left is sent
-        """Send what is left, for at most `LAST_FLUSH` seconds."""
+    async def on_stop(self, ending: Ending) -> None:
+        """Report the end, and send what is left for at most `LAST_FLUSH` seconds."""
+        if ending != "crash":
+            seconds = trio.current_time() - self._started
+            self._add("SESSION_END", duration=str(timedelta(seconds=seconds)))
         with trio.move_on_after(LAST_FLUSH):
             await self._flush()

@@ -41,21 +41,21 @@ from tinker_actors.errors import (
     InputError,
     ModelLost,
     ModelPoisoned,
+    NotFoundError,
+    RequestFailedError,
     StepVoid,
     TinkerError,
 )
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
-from tinker_actors.protocol.plan import Place, parts, reply_of, request_of
+from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, request_of
 from tinker_actors.protocol.recovery import classify, session_lost
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.codec import structure
 from tinker_actors.wire.endpoint import CREATE_MODEL, UNLOAD_MODEL
 from tinker_actors.wire.model import (
     CreateModelRequest,
-    CreateModelResponse,
     LoadWeightsResponse,
     LoraConfig,
     SaveWeightsForSamplerResponse,
@@ -79,7 +79,6 @@ class Lineage:
         model_id: its present id on the service; empty before the first.
         waiting: who waits for the operation at a position.
         poison: why nothing may be sent to it any more.
-        restores: how often it was restored.
     """
 
     base_model: str
@@ -89,7 +88,6 @@ class Lineage:
     model_id: str = ""
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
-    restores: int = 0
 
 
 class TrainingActor(Actor[Training]):
@@ -124,6 +122,9 @@ class TrainingActor(Actor[Training]):
             await self._create()
         elif self._lineage.poison is None:
             await self._restore(self._lineage.model_id)
+        else:
+            self._give_up(self._lineage.poison)
+            await trio.lowlevel.checkpoint()
 
     async def _create(self) -> None:
         try:
@@ -144,17 +145,17 @@ class TrainingActor(Actor[Training]):
         )
         promise = await self._transport.call(CREATE_MODEL, request)
         value = await wait_for_result(self._futures, promise.request_id)
-        self._lineage.model_id = structure(CreateModelResponse, value, strict=False).model_id
+        self._lineage.model_id = model_id_of(value)
 
     async def _restore(self, old_id: str) -> None:
         journal = self._lineage.journal
         if not journal.complete:
-            self._give_up(old_id)
+            message = "more was trained since the last save_state than the replay log holds"
+            self._give_up(ModelLost(message, model_id=old_id))
             return
         await self._create()
-        self._lineage.restores += 1
-        if journal.checkpoint is not None:
-            await self._load(journal.checkpoint)
+        if journal.checkpoint is not None and not await self._load(journal.checkpoint):
+            return
         records = journal.replay()
         for record in records:
             await self._send(record)
@@ -169,19 +170,24 @@ class TrainingActor(Actor[Training]):
         )
         self.context.spawn(self._unload, old_id)
 
-    def _give_up(self, old_id: str) -> None:
-        message = (
-            "more was trained since the last checkpoint than the replay log holds; save the state more often"
-        )
-        poison = self._poison(ModelLost(message, model_id=old_id))
+    def _give_up(self, cause: TinkerError) -> None:
+        """There is nothing to restore from: poison the model and tell everybody who waits."""
+        poison = self._poison(cause)
         for token in self._lineage.waiting.values():
             token.fail(poison.renewed())
         self._lineage.waiting.clear()
 
-    async def _load(self, checkpoint: Checkpoint) -> None:
+    async def _load(self, checkpoint: Checkpoint) -> bool:
+        """Load the saved state; False, and the model is poisoned, if the service no longer has it."""
         operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
-        request_id = await self._submit(operation)
-        await wait_for_result(self._futures, request_id)
+        try:
+            await wait_for_result(self._futures, await self._submit(operation))
+        except (NotFoundError, RequestFailedError) as error:
+            if classify(error, "load_state") is not None:
+                raise
+            self._give_up(error)
+            return False
+        return True
 
     async def _unload(self, model_id: str) -> None:
         with contextlib.suppress(APIError):  # most likely it is gone already
@@ -288,7 +294,7 @@ class TrainingActor(Actor[Training]):
         try:
             promise = await self._transport.call(endpoint, request)
         except TinkerError as error:
-            if classify(error) is None:
+            if classify(error, part.kind) is None:
                 raise
             self._lose(error)
         self._next_seq += 1
@@ -301,7 +307,7 @@ class TrainingActor(Actor[Training]):
             values = [await wait_for_result(self._futures, request_id) for request_id in request_ids]
             reply = reply_of(record.operation, values)
         except TinkerError as error:
-            if classify(error) == "gone":
+            if classify(error, record.operation.kind) == "gone":
                 if not self._losing:  # the others that find out end with the first
                     self._lose(error)
                 return

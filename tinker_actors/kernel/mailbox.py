@@ -83,15 +83,28 @@ class Mailbox:
         Raises:
             ActorStopped: the mailbox is closed; the message never started.
         """
+        if not await self.admit(envelope):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    async def admit(self, envelope: AnyEnvelope) -> bool:
+        """Do as `put`, but with no schedule point if there is room: for a sender that will wait anyway.
+
+        Returns:
+            whether there was a schedule point.
+
+        Raises:
+            ActorStopped: the mailbox is closed; the message never started.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closing is None and self._parked_or_full:
-            await self._park(envelope)
-            return
-        if self._closing is None:
-            self._admit(envelope)
-        await trio.lowlevel.cancel_shielded_checkpoint()  # also if refused: who tries again must not spin
-        if envelope.state is State.NEW:
+        if self._closing is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # who tries again and again must not spin
             raise self._refused()
+        if self._parked_or_full:
+            await self._park(envelope)
+            return True
+        self._enqueue(envelope)
+        return False
 
     @property
     def _parked_or_full(self) -> bool:
@@ -125,7 +138,7 @@ class Mailbox:
                 depth=depth,
                 capacity=self._capacity,
             )
-        self._admit(envelope)
+        self._enqueue(envelope)
 
     def _refused(self) -> TinkerActorsError:
         assert self._closing is not None
@@ -136,7 +149,7 @@ class Mailbox:
             _LOG.exception("%s: the refusal failed on %r", self._owner, error)
             return error
 
-    def _admit(self, envelope: AnyEnvelope) -> None:
+    def _enqueue(self, envelope: AnyEnvelope) -> None:
         envelope.seq = self._next_seq
         self._next_seq += 1
         envelope.state = State.QUEUED
@@ -155,7 +168,7 @@ class Mailbox:
     def _made_room(self) -> None:
         while self._parked and len(self._queue) < self._capacity:
             task, envelope = self._parked.popitem(last=False)
-            self._admit(envelope)
+            self._enqueue(envelope)
             trio.lowlevel.reschedule(task)
         self._tell_if_drained()
 

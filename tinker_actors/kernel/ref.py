@@ -109,7 +109,7 @@ class ActorRef(Generic[RoleT_co]):
         # A message of a unit goes with its unit, whatever becomes of this caller.
         deadline = trio.current_effective_deadline() if message.unit == "none" else math.inf
         envelope = Envelope(message, deadline=deadline)
-        await self._mailbox.put(envelope)
+        await self._mailbox.admit(envelope)
         if not envelope.outcome.settled:
             await envelope.outcome.park(lambda: self._leave(envelope))
         if envelope.state is State.EXPIRED:

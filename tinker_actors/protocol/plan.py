@@ -14,6 +14,7 @@ from tinker_actors.wire import endpoint
 from tinker_actors.wire.codec import JsonValue, structure
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.model import (
+    CreateModelResponse,
     LoadWeightsRequest,
     LoadWeightsResponse,
     SaveWeightsForSamplerRequest,
@@ -32,7 +33,7 @@ from tinker_actors.wire.training import (
     OptimStepResponse,
 )
 
-__all__ = ["Place", "Reply", "parts", "reply_of", "request_of"]
+__all__ = ["Place", "Reply", "model_id_of", "parts", "reply_of", "request_of"]
 
 Reply: TypeAlias = (
     ForwardBackwardOutput
@@ -136,3 +137,15 @@ def reply_of(operation: Operation, values: Sequence[JsonValue]) -> Reply:
                 return structure(LoadWeightsResponse, values[0], strict=False)
     except DecodeError as error:
         raise APIResponseValidationError(f"{operation.kind}: {error}", error.problems) from error
+
+
+def model_id_of(value: JsonValue) -> str:
+    """Return the id of a model that was made, from the result of its creation.
+
+    Raises:
+        APIResponseValidationError: a result of another shape.
+    """
+    try:
+        return structure(CreateModelResponse, value, strict=False).model_id
+    except DecodeError as error:
+        raise APIResponseValidationError(f"create_model: {error}", error.problems) from error

@@ -16,6 +16,7 @@ from tinker_actors.errors import (
     RequestFailedError,
     SessionGoneError,
 )
+from tinker_actors.protocol.step import OperationKind
 
 __all__ = ["Loss", "classify", "session_lost"]
 
@@ -25,11 +26,17 @@ Loss = Literal["gone", "doubtful"]
 _LOST_TEXTS = ("not loaded", "model not found", "unknown model", "stale request")
 
 
-def classify(error: BaseException) -> Loss | None:
-    """Say whether an error means that the model has to be restored; None if it is an ordinary failure."""
-    if isinstance(error, NotFoundError | SessionGoneError):
+def classify(error: BaseException, kind: OperationKind) -> Loss | None:
+    """Say whether the failure of an operation means that the model has to be restored.
+
+    A 404 for `load_state` speaks of the saved state unless its text says that it speaks of the model.
+
+    Returns:
+        None: an ordinary failure.
+    """
+    if isinstance(error, SessionGoneError) or (isinstance(error, NotFoundError) and kind != "load_state"):
         return "gone"
-    if isinstance(error, BadRequestError | RequestFailedError) and _says_lost(error):
+    if isinstance(error, BadRequestError | NotFoundError | RequestFailedError) and _says_lost(error):
         return "gone"
     if isinstance(error, APIConnectionError) and error.doubtful:
         return "doubtful"
