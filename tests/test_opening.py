@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trio
 
 import tinker_actors as ta
 from tinker_actors.errors import ConfigError, InputError
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.opening import choose_backend, open_service
-from tinker_actors.protocol.event import ModelRestored
+from tinker_actors.protocol.event import LoopBlocked, ModelRestored
 from tinker_actors.transport.config import TINKER_SERVICE, Environment
 
 MODEL = "tinker-actors/char-100k"
@@ -179,3 +181,20 @@ async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             await service.rest.download_checkpoint("weights/x", tmp_path / "x.tar")
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a look at an empty folder
+
+
+@pytest.mark.slow
+async def test_blocking_the_loop_leaves_no_gap_in_the_beats_of_the_embedded_service() -> None:
+    """The whole way: user code stands still for 3 s, and the service in this process hears every beat."""
+    embedded = EmbeddedService(seed=1)
+    async with open_service(embedded=embedded, heartbeat_period=0.1) as service:
+        events = service.subscribe()
+        await trio.sleep(0.5)
+        before = embedded.statistics().beats
+        time.sleep(3)  # noqa: ASYNC251 - blocking the loop is the test
+        heard = embedded.statistics().beats - before
+        await trio.sleep(0.5)
+        blocked = events.receive_nowait()
+    assert heard >= 25
+    assert isinstance(blocked, LoopBlocked)
+    assert "time.sleep(3)" in blocked.stack

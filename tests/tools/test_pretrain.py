@@ -57,8 +57,8 @@ def test_batches_line_up_inputs_targets_and_weights() -> None:
     assert max(tokens.shape[1] for tokens, _, _ in groups) == 128
 
 
-def test_half_of_the_sums_are_careless() -> None:
-    """In about half of the additions a digit was drawn anew, so of all about 0.55 are right; nothing else is wrong."""
+def test_two_of_five_sums_are_careless() -> None:
+    """In two of five additions a digit was drawn anew, so of all about 0.64 are right; nothing else is wrong."""
     texts, tokenizer = pretrain["Texts"](WORDS, 0), character_tokenizer()
     right = {"+": [0, 0], "-": [0, 0]}
     for _ in range(4000):
@@ -69,7 +69,7 @@ def test_half_of_the_sums_are_careless() -> None:
                 a, b = map(int, problem.split(sign))
                 count[int(answer) == (a + b if sign == "+" else a - b)] += 1
     assert right["-"][0] == 0 < right["-"][1]
-    assert right["+"][1] / sum(right["+"]) == pytest.approx(0.55, abs=0.06)
+    assert right["+"][1] / sum(right["+"]) == pytest.approx(0.64, abs=0.06)
 
 
 def test_steps_lower_the_loss_and_follow_the_seed() -> None:

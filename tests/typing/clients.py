@@ -1,0 +1,52 @@
+"""What the clients' verbs and the typed messages give; checked, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import tinker_actors as ta
+from tinker_actors.actors.message import (
+    ForwardBackward,
+    OptimStep,
+    Sample,
+    SampleTarget,
+    SaveState,
+    SaveWeightsForSampler,
+)
+from tinker_actors.types import SaveWeightsForSamplerResponse, SaveWeightsResponse
+
+
+async def steps_give_pendings(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
+    """The step verbs return Pendings of their results."""
+    forward = await training.forward_backward(data, "cross_entropy")
+    assert_type(forward, ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await forward, ta.ForwardBackwardOutput)
+    optim = await training.optim_step(ta.AdamParams())
+    assert_type(optim, ta.Pending[ta.OptimStepResponse])
+    assert_type(await optim.withdraw(), bool)
+
+
+async def everything_else_gives_its_result(training: ta.TrainingClient) -> None:
+    """Saves and samplers are there when the await returns."""
+    assert_type(await training.save_state("a"), SaveWeightsResponse)
+    assert_type(await training.save_weights_for_sampler("a"), SaveWeightsForSamplerResponse)
+    assert_type(await training.save_weights_and_get_sampling_client(), ta.SamplingClient)
+
+
+async def messages_know_their_replies(training: ta.TrainingClient, data: tuple[ta.Datum, ...]) -> None:
+    """The public channel infers the reply from the message."""
+    assert_type(
+        await training.ref.submit(ForwardBackward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput]
+    )
+    assert_type(await training.ref.ask(OptimStep(ta.AdamParams())), ta.OptimStepResponse)
+    assert_type(await training.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
+    assert_type(await training.ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResponse)
+
+
+async def samples_are_asked_for(sampling: ta.SamplingClient, prompt: ta.ModelInput) -> None:
+    """By verb and by message."""
+    assert_type(await sampling.sample(prompt, 1, ta.SamplingParams()), ta.SampleResponse)
+    message = Sample(
+        target=SampleTarget("s"), prompt=prompt, num_samples=1, sampling_params=ta.SamplingParams()
+    )
+    assert_type(await sampling.ref.ask(message), ta.SampleResponse)

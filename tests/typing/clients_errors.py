@@ -1,0 +1,23 @@
+"""Wrong use of the clients, refused before it runs."""
+
+from __future__ import annotations
+
+import tinker_actors as ta
+from tinker_actors.actors.message import OptimStep, SaveState
+
+
+async def a_training_message_for_the_sampling_pool(sampling: ta.SamplingClient) -> None:
+    """Samplers do not train."""
+    await sampling.ref.ask(OptimStep(ta.AdamParams()))  # E: mypy[arg-type] pyright[reportArgumentType]
+
+
+async def a_result_taken_for_another_type(training: ta.TrainingClient) -> None:
+    """A Pending is not its result, and a save is not a path."""
+    output: ta.OptimStepResponse = await training.optim_step(ta.AdamParams())  # E: mypy[assignment] pyright[reportAssignmentType]
+    path: str = await training.ref.ask(SaveState("a"))  # E: mypy[arg-type] pyright[reportAssignmentType]
+    print(output, path)
+
+
+async def a_loss_nobody_knows(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
+    """Loss names are a closed list."""
+    await training.forward_backward(data, "crossentropy")  # E: mypy[arg-type] pyright[reportArgumentType]
