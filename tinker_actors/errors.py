@@ -102,25 +102,41 @@ class TinkerActorsError(Exception):
     attempts: int = 0
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        """Take along attributes, notes, and the cause if it is one of ours: others may not survive pickling."""
+        cause = self.__cause__ if isinstance(self.__cause__, TinkerActorsError) else None
+        return _rebuild, (type(self), self.args, dict(self.__dict__), cause)
 
     def renewed(self) -> Self:
-        """Return a copy with an empty traceback and the same cause and notes.
+        """Return a copy with an empty traceback and the same cause, context, notes and attributes.
 
         One exception object must not be raised in several tasks: its traceback would grow with every raise.
         """
-        copy = _rebuild(type(self), self.args, dict(self.__dict__))
-        copy.__cause__ = self.__cause__
+        copy = _rebuild(type(self), self.args, dict(self.__dict__), self.__cause__)
+        copy.__context__ = self.__context__
+        copy.__suppress_context__ = self.__suppress_context__
         return copy
 
 
-def _rebuild(cls: type[_E], args: tuple[object, ...], state: dict[str, object]) -> _E:
+def _rebuild(
+    cls: type[_E], args: tuple[object, ...], state: dict[str, object], cause: BaseException | None
+) -> _E:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
     if "__notes__" in state:
         error.__notes__ = list(error.__notes__)  # notes added to one copy must not show on another
+    if cause is not None:  # setting it, even to None, would hide the context
+        error.__cause__ = cause
     return error
+
+
+def _shown(value: object) -> str:
+    """Return a short text of a refused value, whatever its own `__repr__` does."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a value of the user's; the refusal must reach them all the same
+        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 1] + "…"
 
 
 class ConfigError(TinkerActorsError):
@@ -133,13 +149,11 @@ class InputError(TinkerActorsError, ValueError):
     Attributes:
         field: path of the refused field, such as `data[3].loss_fn_inputs['weights'][7]`.
         value: the refused value.
+        why: what it should be.
     """
 
     def __init__(self, field: str, value: object, why: str) -> None:
-        shown = repr(value)
-        if len(shown) > _VALUE_WIDTH:
-            shown = shown[: _VALUE_WIDTH - 1] + "…"
-        super().__init__(f"{field} = {shown}: {why}")
+        super().__init__(f"{field} = {_shown(value)}: {why}")
         self.field = field
         self.value = value
         self.why = why
@@ -150,6 +164,7 @@ class DecodeError(TinkerActorsError):
     """Bytes that are not the message they should be.
 
     Attributes:
+        what: the message they should be.
         problems: what is wrong, each with its path, such as `required field missing @ $.model_id`.
     """
 
@@ -205,7 +220,7 @@ class APIResponseValidationError(APIError):
     """The service answered with something that is not of the expected shape.
 
     Attributes:
-        problems: what was wrong, each with its path, such as `missing field @ $.request_id`.
+        problems: what was wrong, each with its path, such as `required field missing @ $.request_id`.
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:

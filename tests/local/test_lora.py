@@ -118,10 +118,11 @@ def test_merge_adds_the_scaled_product() -> None:
     assert merged["unembed"] is weights["unembed"]
 
 
+@pytest.mark.parametrize("off", ["", "train_mlp", "train_attn", "train_unembed"])
 @pytest.mark.parametrize("rank", [1, 5, 8])
-def test_adapter_gradients_are_the_merged_matrix_gradient_through_the_factors(rank: int) -> None:
-    """Summed over the data, dA = s G Bᵀ and dB = s Aᵀ G with G the full gradient, for any rank."""
-    layout = LoraLayout(CONFIG, LoraConfig(rank=rank))
+def test_adapter_gradients_are_the_merged_matrix_gradient_through_the_factors(rank: int, off: str) -> None:
+    """Summed over the data, dA = s G Bᵀ and dB = s Aᵀ G with G the full gradient, for any rank and choice."""
+    layout = LoraLayout(CONFIG, LoraConfig(rank=rank, **({off: False} if off else {})))
     random = np.random.default_rng(1)
     flat = random.standard_normal(layout.size) * 0.1
     network = adapted(Network(CONFIG, initial_weights(CONFIG, 0, np.float64)), layout, flat)

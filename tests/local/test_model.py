@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from tinker_actors.errors import ConfigError, InputError
 from tinker_actors.local.model import BASE_MODELS, BaseModel, load_base_model, load_tokenizer
@@ -94,5 +95,8 @@ def test_weights_that_do_not_fit_are_refused_by_name() -> None:
             {name: weight for name, weight in weights.items() if name != "unembed"},
             character_tokenizer(),
         )
+    lacking = Tokenizer(models.WordLevel({str(index): index for index in range(100)}, unk_token="0"))
+    with pytest.raises(InputError, match="token that ends a text"):
+        BaseModel.build("x", CONFIG, weights, lacking)
     with pytest.raises(InputError, match="vocab_size"):
         BaseModel.build("x", ModelConfig(vocab_size=101), weights, character_tokenizer())

@@ -277,6 +277,23 @@ def test_cancel_takes_a_job_out_wherever_it_is(when: str) -> None:
     assert [result.id for result in decoder.step()] == ["gone"]  # all four rows are free again
 
 
+def test_a_step_runs_a_bounded_number_of_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many prompts at once are spread over steps, which changes no sample; a single long one still runs."""
+    jobs = [
+        SampleJob(index, encode("copy: between>"), max_tokens=4, stop=[], seed=index) for index in range(6)
+    ]
+    at_once = sample(*jobs)
+    monkeypatch.setattr("tinker_actors.local.sampler.PREFILL_TOKENS", 8)
+    decoder = Decoder(BASE, None)
+    for job in jobs:
+        decoder.submit(job)
+    finished: list[list[SampleResult]] = []
+    while not decoder.idle:
+        finished.append(decoder.step())
+    assert [len(results) for results in finished] == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert all(bits(result) == bits(at_once[result.id]) for results in finished for result in results)
+
+
 def test_idle_and_step_with_nothing_to_do() -> None:
     """A fresh or drained decoder is idle, and a step of it does nothing."""
     decoder = Decoder(BASE, None)

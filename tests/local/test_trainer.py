@@ -158,6 +158,16 @@ def test_slices_are_bounded_by_tokens() -> None:
     assert yields == 40 * 32 // 512 - 1 + 1  # 2.5 windows of 512 are 3 slices with 2 yields
 
 
+def test_slices_are_bounded_by_gradient_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a high rank few short examples already fill a slice, and the bits stay the same."""
+    data = batch("cross_entropy", [3] * 6)
+    one, many = trained(), trained()
+    assert len(list(one.forward_backward(data, "cross_entropy"))) == 0
+    monkeypatch.setattr("tinker_actors.local.trainer.SLICE_NUMBERS", 2 * many.layout.size + 1)
+    assert len(list(many.forward_backward(data, "cross_entropy"))) == 2
+    assert one.gradient.tobytes() == many.gradient.tobytes()
+
+
 @pytest.mark.parametrize("how", ["close", "throw", "drop"])
 def test_an_abandoned_call_leaves_the_gradient_as_it_was(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing, throwing into or dropping the generator between slices accumulates nothing."""
@@ -190,6 +200,24 @@ def test_a_loss_that_is_not_finite_accumulates_nothing() -> None:
     with pytest.raises(InputError, match=r"loss:sum = -?(inf|nan)"):
         run(model.forward_backward(bad, "importance_sampling"))
     assert model.gradient.tobytes() == before
+
+
+def test_a_gradient_that_is_not_finite_accumulates_nothing() -> None:
+    """The loss may just fit into float32 where its gradient does not."""
+    model = trained()
+    model.load_state(
+        {name: array * 50 for name, array in model.layout.views(model.weights).items()}, optimizer=False
+    )
+    bad = batch("importance_sampling", [8])
+    inputs = {**bad[0].loss_inputs, "advantages": np.full(8, 1.0, np.float32)}
+    logprobs = run(model.forward_backward(bad, "importance_sampling", backward=False)).outputs[0]["logprobs"]
+    extreme = Example(bad[0].tokens, {**inputs, "logprobs": logprobs - np.float32(86)})
+    assert np.isfinite(
+        run(model.forward_backward([extreme], "importance_sampling", backward=False)).metrics["loss:sum"]
+    )
+    with pytest.raises(InputError, match="gradient"):
+        run(model.forward_backward([extreme], "importance_sampling"))
+    assert not model.gradient.any()
 
 
 def test_changing_the_model_between_slices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +370,13 @@ def test_a_damaged_state_is_refused_and_changes_nothing(name: str, damage: str) 
         model.load_state(damaged, optimizer=True)
     after = model.state(optimizer=True)
     assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
+def test_a_negative_step_count_is_refused() -> None:
+    """Adam's bias correction would be nonsense."""
+    model = trained()
+    with pytest.raises(InputError, match=r"optimizer\.t = -1"):
+        model.load_state({**model.state(optimizer=True), "optimizer.t": np.array(-1)}, optimizer=True)
 
 
 def test_loading_drops_the_accumulated_gradient() -> None:

@@ -137,9 +137,10 @@ class Incarnation:
         async with trio.open_nursery() as nursery:
             actor = await self._start(nursery)
             ready_at = trio.current_time()
-            self.on_ready()
             ending: Ending = "crash"
             try:
+                await trio.lowlevel.checkpoint_if_cancelled()  # stopped while it would not hear of it
+                self.on_ready()
                 await self._serve(actor)
                 self.on_stopping()
                 await await_user(actor.on_drain)

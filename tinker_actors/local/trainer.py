@@ -38,8 +38,11 @@ from .transformer import Array, Network, backward, forward, log_softmax, padded_
 __all__ = ["LoraModel", "LossResult"]
 
 SLICE_TOKENS = (
-    512  # padded tokens of one window: about 6 ms forward and backward on one core, and kind to caches
+    512  # padded tokens of one window: 6 to 10 ms forward and backward on one core, and kind to caches
 )
+SLICE_NUMBERS = (
+    2**21
+)  # of one window's gradients, a row per datum: 8 MiB; counts for high ranks and short data
 FIRST, SECOND, STEPS = "optimizer.m.", "optimizer.v.", "optimizer.t"
 
 
@@ -131,7 +134,7 @@ class LoraModel:
     ) -> Generator[None, None, LossResult]:
         started_from = self.gradient
         run = _Run(self._network, self.layout, self.weights, spec, config, started_from if backward else None)
-        windows = list(_windows(examples))
+        windows = list(_windows(examples, max(1, SLICE_NUMBERS // self.layout.size)))
         for number, window in enumerate(windows):
             run.window(examples, window)
             if number + 1 < len(windows):
@@ -210,13 +213,13 @@ class LoraModel:
         return LoraWeights.from_flat(self.layout, self.weights)
 
 
-def _windows(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Cut the batch into runs of consecutive indices of about SLICE_TOKENS padded tokens."""
+def _windows(examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+    """Cut the batch into runs of at most `most` consecutive indices, of SLICE_TOKENS padded tokens or a single one."""
     window: list[int] = []
     size = 0
     for index, example in enumerate(examples):
         length = padded_length(example.tokens.size)
-        if window and size + length > SLICE_TOKENS:
+        if window and (size + length > SLICE_TOKENS or len(window) == most):
             yield window
             window, size = [], 0
         window.append(index)

@@ -1,8 +1,9 @@
-"""Dense tensors as they cross the network: numpy arrays with one of two dtypes."""
+"""Dense tensors as they cross the network: numpy arrays with one of two dtypes. Nothing is coerced on the way."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias, cast
 
 import attrs
 import numpy as np
@@ -10,18 +11,119 @@ import numpy.typing as npt
 
 from tinker_actors.errors import InputError
 
-__all__ = ["TENSOR_DTYPES", "TensorData", "TensorDtype", "TensorLike", "tensor_from"]
+__all__ = [
+    "INPUT_DTYPES",
+    "TENSOR_DTYPES",
+    "TensorData",
+    "TensorDtype",
+    "TensorLike",
+    "exact_array",
+    "tensor_from",
+]
 
 TensorDtype = Literal["int64", "float32"]
 TENSOR_DTYPES: tuple[TensorDtype, ...] = ("int64", "float32")
 AnyArray: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
+_KINDS: Mapping[str, str] = {
+    "int32": "iu",
+    "int64": "iu",
+    "float32": "iuf",
+}  # numpy's kinds that may become it
+_WANTED: Mapping[str, str] = {
+    "int32": "must be an integer of 32 bits",
+    "int64": "must be an integer of 64 bits",
+    "float32": "must be a number within float32",
+}
 
-def _frozen_array(value: npt.ArrayLike) -> AnyArray:
-    """Return `value` as a read-only array of its own, so that a batch in line cannot change afterwards."""
-    array: AnyArray = np.array(value)
-    array.setflags(write=False)
-    return array
+
+def exact_array(
+    field: str, values: npt.ArrayLike, dtype: Literal["int32", "int64", "float32"]
+) -> npt.NDArray[np.generic]:
+    """Return `values` as a new, read-only array of `dtype`.
+
+    Floats are rounded to float32; everything else arrives as it is. Long lists are not walked in Python.
+
+    Raises:
+        InputError: ragged lists, and values that are no numbers (booleans are none), no integers where these are
+            wanted, or too large; `field` is extended by the place of the first one, such as `tokens[3]`.
+    """
+    try:
+        array = np.array(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _refusal(field, values, dtype) from error
+    if array.size and (array.dtype.kind not in _KINDS[dtype] or _holds_bool(values)):
+        raise _refusal(field, values, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = array.astype(dtype)
+    if array.size and not _same_range(array, result):
+        raise _refusal(field, values, dtype)
+    result.setflags(write=False)
+    return result
+
+
+def _same_range(array: npt.NDArray[np.generic], result: npt.NDArray[np.generic]) -> bool:
+    """Whether no value wrapped around or became infinite."""
+    if np.can_cast(array.dtype, result.dtype):
+        return True
+    if result.dtype.kind == "i":
+        return bool(np.array_equal(array, result))
+    return bool(np.array_equal(np.isfinite(array), np.isfinite(result)))
+
+
+def _holds_bool(values: object) -> bool:
+    """Whether there is a boolean among numbers, where numpy would take it for 0 or 1."""
+    if not isinstance(values, list | tuple):
+        return False
+    kinds = set(map(type, values))
+    if kinds & {bool, np.bool_}:
+        return True
+    return bool(kinds & {list, tuple}) and any(map(_holds_bool, values))
+
+
+def _refusal(field: str, values: object, dtype: str) -> InputError:
+    """Find the first value that cannot be sent."""
+    for place, value in _leaves(field, values):
+        if not _fits(value, dtype):
+            return InputError(place, value, _WANTED[dtype])
+    return InputError(field, values, "must be numbers in a rectangular shape")
+
+
+def _leaves(field: str, values: object) -> Iterator[tuple[str, object]]:
+    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+        for index, value in enumerate(values):
+            yield from _leaves(f"{field}[{index}]", value)
+    else:
+        yield field, values
+
+
+def _fits(value: object, dtype: str) -> bool:
+    if isinstance(value, np.ndarray):  # without dimensions
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    if dtype == "float32":
+        return _fits_float32(value)
+    bounds = np.iinfo(dtype)
+    return isinstance(value, numbers.Integral) and bounds.min <= int(value) <= bounds.max
+
+
+def _fits_float32(value: numbers.Real) -> bool:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.float32(number))) or not math.isfinite(number)
+
+
+def _as_given(value: npt.ArrayLike) -> AnyArray:
+    """Let the constructor take whatever numpy takes; which array becomes of it depends on the dtype."""
+    return cast("AnyArray", value)
+
+
+def _shape_as_given(shape: Sequence[int] | None) -> tuple[int, ...]:
+    return cast("tuple[int, ...]", shape)
 
 
 @attrs.frozen
@@ -29,54 +131,71 @@ class TensorData:
     """A dense tensor.
 
     Attributes:
-        data: the values; any shape, dtype float32 or int64, read-only.
+        data: the values; any shape, dtype float32 or int64, read-only, apart from what the caller gave.
         dtype: `"int64"` or `"float32"`.
-        shape: the dimensions.
+        shape: the dimensions; that of `data` if none is given.
 
     Raises:
-        InputError: another dtype, or data that does not fill the shape.
+        InputError: another dtype, values that are not of it (see `exact_array`), or data that does not fill the
+            shape.
     """
 
-    data: AnyArray = attrs.field(converter=_frozen_array, eq=attrs.cmp_using(eq=np.array_equal))
+    data: AnyArray = attrs.field(converter=_as_given, eq=attrs.cmp_using(eq=np.array_equal))
     dtype: TensorDtype
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = attrs.field(converter=_shape_as_given, default=None)
 
     def __attrs_post_init__(self) -> None:
-        if self.dtype not in TENSOR_DTYPES:
-            raise InputError("dtype", self.dtype, f"must be one of {', '.join(TENSOR_DTYPES)}")
-        if self.data.size != math.prod(self.shape):
-            raise InputError("shape", list(self.shape), f"does not hold {self.data.size} values")
-        array = self.data.astype(self.dtype, copy=False).reshape(self.shape)
-        array.setflags(write=False)
+        dtype: object = self.dtype  # it may be anything
+        if not isinstance(dtype, str) or dtype not in TENSOR_DTYPES:
+            raise InputError("dtype", dtype, f"must be one of {', '.join(TENSOR_DTYPES)}")
+        array = _shaped(exact_array("data", self.data, self.dtype), self.shape)
         object.__setattr__(self, "data", array)
+        object.__setattr__(self, "shape", array.shape)
 
     @classmethod
     def from_numpy(cls, array: npt.ArrayLike) -> "TensorData":
         """Make a tensor from an array; floats become float32, signed integers int64.
 
         Raises:
-            InputError: unsigned, boolean or other kinds of values.
+            InputError: unsigned, boolean or other kinds of values, or a float beyond float32.
         """
         value = np.asarray(array)
-        dtype: TensorDtype | None = {"f": "float32", "i": "int64"}.get(value.dtype.kind)  # type: ignore[assignment]  # the two literals above
+        dtype = _DTYPE_BY_KIND.get(value.dtype.kind)
         if dtype is None:
             raise InputError("dtype", str(value.dtype), "only signed integers and floats can be sent")
-        return cls(value.astype(dtype), dtype, value.shape)
+        return cls(value, dtype, value.shape)
 
     def to_numpy(self) -> AnyArray:
         """Return the values as a read-only array of `shape`."""
         return self.data
 
     def tolist(self) -> list[float] | list[int]:
-        """Return the values as nested lists."""
+        """Return the values as nested lists; a tensor without dimensions gives its one number."""
         values: list[float] | list[int] = self.data.tolist()
         return values
+
+
+_DTYPE_BY_KIND: Mapping[str, TensorDtype] = {"f": "float32", "i": "int64"}
+
+
+def _shaped(array: npt.NDArray[np.generic], shape: object) -> npt.NDArray[np.generic]:
+    if shape is None:
+        return array
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise InputError("shape", shape, "must be a list of dimensions")
+    for axis, length in enumerate(shape):
+        if isinstance(length, bool) or not isinstance(length, numbers.Integral) or length < 0:
+            raise InputError(f"shape[{axis}]", length, "must be an integer that is not negative")
+    try:
+        return array.reshape([int(length) for length in shape])
+    except ValueError as error:  # the sizes differ, or a dimension is beyond what numpy can have
+        raise InputError("shape", list(shape), f"does not hold {array.size} values") from error
 
 
 TensorLike: TypeAlias = TensorData | npt.NDArray[np.generic] | Sequence[float] | Sequence[int]
 
 # tinker 0.38.0 types/datum.py: a plain list gets its dtype from the key it stands under.
-_DTYPE_BY_KEY: dict[str, TensorDtype] = {
+INPUT_DTYPES: Mapping[str, TensorDtype] = {
     "target_tokens": "int64",
     "weights": "float32",
     "advantages": "float32",
@@ -90,26 +209,21 @@ _DTYPE_BY_KEY: dict[str, TensorDtype] = {
 def tensor_from(key: str, value: TensorLike) -> TensorData:
     """Turn what a user wrote under `key` of `loss_fn_inputs` into a tensor.
 
+    A `TensorData` stays, an array keeps its kind of number, and a list gets the dtype that belongs to the key.
+
     Raises:
         InputError: a ragged or non-numeric list, an unknown key for a plain list, an unfit dtype.
     """
-    field = f"loss_fn_inputs[{key!r}]"
     if isinstance(value, TensorData):
         return value
+    field = f"loss_fn_inputs[{key!r}]"
+    if not isinstance(value, np.ndarray) and key not in INPUT_DTYPES:
+        known = ", ".join(INPUT_DTYPES)
+        raise InputError(field, value, f"a plain list needs one of the keys {known}; else pass a TensorData")
     try:
         if isinstance(value, np.ndarray):
             return TensorData.from_numpy(value)
-        dtype = _DTYPE_BY_KEY.get(key)
-        if dtype is None:
-            known = ", ".join(_DTYPE_BY_KEY)
-            raise InputError(field, value, f"a plain list needs one of the keys {known}; else pass a TensorData")
-        array = np.asarray(value)
-        if dtype == "int64" and array.size and array.dtype.kind not in "iu":
-            raise InputError(field, value, "must hold integers")
-        return TensorData(array.astype(dtype), dtype, array.shape)
+        return TensorData(value, INPUT_DTYPES[key])
     except InputError as error:
-        if error.field.startswith("loss_fn_inputs"):
-            raise
-        raise InputError(f"{field}.{error.field}", error.value, error.why) from error
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(field, value, "must be numbers of a rectangular shape") from error
+        place = error.field.removeprefix("data") if error.field.startswith("data") else f".{error.field}"
+        raise InputError(f"{field}{place}", error.value, error.why) from error
