@@ -52,7 +52,7 @@ class Plan:
     groups: int = 16
     group_size: int = 8
     max_tokens: int = 5
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     loss_fn: LossFnType = "importance_sampling"
     checkpoint_every: int = 10
 
@@ -92,7 +92,7 @@ async def train(service: ServiceClient, plan: Plan, report: Callable[[StepReport
     adam = AdamParams(learning_rate=plan.learning_rate)
     for step in range(1, plan.steps + 1):
         groups = await _sample_groups(sampling, tokenizer, plan, step)
-        batch = [one for group in groups for one in group.data]
+        batch = _with_signal(groups)
         forward = await training.forward_backward(batch, plan.loss_fn)
         optim = await training.optim_step(adam)
         version = sampling.version
@@ -105,6 +105,15 @@ async def train(service: ServiceClient, plan: Plan, report: Callable[[StepReport
         rewards = [value for group in groups for value in group.rewards]
         report(StepReport(step, sum(rewards) / len(rewards), len(rewards), version, saved))
     return training
+
+
+def _with_signal(groups: list[_Group]) -> list[Datum]:
+    """Return the examples of groups whose answers differ in reward; of all of them if there is none.
+
+    Where all answers are right, or all wrong, every advantage is zero and so is the gradient.
+    """
+    mixed = [group for group in groups if len(set(group.rewards)) > 1]
+    return [one for group in mixed or groups for one in group.data]
 
 
 async def _sample_groups(
