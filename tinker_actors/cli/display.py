@@ -18,6 +18,7 @@ __all__ = ["Display", "curve", "describe", "open_display"]
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 30
 _LINE_EVERY = 20  # steps between two plain lines
+_OTHER_COLUMNS = 75  # characters that the live line needs beside the curve
 
 
 def curve(values: Sequence[float], width: int = _CURVE_WIDTH) -> str:
@@ -104,13 +105,14 @@ class _Live:
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("reward {task.fields[reward]:.2f} {task.fields[curve]}"),
             TextColumn("policy v{task.fields[version]}"),
             TextColumn("{task.fields[rate]:.0f} samples/s"),
             TimeRemainingColumn(),
             console=console,
         )
+        self._width = min(_CURVE_WIDTH, max(5, console.width - _OTHER_COLUMNS))
         self._task = self._progress.add_task("train", total=steps, reward=0.0, curve="", version=0, rate=0.0)
 
     def __enter__(self) -> Self:
@@ -126,7 +128,7 @@ class _Live:
             self._task,
             completed=report.step,
             reward=sum(recent) / len(recent),
-            curve=curve(rewards),
+            curve=curve(rewards, self._width),
             version=report.version,
             rate=rate,
         )
