@@ -306,11 +306,9 @@ async def test_a_checkpoint_that_is_gone_poisons_the_model(
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
         await training.save_state("a")
-        forward = await training.forward_backward(batch(1), "cross_entropy")
-        optim = await training.optim_step(ADAM)
-        await forward
+        await (await training.forward_backward(batch(1), "cross_entropy"))
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
-            await optim
+            await (await training.optim_step(ADAM))
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.names().count("create_model") == 2
