@@ -19,7 +19,8 @@ position is trained. Tokens before the `=` or `>` count a tenth: one cannot know
 
 The model is meant as a *start*: fine-tuning should have something to teach. So, as in text found in the wild, sums are
 not always right. What the model samples has the right sum a third of the time, its likeliest answer three quarters of
-the time; reinforcement learning can do better than the text it started from. Copying and the like it does nearly always.
+the time; reinforcement learning can do better than the text it started from. Copying and the like it
+does nearly always.
 
 The run is decided by `--seed`: the same seed, steps and numpy build on the same kind of processor give the same file.
 """

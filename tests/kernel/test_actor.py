@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import math
-import threading
 import weakref
 from typing import Any
 
@@ -11,9 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tinker_actors.errors import HandlerCrashed, InFlightLost, InputError, Unhandled
-from tinker_actors.kernel import Actor, Message, ReplyToken, handles
-from tinker_actors.kernel.message import State
+from tinker_actors.errors import InputError, Unhandled
+from tinker_actors.kernel import Actor, Message, handles
 
 
 class Role:
@@ -44,7 +42,7 @@ class SecondActor(Actor[Role]):
         return "second"
 
 
-# --- handlers ------------------------------------------------------------------------------------------------
+# --- handlers -----------------------------------------------------------------------------------------------
 
 
 def test_a_message_has_one_handler() -> None:
@@ -106,7 +104,7 @@ async def test_a_message_without_a_handler_is_answered(stage: Any, caplog: pytes
     assert stage.delays == []
 
 
-# --- the context ---------------------------------------------------------------------------------------------
+# --- the context --------------------------------------------------------------------------------------------
 
 
 async def test_the_context_tells_an_actor_about_itself(stage: Any, autojump_clock: trio.abc.Clock) -> None:
@@ -263,254 +261,7 @@ async def test_a_period_is_refused_where_it_is_given(stage: Any, period: float) 
         await stage.start(tree, starting=begin)
 
 
-# --- deferred replies ----------------------------------------------------------------------------------------
-
-
-@attrs.define(eq=False)
-class Desk:
-    """Where a test keeps reply tokens."""
-
-    tokens: list[ReplyToken[Any]] = attrs.field(factory=list)
-
-    def detach(self, *, survives: bool = False) -> Any:
-        async def run(actor: Any) -> Any:
-            await trio.lowlevel.checkpoint()
-            self.tokens.append(actor.context.detach_reply(survives_restart=survives))
-            return self.tokens[-1]
-
-        return run
-
-
-async def test_a_token_answers_after_the_handler(stage: Any) -> None:
-    """The actor goes on with other messages meanwhile; the token's first answer counts, later ones do not."""
-    desk = Desk()
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        good, bad = [await ref.submit(stage.Do(desk.detach())) for _ in range(2)]
-        assert await ref.ask(stage.Do(stage.say("meanwhile"))) == "meanwhile"
-        assert not good.settled
-        assert not desk.tokens[0].settled
-        assert desk.tokens[0].settle("late")
-        assert desk.tokens[0].settled
-        assert not desk.tokens[0].settle("again")
-        assert not desk.tokens[0].fail(ValueError())
-        assert good.outcome.late == 2
-        assert desk.tokens[1].fail(stage.Declared("no"))
-        assert await good == "late"
-        with pytest.raises(stage.Declared):
-            await bad
-
-
-async def test_a_reply_after_the_caller_left_is_dropped(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """The actor may answer for nobody; nothing is raised and it lives on."""
-    desk = Desk()
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        with trio.move_on_after(1):
-            await ref.ask(stage.Do(desk.detach()))
-        assert desk.tokens[0].settle("for nobody")
-        assert desk.tokens[0].envelope.state is State.ABANDONED
-        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
-    assert stage.delays == []
-
-
-async def test_a_token_of_an_old_incarnation_is_void(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """The caller has got InFlightLost with the crash as its cause; the token's answer is dropped."""
-    desk = Desk()
-    crash = ValueError("crash")
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(desk.detach()))
-        await ref.tell(stage.Do(stage.fail(crash)))
-        with pytest.raises(InFlightLost) as caught:
-            await pending
-        assert (caught.value.started, caught.value.__cause__) == (True, crash)
-        assert not desk.tokens[0].settle("late")
-
-
-async def test_a_surviving_token_outlives_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """The next incarnation may answer it; nobody noticed the crash."""
-    desk = Desk()
-
-    async def answer(actor: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        desk.tokens[0].settle(actor.context.incarnation)
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(desk.detach(survives=True)))
-        await ref.tell(stage.Do(stage.fail(ValueError("crash"))))
-        await ref.tell(stage.Do(answer))
-        assert await pending == 2
-
-
-@pytest.mark.parametrize("how", ["raises", "cancelled"])
-async def test_a_handler_that_crashes_leaves_a_surviving_token_its_duty(
-    stage: Any, how: str, autojump_clock: trio.abc.Clock
-) -> None:
-    """Whether it raises after it has detached, or goes down with its incarnation: the token still answers."""
-    desk = Desk()
-
-    async def crash(_: Any = None) -> None:
-        await trio.sleep(1)
-        raise ValueError("crash")
-
-    async def detach_and_crash(actor: Any) -> None:
-        await desk.detach(survives=True)(actor)
-        if how == "raises":
-            await crash()
-        actor.context.spawn(crash)
-        await trio.sleep(10)
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(detach_and_crash))
-        assert await ref.ask(stage.Do(stage.say("second life"))) == "second life"
-        assert not pending.settled
-        desk.tokens[0].settle("answered")
-        assert await pending == "answered"
-    assert len(stage.delays) == 1
-
-
-async def test_a_bound_token_does_not_save_a_crashing_handler(
-    stage: Any, autojump_clock: trio.abc.Clock
-) -> None:
-    """A token that ends with the incarnation leaves the handler's crash as the answer."""
-    desk = Desk()
-
-    async def detach_and_crash(actor: Any) -> None:
-        await desk.detach()(actor)
-        raise ValueError("crash")
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        with pytest.raises(HandlerCrashed):
-            await ref.ask(stage.Do(detach_and_crash))
-        assert not desk.tokens[0].settle("late")
-
-
-@pytest.mark.parametrize("survives", [True, False])
-@pytest.mark.parametrize("end", ["value", "declared error"])
-async def test_a_handler_may_answer_in_spite_of_its_token(stage: Any, survives: bool, end: str) -> None:
-    """What it returns or declares is the answer, the token is void, and no stop waits for it."""
-    desk = Desk()
-
-    async def detach_and_answer(actor: Any) -> Any:
-        await desk.detach(survives=survives)(actor)
-        if end == "value":
-            return "value"
-        raise stage.Declared("x")
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(detach_and_answer))
-        if end == "value":
-            assert await pending == "value"
-        else:
-            with pytest.raises(stage.Declared):
-                await pending
-        assert not desk.tokens[0].settle("late")
-        assert not tree._children["a"]._surviving
-    assert stage.delays == []
-
-
-async def test_what_nobody_answers_ends_with_the_actor(stage: Any) -> None:
-    """A surviving token that is open when its actor ends for good is InFlightLost."""
-    desk = Desk()
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(desk.detach(survives=True)))
-        await ref.ask(stage.Do(stage.say(1)))
-    with pytest.raises(InFlightLost, match="ended before it answered"):
-        await pending
-    assert not desk.tokens[0].settle("late")
-
-
-@pytest.mark.parametrize("thread", [False, True])
-async def test_a_token_that_is_dropped_answers(stage: Any, thread: bool) -> None:
-    """If nobody keeps the token nobody can answer: the caller hears, whichever thread lets go of it."""
-    desk = Desk()
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(desk.detach(survives=True)))
-        await ref.ask(stage.Do(stage.say(1)))
-        if thread:
-            dropping = threading.Thread(target=desk.tokens.clear)
-            dropping.start()
-            dropping.join()
-        else:
-            desk.tokens.clear()
-        with pytest.raises(InFlightLost, match="tree/a dropped the reply token of Do"):
-            await pending
-        assert not tree._children["a"]._surviving
-
-
-def test_a_token_that_is_dropped_after_the_run_is_silent(stage: Any) -> None:
-    """A token kept beyond the end of trio's loop has nobody to tell."""
-    desk = Desk()
-
-    async def main() -> None:
-        envelope: Any = stage.Do(stage.say(1))
-        desk.tokens.append(ReplyToken(trio_envelope(envelope), set()))
-        await trio.lowlevel.checkpoint()
-
-    trio.run(main)
-    desk.tokens.clear()
-
-
-def trio_envelope(message: Any) -> Any:
-    from tinker_actors.kernel.envelope import Envelope
-
-    return Envelope(message)
-
-
-async def test_a_token_settled_before_the_collector_comes(stage: Any) -> None:
-    """A token whose message is settled otherwise, between its end and the loop's next turn, changes nothing."""
-    desk = Desk()
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(desk.detach(survives=True)))
-        await ref.ask(stage.Do(stage.say(1)))
-        envelope = desk.tokens[0].envelope
-        desk.tokens.clear()
-        envelope.settle("in time")
-        assert await pending == "in time"
-        await trio.testing.wait_all_tasks_blocked()
-        assert pending.outcome.late == 0
-
-
-async def test_a_reply_is_detached_once(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """A second token for one message would be a second owner of its answer."""
-    desk = Desk()
-
-    async def twice(actor: Any) -> Any:
-        await desk.detach()(actor)
-        with pytest.raises(RuntimeError, match="detached the reply"):
-            actor.context.detach_reply()
-        return "fine"
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        assert await ref.ask(stage.Do(twice)) == "fine"
-
-
-async def test_the_token_of_another_message_is_no_reply(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """Returning it would leave this message without an owner, so it is a crash."""
-    desk = Desk()
-
-    async def mix_up(actor: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return desk.tokens[0]
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        await ref.submit(stage.Do(desk.detach(survives=True)))
-        with pytest.raises(HandlerCrashed) as caught:
-            await ref.ask(stage.Do(mix_up))
-        assert isinstance(caught.value.__cause__, TypeError)
-
-
-# --- the point of no return ----------------------------------------------------------------------------------
+# --- the point of no return ---------------------------------------------------------------------------------
 
 
 async def test_after_commit_the_handler_finishes(stage: Any, autojump_clock: trio.abc.Clock) -> None:
@@ -577,7 +328,29 @@ async def test_a_deadline_that_passed_before_the_commit_counts(
     assert stage.delays == []
 
 
-async def test_committing_twice_or_for_a_token_is_harmless(stage: Any) -> None:
+async def test_committing_after_the_handler_is_harmless(stage: Any) -> None:
+    """A task that a handler left in somebody else's nursery may come too late for its commit."""
+    late = trio.Event()
+
+    async def commit(actor: Any) -> None:
+        await late.wait()
+        actor.context.commit()
+        stage.log.append(actor.context.call.state.value)
+
+    async with trio.open_nursery() as elsewhere, stage.open() as tree:
+
+        async def leave_behind(actor: Any) -> str:
+            elsewhere.start_soon(commit, actor)
+            await trio.lowlevel.checkpoint()
+            return "replied"
+
+        ref = await stage.start(tree)
+        assert await ref.ask(stage.Do(leave_behind)) == "replied"
+        late.set()
+    assert stage.log == ["settled"]
+
+
+async def test_committing_twice_is_harmless(stage: Any) -> None:
     """The second time changes nothing."""
 
     async def twice(actor: Any) -> str:

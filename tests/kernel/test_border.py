@@ -134,8 +134,6 @@ async def test_the_kernel_s_own_steps_are_protected(stage: Any) -> None:
             return "cancel"
 
     class WatchedActor(stage.PuppetActor):
-        handlers: Any = {Watched: stage.PuppetActor.handlers[stage.Do]}
-
         @property
         def declares(self) -> tuple[type[Exception], ...]:  # read when a handler has raised
             seen["answer"] = exposed_here()

@@ -103,7 +103,17 @@ SENDS = st.builds(
     Send,
     how=st.sampled_from(["ask", "ask", "submit", "tell", "nowait", "withdraw"]),
     does=st.sampled_from(
-        ["reply", "reply", "reply", "declare", "crash", "detach", "survive", "survive and crash", "spawn crash"]
+        [
+            "reply",
+            "reply",
+            "reply",
+            "declare",
+            "crash",
+            "detach",
+            "survive",
+            "survive and crash",
+            "spawn crash",
+        ]
     ),
     takes=SECONDS,
     pause=SECONDS,
@@ -247,7 +257,9 @@ async def send_all(world: World, ref: ActorRef[Role], sender: int, sends: list[S
         name = (sender, number)
         await trio.sleep(send.pause)
         patience = math.inf if send.patience is None else send.patience
-        scope = trio.CancelScope(deadline=trio.current_time() + (math.inf if send.how == "withdraw" else patience))
+        scope = trio.CancelScope(
+            deadline=trio.current_time() + (math.inf if send.how == "withdraw" else patience)
+        )
         with scope:
             try:
                 await perform(world, ref, name, send)
@@ -270,8 +282,9 @@ async def play(program: Program, world: World) -> ActorRef[Role] | None:
     )
     refs: list[ActorRef[Role]] = []
     async with trio.open_nursery() as senders:
-        with contextlib.suppress(KeyError, TinkerActorsError), trio.move_on_after(
-            program.ends_at if program.ending == "cancel" else math.inf
+        with (
+            contextlib.suppress(KeyError, TinkerActorsError),
+            trio.move_on_after(program.ends_at if program.ending == "cancel" else math.inf),
         ):
             async with open_supervisor("chaos", rng=random.Random(0), grace=20) as tree:
                 refs.append(await start(program, world, policy, tree))
@@ -328,7 +341,9 @@ def check_outcomes(program: Program, world: World) -> None:
     """Every outcome tells the truth about whether the handler had begun."""
     outcomes = dict(world.results)
     for name, pending in world.pendings.items():
-        outcomes[name] = pending.outcome.error if pending.outcome.error is not None else pending.outcome.result()
+        outcomes[name] = (
+            pending.outcome.error if pending.outcome.error is not None else pending.outcome.result()
+        )
     for name, outcome in outcomes.items():
         begun = name in world.begun
         match outcome:
@@ -376,7 +391,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @given(PROGRAMS, st.random_module())
 @settings(max_examples=300)
-def test_whatever_happens_every_promise_is_kept(program: Program, _: object) -> None:
+def test_whatever_happens_every_promise_is_kept(program: Program, schedule: object) -> None:
     """Every ask ends; nothing is begun twice, out of order, or after its caller left; all counters add up."""
     check(program)
 
@@ -384,6 +399,6 @@ def test_whatever_happens_every_promise_is_kept(program: Program, _: object) -> 
 @pytest.mark.slow
 @given(PROGRAMS, st.random_module())
 @settings(max_examples=5000)
-def test_the_same_with_many_more_programs(program: Program, _: object) -> None:
+def test_the_same_with_many_more_programs(program: Program, schedule: object) -> None:
     """The same promises, for thousands of programs and schedules."""
     check(program)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import gc
-import logging
 import math
 import signal
-import weakref
 from typing import Any
 
 import pytest
@@ -16,12 +13,7 @@ from tinker_actors.kernel import ActorEnded, ActorReady, ActorRef
 from tinker_actors.kernel.incarnation import Incarnation, collapse
 from tinker_actors.kernel.mailbox import Mailbox
 
-
-class Undeclared(Exception):
-    """A crash that may be watched as it dies."""
-
-
-# --- one message fails ---------------------------------------------------------------------------------------
+# --- one message fails --------------------------------------------------------------------------------------
 
 
 async def test_an_undeclared_exception_is_a_crash(
@@ -143,7 +135,7 @@ async def test_an_error_while_unwinding_is_a_crash(stage: Any, autojump_clock: t
     assert isinstance(crash, ValueError)
 
 
-# --- an incarnation goes down --------------------------------------------------------------------------------
+# --- an incarnation goes down -------------------------------------------------------------------------------
 
 
 async def test_a_spawned_task_s_failure_is_the_cause_of_what_is_lost(
@@ -203,7 +195,7 @@ async def test_a_crash_takes_the_handlers_beside_it_along(stage: Any, autojump_c
 
 
 async def test_a_kill_is_told_at_once(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """Whoever waits hears in the same tick, even if the handler takes long to unwind."""
+    """Whoever waits, in line or for the handler, hears in the same tick, even if the handler unwinds slowly."""
 
     async def unwind(_: Any) -> None:
         try:
@@ -212,22 +204,28 @@ async def test_a_kill_is_told_at_once(stage: Any, autojump_clock: trio.abc.Clock
             with trio.move_on_after(3, shield=True):
                 await trio.sleep(10)
 
-    heard: list[float] = []
+    heard: list[tuple[float, bool | None]] = []
 
-    async def ask() -> None:
+    async def ask(run: Any) -> None:
         with pytest.raises(ActorStopped) as caught:
-            await ref.ask(stage.Do(unwind))
-        assert caught.value.started is True
-        heard.append(trio.current_time())
+            await ref.ask(stage.Do(run))
+        heard.append((trio.current_time(), caught.value.started))
+
+    async def ask_later() -> None:
+        await trio.sleep(1)
+        await ask(stage.say("never"))
 
     async with stage.open() as tree:
         ref = await stage.start(tree)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
+            nursery.start_soon(ask, unwind)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, stage.say("never"))
             await trio.testing.wait_all_tasks_blocked()
             start = trio.current_time()
+            nursery.start_soon(ask_later)
             await tree.stop_child("a", "kill")
-        assert heard == [start]
+        assert sorted(heard) == [(start, False), (start, True), (start + 1, False)]
         assert trio.current_time() == start + 3
 
 
@@ -258,7 +256,7 @@ async def test_failing_cleanup_under_a_kill_ships_no_cancellation(
     assert stage.events[-1] == ActorEnded("tree/a", 1, failed=False)
 
 
-# --- start and stop ------------------------------------------------------------------------------------------
+# --- start and stop -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["factory", "on_start"])
@@ -404,146 +402,7 @@ def test_ctrl_c_in_a_handler(stage: Any) -> None:
     assert stage.log == []
 
 
-# --- side by side --------------------------------------------------------------------------------------------
-
-
-async def test_handlers_run_side_by_side_up_to_the_bound(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """Never more than `concurrency` at once, begun in order of admission, and as soon as there is a place."""
-    running = peak = 0
-
-    def work(number: int) -> Any:
-        async def run(_: Any) -> None:
-            nonlocal running, peak
-            running += 1
-            peak = max(peak, running)
-            stage.log.append(number)
-            await trio.sleep(2 + number % 3)
-            running -= 1
-
-        return run
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree, concurrency=20, capacity=100)
-        for number in range(100):
-            await ref.tell(stage.Do(work(number)))
-        await trio.sleep(1)
-        assert stage.log == list(range(20))
-    assert peak == 20
-    assert stage.log == list(range(100))
-
-
-async def test_an_actor_without_work_has_few_readers(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """After a burst most of its tasks end; with nothing to do at first, there is one."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree, concurrency=200, capacity=200)
-        await trio.testing.wait_all_tasks_blocked()
-        before = trio.lowlevel.current_statistics().tasks_living
-        assert len(ref._mailbox._readers) == 1
-        for _ in range(200):
-            await ref.tell(stage.Do(stage.sleep(1)))
-        await trio.sleep(0.5)
-        assert trio.lowlevel.current_statistics().tasks_living == before + 199
-        await trio.sleep(1)
-        assert len(ref._mailbox._readers) == 16
-        for _ in range(200):
-            await ref.tell(stage.Do(stage.sleep(1)))
-        await trio.sleep(0.5)
-        assert trio.lowlevel.current_statistics().tasks_living == before + 199
-
-
-@pytest.mark.parametrize("ticks", range(5))
-async def test_a_caller_that_leaves_in_the_tick_of_the_start(
-    stage: Any, ticks: int, autojump_clock: trio.abc.Clock
-) -> None:
-    """A message is either taken back before its handler began, or begun: never begun after its caller left."""
-
-    async def ask() -> None:
-        try:
-            await ref.ask(stage.Do(stage.sleep(1, "x")))
-        except trio.Cancelled:
-            stage.log.append("left")
-            raise
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree, concurrency=5)
-        for _ in range(20):
-            stage.log.clear()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask)
-                for _ in range(ticks):
-                    await trio.lowlevel.checkpoint()
-                nursery.cancel_scope.cancel()
-            await trio.testing.wait_all_tasks_blocked()
-            assert stage.log[:2] in (["left"], [("begin", "x"), "left"], [("begin", "x"), ("cancelled", "x")], [])
-
-
-# --- memory --------------------------------------------------------------------------------------------------
-
-
-async def test_ten_thousand_asks_leave_nothing_behind(
-    stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Messages, replies, exceptions and tasks are gone when their askers are: with failures and crashes too."""
-    caplog.set_level(logging.ERROR, "tinker_actors.kernel")  # the records would keep the crashes
-    ref_counts: list[weakref.ref[Any]] = []
-
-    async def reply(_: Any) -> set[int]:
-        await trio.lowlevel.checkpoint()
-        return {1}
-
-    async def one(ref: Any, number: int) -> None:
-        error = stage.Declared("x") if number % 3 else Undeclared("x")
-        message = stage.Do(reply if number % 2 else stage.fail(error))
-        ref_counts.extend([weakref.ref(message), weakref.ref(error)])
-        try:
-            ref_counts.append(weakref.ref(await ref.ask(message)))
-        except (stage.Declared, HandlerCrashed) as raised:
-            ref_counts.append(weakref.ref(raised))
-
-    async with stage.open(observer=None) as tree:
-        policy = {"max_restarts": 10**6, "backoff": {"base": 0.0}}
-        ref = await stage.start(tree, policy=make_policy(**policy))
-        await trio.testing.wait_all_tasks_blocked()
-        before = trio.lowlevel.current_statistics().tasks_living
-        for number in range(1000):
-            await one(ref, number)
-        for _ in range(9000):
-            await ref.ask(stage.Do(reply))
-        await trio.testing.wait_all_tasks_blocked()
-        assert trio.lowlevel.current_statistics().tasks_living == before
-        gc.collect()
-        assert sum(seen() is not None for seen in ref_counts) == 0
-        assert len(tree._children["a"]._crashes) < 1000
-
-
-def make_policy(*, backoff: dict[str, Any], **settings: Any) -> Any:
-    from tinker_actors.kernel import Backoff, RestartPolicy
-
-    return RestartPolicy(backoff=Backoff(**backoff), period=0.0, **settings)
-
-
-async def test_answers_need_no_collector(stage: Any) -> None:
-    """A message and its reply go by reference counting alone: nothing of them is in a cycle."""
-    gc.disable()
-    try:
-        async with stage.open() as tree:
-            ref = await stage.start(tree)
-
-            async def run(_: Any) -> set[int]:
-                await trio.lowlevel.checkpoint()
-                return {1}
-
-            message = stage.Do(run)
-            reply = await ref.ask(message)
-            seen = [weakref.ref(message), weakref.ref(reply)]
-            del message, reply
-            await trio.testing.wait_all_tasks_blocked()
-            assert [ref() for ref in seen] == [None, None]
-    finally:
-        gc.enable()
-
-
-# --- parts ---------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------
 
 
 def test_collapse_unwraps_groups_of_one() -> None:
@@ -555,7 +414,9 @@ def test_collapse_unwraps_groups_of_one() -> None:
     assert collapse(ExceptionGroup("outer", [two])) is two
 
 
-async def test_running_time_is_the_time_of_taking_messages(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+async def test_running_time_is_the_time_of_taking_messages(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
     """Neither the start nor the clean-up counts."""
 
     async def fail_late(_: Any) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trio
@@ -34,7 +34,7 @@ class Picky(Exception):
 class Unique(Exception):
     """It can neither be copied nor made anew."""
 
-    def __new__(cls, *args: object) -> Unique:
+    def __new__(cls, *args: object) -> Self:
         if args == ("again",):
             raise TypeError("there is only one")
         return super().__new__(cls, *args)
@@ -64,7 +64,9 @@ async def test_an_unsettled_outcome_has_no_result() -> None:
         Outcome().result()
 
 
-async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(autojump_clock: trio.abc.Clock) -> None:
+async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     """Tasks that wait before and after the failure each raise an object of their own."""
     outcome: Outcome[int] = Outcome()
     cause = KeyError("cause")
@@ -91,7 +93,9 @@ async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(autojump_
         assert raised.__cause__ is cause
         assert (raised.actor, raised.started, raised.args) == ("a", True, error.args)
         assert raised.__notes__ == ["note"]
-        assert len(traceback.extract_tb(raised.__traceback__)) == len(traceback.extract_tb(caught[0].__traceback__))
+        assert len(traceback.extract_tb(raised.__traceback__)) == len(
+            traceback.extract_tb(caught[0].__traceback__)
+        )
     assert error.__traceback__ is None
 
 
@@ -175,7 +179,9 @@ async def settle_after(outcome: Outcome[int], seconds: float) -> None:
     outcome.settle(1)
 
 
-async def test_a_refused_abort_whose_scope_is_no_more_cancelled_returns(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_refused_abort_whose_scope_is_no_more_cancelled_returns(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     """If the cancellation has been shielded off meanwhile, the wait simply ends."""
     outcome: Outcome[int] = Outcome()
     async with trio.open_nursery() as nursery:
@@ -292,10 +298,8 @@ def test_an_exception_that_refuses_to_be_copied_is_raised_itself() -> None:
     """The last way out: the same object, with an empty traceback."""
     error = Unique("once")
     error.args = ("again",)
-    try:
+    with pytest.raises(Unique):
         raise error
-    except Unique as raised:
-        assert raised.__traceback__ is not None
     assert fresh(error) is error
     assert error.__traceback__ is None
 

@@ -154,7 +154,6 @@ async def test_a_drain_does_not_wait_for_a_worker_that_nobody_needs(
 
 async def test_a_pool_s_own_refusal(stage: Any) -> None:
     """Senders to a closed pool get the error of its spec."""
-
     async with stage.open() as tree:
         ref = await open_pool(stage, tree, refusal=lambda _: ServiceClosing())
         await tree.stop_child("pool")

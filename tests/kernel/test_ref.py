@@ -9,8 +9,8 @@ import trio.testing
 
 from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, MailboxFull, Withdrawn
 from tinker_actors.kernel import TRACE, ActorRef
+from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
-
 
 # --- tell, ask, submit ---------------------------------------------------------------------------------------
 
@@ -149,7 +149,9 @@ async def test_a_message_to_be_finished_is_finished(stage: Any, autojump_clock: 
     assert stage.log == [("begin", "long"), ("end", "long"), "next"]
 
 
-async def test_a_caller_that_waits_leaves_after_its_handler(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+async def test_a_caller_that_waits_leaves_after_its_handler(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
     """The handler is cancelled, may take its time to unwind, and only then the caller is cancelled."""
 
     async def unwind(_: Any) -> None:
@@ -184,7 +186,9 @@ async def test_a_caller_that_would_wait_leaves_a_queued_message_at_once(
     assert "never" not in stage.log
 
 
-async def test_a_caller_that_leaves_a_unit_changes_nothing(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+async def test_a_caller_that_leaves_a_unit_changes_nothing(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
     """An asked message of a unit is handled with its unit, whether its caller leaves it queued or running."""
     async with stage.open() as tree:
         ref = await stage.start(tree)
@@ -332,6 +336,26 @@ async def test_no_cancelled_reaches_a_caller_that_is_not_cancelled(
         assert await pending == "sibling"
         assert await ref.ask(stage.Do(stage.say("again"))) == "again"
     assert len(stage.delays) == 1
+
+
+async def test_an_answer_may_be_there_before_its_caller_looks(stage: Any) -> None:
+    """A caller that waited for room may find its message handled when it comes to run again."""
+    box = Mailbox("a", 1)
+    ref: ActorRef[Any] = ActorRef("a", box, trio.Event())
+    replies: list[Any] = []
+
+    async def ask() -> None:
+        replies.append(await ref.ask(stage.Do(stage.say(1))))
+
+    box.put_nowait(Envelope(stage.Do(stage.say(0))))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        box._take()
+        taken = box._take()
+        assert taken is not None
+        taken.settle("there")
+    assert replies == ["there"]
 
 
 # --- Pending -------------------------------------------------------------------------------------------------
@@ -503,3 +527,38 @@ async def test_a_trace_is_seen_by_the_handler_and_by_nobody_else(stage: Any) -> 
             for trace in ("one", None, "two"):
                 nursery.start_soon(call, trace)
         assert await outer.ask(stage.Do(tell_trace)) is None
+
+
+async def test_a_child_that_a_handler_starts_is_nobody_s_call(stage: Any) -> None:
+    """Neither the trace nor the message of the handler that started a child stays with the child."""
+    seen: list[Any] = []
+
+    async def look(actor: Any) -> None:
+        seen.append(TRACE.get())
+        with pytest.raises(LookupError):
+            _ = actor.context.call
+        await trio.lowlevel.checkpoint()
+
+    async with stage.open() as tree:
+
+        async def start(_: Any) -> None:
+            await stage.start(tree, "child", starting=look)
+
+        ref = await stage.start(tree)
+        TRACE.set("caller")
+        await ref.ask(stage.Do(start))
+    assert seen == [None]
+
+
+async def test_a_trace_ends_with_its_handler(stage: Any) -> None:
+    """What the actor does between messages, and at its end, belongs to no caller."""
+
+    async def look(_: Any) -> None:
+        stage.log.append(TRACE.get())
+        await trio.lowlevel.checkpoint()
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree, draining=look)
+        TRACE.set("caller")
+        await ref.ask(stage.Do(look))
+    assert stage.log == ["caller", None]

@@ -35,9 +35,7 @@ async def everything_else_gives_its_result(training: ta.TrainingClient) -> None:
 
 async def messages_know_their_replies(training: ta.TrainingClient, data: tuple[ta.Datum, ...]) -> None:
     """The public channel infers the reply from the message."""
-    assert_type(
-        await training.ref.submit(ForwardBackward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput]
-    )
+    assert_type(await training.ref.submit(ForwardBackward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput])
     assert_type(await training.ref.ask(OptimStep(ta.AdamParams())), ta.OptimStepResponse)
     assert_type(await training.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
     assert_type(await training.ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResponse)

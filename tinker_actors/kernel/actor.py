@@ -73,6 +73,10 @@ class ReplyToken(Generic[R]):
         """Whether the message has its outcome."""
         return self.envelope.outcome.settled
 
+    def belongs_to(self, envelope: Envelope[Any]) -> bool:
+        """Whether it is the answer to this message."""
+        return self.envelope is envelope
+
     @trio.lowlevel.enable_ki_protection
     def settle(self, value: R) -> bool:
         """Answer with a value; False, and nothing else, if there was an answer already."""

@@ -37,7 +37,7 @@ async def await_user(function: Callable[P, Awaitable[T]], *args: P.args, **kwarg
     """
     try:
         return await function(*args, **kwargs)
-    except trio.Cancelled as error:
+    except trio.Cancelled as error:  # noqa: ASYNC103 - a stray one must not go on
         if trio.current_effective_deadline() == -math.inf:
             raise
         stray = f"a Cancelled of another task was raised here: {error}"

@@ -125,7 +125,8 @@ class Incarnation:
             crash = _failure_in(error)
         finally:
             self._lose(self._bound, crash)
-        return Exit(crash, self._ran_for)
+            self._failure = None  # its traceback leads here: it would keep itself alive
+        return Exit(crash, self._ran_for)  # noqa: ASYNC910 - the nursery in `_live` is one
 
     @trio.lowlevel.enable_ki_protection
     def kill(self, reason: str) -> None:
@@ -178,7 +179,7 @@ class Incarnation:
             self._note(error)
             raise
 
-    async def _clean_up(self, actor: Actor[Any], ending: Ending) -> None:
+    async def _clean_up(self, actor: Actor[Any], ending: Ending) -> None:  # noqa: ASYNC910 - as the hook is
         try:
             await await_user(actor.on_stop, ending)
         except Exception:  # noqa: BLE001 - whatever it is, the actor has ended
@@ -195,7 +196,7 @@ class Incarnation:
             readers.start_soon(self._read, actor, readers)
 
     @trio.lowlevel.enable_ki_protection
-    async def _read(self, actor: Actor[Any], readers: trio.Nursery | None) -> None:
+    async def _read(self, actor: Actor[Any], readers: trio.Nursery | None) -> None:  # noqa: ASYNC910 - `get` is
         while self._idle < _IDLE_READERS:
             self._idle += 1
             try:
@@ -207,17 +208,19 @@ class Incarnation:
             if readers is not None and not self._idle and self._readers < self.concurrency:
                 self._readers += 1
                 readers.start_soon(self._read, actor, readers)
-            await self._handle(actor, envelope)
-            del envelope  # or the last message would live until the next one comes
+            try:
+                await self._handle(actor, envelope)
+            finally:
+                del envelope  # or it would live until the next one comes, and a crash would keep itself alive
         self._readers -= 1
 
-    async def _handle(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:
+    async def _handle(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:  # noqa: ASYNC910 - `get` was
         handler = actor.handlers.get(type(envelope.message))
         if handler is None:
             name = type(envelope.message).__name__
             text = f"{self.ref.path} has no handler for {name}"
             self._answer(envelope, Unhandled(text, actor=self.ref.path, started=False))
-            return
+            return  # noqa: ASYNC910 - as above
         self._in_flight.add(envelope)
         call, trace = CURRENT_CALL.set(envelope), TRACE.set(envelope.trace)
         scope = envelope.open_scope()
@@ -227,18 +230,16 @@ class Incarnation:
         except Exception as error:
             if not self._is_answer(actor, envelope, error):
                 raise
-        except BaseExceptionGroup as group:
-            self._note(group)
-            raise
         finally:
             CURRENT_CALL.reset(call)
             TRACE.reset(trace)
             self._end(envelope, scope)
+            del envelope
 
     def _take_reply(self, envelope: Envelope[Any], reply: object) -> None:
         if not isinstance(reply, ReplyToken):
             envelope.settle(reply)
-        elif cast("ReplyToken[Any]", reply).envelope is envelope:
+        elif reply.belongs_to(envelope):
             envelope.detached = True
         else:
             name = type(envelope.message).__name__

@@ -100,15 +100,15 @@ class Mailbox:
         if self._closing is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()  # who tries again and again must not spin
             raise self._refused()
-        if self._parked_or_full:
+        if self._is_full:
             await self._park(envelope)
             return True
         self._enqueue(envelope)
         return False
 
     @property
-    def _parked_or_full(self) -> bool:
-        return bool(self._parked) or len(self._queue) >= self._capacity
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._capacity
 
     async def _park(self, envelope: AnyEnvelope) -> None:
         task = trio.lowlevel.current_task()
@@ -125,12 +125,12 @@ class Mailbox:
         """Admit an envelope now. A cancelled scope does not stop it.
 
         Raises:
-            MailboxFull: there is no room, or others wait for it.
+            MailboxFull: there is no room.
             ActorStopped: the mailbox is closed.
         """
         if self._closing is not None:
             raise self._refused()
-        if self._parked_or_full:
+        if self._is_full:
             depth = len(self._queue)
             raise MailboxFull(
                 f"the mailbox of {self._owner} holds {depth} of {self._capacity} messages",
@@ -166,7 +166,7 @@ class Mailbox:
             self._unit += 1
 
     def _made_room(self) -> None:
-        while self._parked and len(self._queue) < self._capacity:
+        while self._parked and not self._is_full:
             task, envelope = self._parked.popitem(last=False)
             self._enqueue(envelope)
             trio.lowlevel.reschedule(task)
@@ -217,18 +217,15 @@ class Mailbox:
         Returns:
             the next envelope, RUNNING; None when the mailbox is closed and empty.
         """
-        waited = False
+        if self._queue or self._closing is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._wait_for_mail()
         while True:
-            if not self._queue and self._closing is None:
-                await self._wait_for_mail()
-            elif not waited:
-                await trio.lowlevel.checkpoint()
-            waited = True
             envelope = self._take()
-            if envelope is not None:
+            if envelope is not None or self._closing is not None:
                 return envelope
-            if self._closing is not None:
-                return None
+            await self._wait_for_mail()
 
     def _take(self) -> AnyEnvelope | None:
         now = trio.current_time()

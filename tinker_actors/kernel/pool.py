@@ -72,7 +72,7 @@ async def start_pool(
         with trio.CancelScope(shield=True):
             await group.stop("kill", 0.0)
         raise
-    return ActorRef(group.path, mailbox, ended)
+    return ActorRef(group.path, mailbox, ended)  # noqa: ASYNC910 - there is at least one worker
 
 
 def _worker(

@@ -96,6 +96,7 @@ class ActorRef(Generic[RoleT_co]):
         """
         self._mailbox.put_nowait(_unasked(message))
 
+    @trio.lowlevel.enable_ki_protection
     async def ask(self, message: Message[RoleT_co, R]) -> R:
         """Put a message in line and wait for its answer. A checkpoint.
 

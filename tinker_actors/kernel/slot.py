@@ -18,9 +18,9 @@ import attrs
 import trio
 
 from tinker_actors.errors import InFlightLost, StartFailed, TinkerActorsError
-from tinker_actors.kernel.actor import Actor
+from tinker_actors.kernel.actor import CURRENT_CALL, Actor
 from tinker_actors.kernel.bound import at_least, within
-from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.envelope import TRACE, Envelope
 from tinker_actors.kernel.incarnation import Incarnation
 from tinker_actors.kernel.instrument import ActorCrashed, ActorEnded, ActorReady, KernelEvent
 from tinker_actors.kernel.lifecycle import Event, Life, step
@@ -138,6 +138,8 @@ class Slot(Generic[RoleT]):
     async def run(self, chance: Callable[[], float]) -> None:
         """Live until told to stop, ended for good, or given up. No checkpoint if stopped before it began."""
         _CURRENT.set(self)
+        CURRENT_CALL.set(None)  # this task may have been started by another actor's handler, for good
+        TRACE.set(None)
         try:
             while await self._live_once(chance):
                 pass
@@ -148,7 +150,7 @@ class Slot(Generic[RoleT]):
         """Run one incarnation; True if there is to be another."""
         if self._may_end():
             self._step(Event.ENDED)
-            return False
+            return False  # noqa: ASYNC910 - ends the loop
         self._step(Event.RETRY if self.life is Life.RESTARTING else Event.START)
         self._count += 1
         self._current = self._incarnation()
@@ -185,7 +187,6 @@ class Slot(Generic[RoleT]):
             cleanup_timeout=spec.cleanup_timeout,
             on_ready=self._ready,
             on_stopping=lambda: self._step(Event.STOP),
-            ending=self._stop_mode or "drain",
         )
 
     def _ready(self) -> None:
@@ -200,12 +201,12 @@ class Slot(Generic[RoleT]):
         decision = self._decide(crash, ran_for, chance)
         if isinstance(decision, Restart):
             self._report(crash, decision.delay)
-            await self._back_off(decision)
+            await self._back_off(crash, decision)
             return True
         self._report(crash, None)
         self.exhausted = isinstance(decision, GiveUp)
         self._step(Event.GIVE_UP)
-        return False
+        return False  # noqa: ASYNC910 - ends the loop
 
     def _decide(self, crash: Exception, ran_for: float, chance: float) -> Restart | GiveUp | Remain:
         if not self.started.settled:
@@ -224,11 +225,10 @@ class Slot(Generic[RoleT]):
         self._crashes = (*recent, _Crash(self._running_time, line))
         return decision
 
-    async def _back_off(self, decision: Restart) -> None:
+    async def _back_off(self, crash: Exception, decision: Restart) -> None:
         self._step(Event.CRASH)
         self._streak = decision.streak
-        if self.failure is not None:
-            self.failure = fresh(self.failure)  # its traceback would keep all it passed through alive
+        self.failure = fresh(crash)  # the traceback would keep all it passed through alive
         self._pause = trio.CancelScope(deadline=trio.current_time() + decision.delay)
         with self._pause:
             self._reconsider()

@@ -153,14 +153,15 @@ class Supervisor:
 
     def holds(self, slot: Slot[Any] | None) -> bool:
         """Whether an actor is below this supervisor."""
-        nested = (child for child in self._children.values() if isinstance(child, Supervisor))
-        return slot in self._children.values() or any(child.holds(slot) for child in nested)
+        return slot in self._children.values() or any(child.holds(slot) for child in self._nested())
+
+    def _nested(self) -> list[Supervisor]:
+        return [child for child in self._children.values() if isinstance(child, Supervisor)]
 
     def run_callbacks(self) -> None:
         """Run what `on_stopped` was given, here and below. The supervisor's own."""
-        for child in list(self._children.values()):
-            if isinstance(child, Supervisor):
-                child.run_callbacks()
+        for child in self._nested():
+            child.run_callbacks()
         while self._callbacks:
             self._callbacks.pop()()
 
@@ -211,7 +212,7 @@ class _Root:
 
 @contextlib.asynccontextmanager
 @trio.lowlevel.enable_ki_protection
-async def open_supervisor(
+async def open_supervisor(  # noqa: ASYNC911 - entering waits for nothing; leaving has waited for the stop
     name: str, *, rng: random.Random, observer: Observer | None = None, grace: float = 30.0
 ) -> AsyncGenerator[Supervisor]:
     """Open a tree of actors; leaving it means that everything in it has ended.
@@ -241,10 +242,10 @@ async def open_supervisor(
                     yield supervisor
                     deadline = trio.current_time() + grace
                     await supervisor.stop("drain", grace)
-            except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery's group
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside the nursery's group
                 body = error
             await _stop_now(supervisor, min(grace, max(0.0, deadline - trio.current_time())))
-    except BaseException as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - as above
         broken = collapse(error)
     supervisor.run_callbacks()
     leaving = _what_leaves(body, broken, root.failure)
@@ -255,7 +256,7 @@ async def open_supervisor(
         del body, broken, leaving  # or this frame and the traceback would keep each other alive
 
 
-async def _stop_now(supervisor: Supervisor, timeout: float) -> None:
+async def _stop_now(supervisor: Supervisor, timeout: float) -> None:  # noqa: ASYNC109 - as for `stop`
     try:
         with trio.CancelScope(shield=True):
             await supervisor.stop("now", timeout)
@@ -274,12 +275,11 @@ def _what_leaves(
         broken: what an actor's task raised: an interrupt, or the sign of a defect in the kernel.
         failure: what was escalated.
     """
-    foremost = broken is not None and not isinstance(broken, Exception)
-    if foremost or isinstance(body, trio.Cancelled):
-        order = (broken, body, failure)  # a task that raises also cancels the body
-    else:
-        order = (body, broken, failure)
-    errors = [error for error in order if error is not None]
+    interrupted = broken is not None and not isinstance(broken, Exception)
+    errors = [error for error in (body, broken, failure) if error is not None]
+    if broken is not None and (interrupted or isinstance(body, trio.Cancelled)):
+        errors.remove(broken)  # a task that raises also cancels the body
+        errors.insert(0, broken)
     for other in errors[1:]:
         if not isinstance(other, trio.Cancelled):
             errors[0].add_note(f"also, in the same tree of actors: {other!r}")

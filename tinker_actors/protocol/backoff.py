@@ -22,9 +22,15 @@ class SampleBackoff:
     refusals: int = 0
 
     def refused(self, *, now: float, retry_after: float | None) -> None:
-        """Take a 429 into account."""
+        """Take a 429 into account.
+
+        Args:
+            now: the present time.
+            retry_after: seconds the service asked to wait; None and 0 leave it to us, for 0 would mean to knock
+                without a pause.
+        """
         self.refusals += 1
-        self.until = max(self.until, now + (_DEFAULT_PAUSE if retry_after is None else retry_after))
+        self.until = max(self.until, now + (retry_after or _DEFAULT_PAUSE))
 
     def wait(self, now: float) -> float:
         """Return the seconds until something may be sent."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import attrs
@@ -12,12 +13,12 @@ import numpy as np
 from tinker_actors.errors import InputError
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.sampling import SamplingParams
-from tinker_actors.wire.tensor import TensorData
+from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData
 from tinker_actors.wire.training import LOSS_FNS, AdamParams, LossFnType
 
 __all__ = ["check_adam", "check_batch", "check_name", "check_prompt", "check_sampling"]
 
-# tinker docs: the inputs each loss reads. Losses that are not here are checked by the service alone.
+# tinker docs: the inputs each loss reads. What the other losses read is checked by the service alone.
 _REQUIRED_INPUTS: Mapping[str, tuple[str, ...]] = {
     "cross_entropy": ("target_tokens", "weights"),
     "importance_sampling": ("target_tokens", "logprobs", "advantages"),
@@ -28,6 +29,43 @@ _REQUIRED_INPUTS: Mapping[str, tuple[str, ...]] = {
 }
 _NAME_LIMIT = 128
 _NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+_COUNT_LIMIT = 2**31  # counts are int32 in the API's protobuf form
+_INTEGER_LIMIT = 2**63  # beyond it, JSON integers are not read exactly
+
+
+def _integer(value: object) -> int | None:
+    """Return an integer, numpy's included; None if it is none, or of more than 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return None
+    number = int(value)
+    return number if -_INTEGER_LIMIT <= number < _INTEGER_LIMIT else None
+
+
+def _finite(value: object) -> float | None:
+    """Return a number, numpy's included; None if it is none, or cannot be sent."""
+    if isinstance(value, numbers.Rational):  # integers and booleans; fractions have no JSON form
+        integer = _integer(value)
+        return None if integer is None else float(integer)
+    if not isinstance(value, numbers.Real):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _is_count(value: object) -> bool:
+    number = _integer(value)
+    return number is not None and 1 <= number < _COUNT_LIMIT
+
+
+def _check_text(field: str, text: str) -> None:
+    """Refuse half characters, which have no UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(field, text, "cannot be written in UTF-8") from error
+
+
+# --- batches ---------------------------------------------------------------------------------------------
 
 
 def check_batch(
@@ -39,66 +77,89 @@ def check_batch(
         the loss's name, now known to be one.
 
     Raises:
-        InputError: an empty batch, an unknown loss, a missing or misshapen input, a value that is not finite.
+        InputError: an empty batch, an unknown loss, a setting of it that cannot be sent; a missing or misshapen
+            input, one of the wrong dtype, a value that is not finite.
     """
     if loss_fn not in LOSS_FNS:
         raise InputError("loss_fn", loss_fn, f"must be one of {', '.join(LOSS_FNS)}")
     if not len(data):
         raise InputError("data", data, "the batch is empty")
+    required = _REQUIRED_INPUTS.get(loss_fn, ())
     for index, datum in enumerate(data):
-        _check_datum(f"data[{index}]", datum, _REQUIRED_INPUTS.get(loss_fn, ()))
-    for key, value in (loss_fn_config or {}).items():
-        if not isinstance(value, str):
-            _check_finite(f"loss_fn_config[{key!r}]", value)
+        _check_datum(f"data[{index}]", datum, required)
+    _check_config(loss_fn_config)
     return cast("LossFnType", loss_fn)
 
 
-def _check_datum(field: str, datum: object, required: tuple[str, ...]) -> None:
+def _check_config(config: object) -> None:
+    if config is None:
+        return
+    if not isinstance(config, Mapping):
+        raise InputError("loss_fn_config", config, "must map names to numbers or strings")
+    for key, value in cast("Mapping[object, object]", config).items():
+        if not isinstance(key, str):
+            raise InputError("loss_fn_config", key, "names must be strings")
+        field = f"loss_fn_config[{key!r}]"
+        if isinstance(value, str):
+            _check_text(field, value)
+        elif _finite(value) is None:
+            raise InputError(field, value, "must be a finite number or a string")
+
+
+def _check_datum(field: str, datum: object, required: Sequence[str]) -> None:
     if not isinstance(datum, Datum):
         raise InputError(field, datum, "must be a Datum")
     length = datum.model_input.length
     if length == 0:
         raise InputError(f"{field}.model_input", datum.model_input, "has no tokens")
+    inputs = datum.loss_fn_inputs
     for key in required:
-        if key not in datum.loss_fn_inputs:
-            have = sorted(datum.loss_fn_inputs)
-            raise InputError(f"{field}.loss_fn_inputs", have, f"{key!r} is missing; this loss needs {required}")
-    for key, tensor in datum.loss_fn_inputs.items():
-        _check_tensor(f"{field}.loss_fn_inputs[{key!r}]", tensor, length)
+        if key not in inputs:
+            why = f"{key!r} is missing; this loss needs {', '.join(required)}"
+            raise InputError(f"{field}.loss_fn_inputs", sorted(inputs), why)
+    for key, tensor in inputs.items():
+        place = f"{field}.loss_fn_inputs[{key!r}]"
+        if required:
+            _check_layout(place, tensor, length, INPUT_DTYPES.get(key))
+        _check_values(place, tensor)
 
 
-def _check_tensor(field: str, tensor: TensorData, length: int) -> None:
+def _check_layout(field: str, tensor: TensorData, length: int, dtype: str | None) -> None:
+    if dtype is not None and tensor.dtype != dtype:
+        raise InputError(f"{field}.dtype", tensor.dtype, f"must be {dtype}")
     if not tensor.shape or tensor.shape[0] != length:
         raise InputError(f"{field}.shape", tensor.shape, f"the model input has {length} tokens")
-    if tensor.dtype != "float32":
-        return
+
+
+def _check_values(field: str, tensor: TensorData) -> None:
     good = np.isfinite(tensor.data)
-    if not good.all():
-        place = tuple(int(axis) for axis in np.argwhere(~good)[0])
-        where = "".join(f"[{axis}]" for axis in place)
-        raise InputError(f"{field}{where}", float(tensor.data[place]), "must be finite")
-
-
-def _check_finite(field: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(field, value, "must be a finite number")
+    if bool(good.all()):
+        return
+    place = tuple(int(axis) for axis in np.argwhere(~good)[0])
+    where = "".join(f"[{axis}]" for axis in place)
+    raise InputError(f"{field}{where}", float(tensor.data[place]), "must be finite")
 
 
 def check_adam(params: object) -> None:
     """Check optimizer settings.
 
     Raises:
-        InputError: a value that is not finite, or out of its range.
+        InputError: a value that is not a finite number, or out of its range.
     """
     if not isinstance(params, AdamParams):
         raise InputError("adam_params", params, "must be AdamParams")
-    for name, value in attrs.asdict(params).items():
-        _check_finite(f"adam_params.{name}", value)
-        if value < 0:
-            raise InputError(f"adam_params.{name}", value, "must not be negative")
-    for name in ("beta1", "beta2"):
-        if getattr(params, name) >= 1:
-            raise InputError(f"adam_params.{name}", getattr(params, name), "must be below 1")
+    for name in (setting.name for setting in attrs.fields(AdamParams)):
+        value = getattr(params, name)
+        field, number = f"adam_params.{name}", _finite(value)
+        if number is None:
+            raise InputError(field, value, "must be a finite number")
+        if number < 0:
+            raise InputError(field, value, "must not be negative")
+        if name in ("beta1", "beta2") and number >= 1:
+            raise InputError(field, value, "must be below 1")
+
+
+# --- samples ---------------------------------------------------------------------------------------------
 
 
 def check_prompt(prompt: object, num_samples: object) -> None:
@@ -111,38 +172,82 @@ def check_prompt(prompt: object, num_samples: object) -> None:
         raise InputError("prompt", prompt, "must be a ModelInput")
     if prompt.length == 0:
         raise InputError("prompt", prompt, "has no tokens")
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise InputError("num_samples", num_samples, "must be a positive integer")
+    if not _is_count(num_samples):
+        raise InputError("num_samples", num_samples, "must be a positive integer of 32 bits")
 
 
 def check_sampling(params: object) -> None:
     """Check how tokens are to be drawn.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value of another type, or out of its range.
     """
     if not isinstance(params, SamplingParams):
         raise InputError("sampling_params", params, "must be SamplingParams")
-    _check_finite("sampling_params.temperature", params.temperature)
-    _check_finite("sampling_params.top_p", params.top_p)
-    rules: tuple[tuple[str, object, bool, str], ...] = (
-        ("max_tokens", params.max_tokens, params.max_tokens is None or params.max_tokens >= 1, "at least 1"),
-        ("temperature", params.temperature, params.temperature >= 0, "not negative"),
-        ("top_k", params.top_k, params.top_k == -1 or params.top_k >= 1, "at least 1, or -1 for off"),
-        ("top_p", params.top_p, 0 < params.top_p <= 1, "above 0 and at most 1"),
-        ("seed", params.seed, params.seed is None or 0 <= params.seed < 2**63, "in [0, 2**63)"),
-    )
-    for name, value, good, why in rules:
-        if not good:
+    for name, (good, why) in _SAMPLING_RULES.items():
+        value = getattr(params, name)
+        if not good(value):
             raise InputError(f"sampling_params.{name}", value, f"must be {why}")
+    _check_stop("sampling_params.stop", params.stop)
+
+
+def _is_seed(value: object) -> bool:
+    number = _integer(value)
+    return number is not None and number >= 0
+
+
+def _is_temperature(value: object) -> bool:
+    number = _finite(value)
+    return number is not None and number >= 0
+
+
+def _is_share(value: object) -> bool:
+    number = _finite(value)
+    return number is not None and 0 < number <= 1
+
+
+_SAMPLING_RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "max_tokens": (lambda value: value is None or _is_count(value), "an integer, at least 1"),
+    "seed": (lambda value: value is None or _is_seed(value), "an integer in [0, 2**63)"),
+    "temperature": (_is_temperature, "a finite number that is not negative"),
+    "top_k": (
+        lambda value: _is_count(value) or _integer(value) == -1,
+        "an integer, at least 1, or -1 for off",
+    ),
+    "top_p": (_is_share, "a number above 0 and at most 1"),
+}
+
+
+def _check_stop(field: str, stop: object) -> None:
+    if stop is None:
+        return
+    if isinstance(stop, str):
+        _check_text(field, stop)
+        return
+    if not isinstance(stop, list | tuple):
+        raise InputError(field, stop, "must be a string, a list of strings or a list of token ids")
+    items = cast("Sequence[object]", stop)
+    texts = [item for item in items if isinstance(item, str)]
+    for index, item in enumerate(items):
+        place = f"{field}[{index}]"
+        if isinstance(item, str) and len(texts) == len(items):
+            _check_text(place, item)
+        elif not _is_token(item):
+            raise InputError(place, item, "must be a token id, or every stop a string")
+
+
+def _is_token(value: object) -> bool:
+    number = _integer(value)
+    return number is not None and 0 <= number < _COUNT_LIMIT
 
 
 def check_name(field: str, name: object) -> None:
     """Check the name of a checkpoint.
 
     Raises:
-        InputError: empty, too long, or with signs that cannot stand in a path.
+        InputError: empty, too long, or nothing that can stand in a path.
     """
-    if not isinstance(name, str) or not name or len(name) > _NAME_LIMIT or not set(name) <= _NAME_SIGNS:
-        why = f"must be 1 to {_NAME_LIMIT} letters, digits, '_', '-' or '.'"
+    good = isinstance(name, str) and 0 < len(name) <= _NAME_LIMIT and _NAME_SIGNS.issuperset(name)
+    if not good or name in (".", ".."):
+        why = f"must be 1 to {_NAME_LIMIT} letters, digits, '_', '-' or '.', and neither '.' nor '..'"
         raise InputError(field, name, why)

@@ -3,20 +3,21 @@
     answer                                  then
     200 with a result                       done
     200 `try_again`, 408                    poll again at once: the service holds the answer back by itself
-    200 with an `error`                     the request failed
+    200 with an `error` that is not null    the request failed
     402                                     poll again in 5 s
     404, 410                                the promise is lost
     400                                     poll again, three times; then the request failed
-    429, 5xx, no answer                     poll again after a growing delay
+    429, 5xx, no answer                     poll again after a growing delay, or after what the service asked for
     anything else                           the request failed
 
-A poll that takes a `try_again` costs the service a held connection, not the client a loop: an answer that comes
-back sooner than `MIN_HOLD` seconds is slowed down, because some services do not hold.
+A service holds a poll for as long as there is no result, so polling again at once makes no busy loop. Some do not
+hold: after an answer that came sooner than `MIN_HOLD` seconds, the rest of these is waited for.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -28,7 +29,9 @@ __all__ = ["MIN_HOLD", "Answer", "Command", "Done", "Failed", "PollAgain", "Poll
 MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked at most 20 times a second
 _BAD_REQUEST_BUDGET = 3  # tinker 0.38.0 lib/api_future_impl.py
 _BILLING_PAUSE = 5.0
-_MAX_DELAY = 30.0
+_MAX_DELAY = 30.0  # tinker 0.38.0 lib/api_future_impl.py
+_Category: TypeAlias = Literal["unknown", "server", "user"]
+_CATEGORIES: Mapping[str, _Category] = {"server": "server", "user": "user"}
 
 
 @attrs.frozen
@@ -93,7 +96,7 @@ def decide(polling: Polling, answer: Answer) -> Command:
     """Decide about one answer; the table stands at the head of the module."""
     body = answer.body if isinstance(answer.body, dict) else {}
     match answer.status:
-        case 200 if "error" in body:
+        case 200 if body.get("error") is not None:
             return Failed(_request_failed(polling.request_id, body))
         case 200 if body.get("type") != "try_again":
             return Done(answer.body)
@@ -102,7 +105,8 @@ def decide(polling: Polling, answer: Answer) -> Command:
         case 402:
             return PollAgain(_BILLING_PAUSE, polling, "billing")
         case 400 if polling.bad_requests < _BAD_REQUEST_BUDGET:
-            return PollAgain(_growing(polling.bad_requests), attrs.evolve(polling, bad_requests=polling.bad_requests + 1))
+            again = attrs.evolve(polling, bad_requests=polling.bad_requests + 1)
+            return PollAgain(_growing(polling.bad_requests), again)
         case None | 429:
             return _later(polling, answer)
         case status if status >= 500:
@@ -118,7 +122,8 @@ def _hold(polling: Polling, answer: Answer, body: dict[str, JsonValue]) -> PollA
 
 
 def _later(polling: Polling, answer: Answer) -> PollAgain:
-    delay = answer.retry_after if answer.retry_after is not None else _growing(polling.failures)
+    asked = answer.retry_after
+    delay = asked if asked is not None and asked > 0 else _growing(polling.failures)
     return PollAgain(min(delay, _MAX_DELAY), attrs.evolve(polling, failures=polling.failures + 1))
 
 
@@ -127,12 +132,9 @@ def _growing(count: int) -> float:
 
 
 def _request_failed(request_id: str, body: dict[str, JsonValue]) -> RequestFailedError:
-    text = str(body.get("category", "")).lower()
-    if text == "user":
-        return RequestFailedError(str(body["error"]), request_id=request_id, category="user")
-    if text == "server":
-        return RequestFailedError(str(body["error"]), request_id=request_id, category="server")
-    return RequestFailedError(str(body["error"]), request_id=request_id)
+    named = str(body.get("category", "")).lower()  # some services write it with a capital letter
+    category = _CATEGORIES.get(named, "unknown")
+    return RequestFailedError(str(body["error"]), request_id=request_id, category=category)
 
 
 def _status_error(polling: Polling, status: int, body: JsonValue) -> TinkerError:

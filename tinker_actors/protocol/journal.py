@@ -2,12 +2,16 @@
 
 Theory of operation. Every operation is recorded (its *intent*) before its first byte is sent, and gets the next
 position. `checkpointed` names a saved state that holds everything before a position; what stands before it is
-forgotten. After a loss, a new model is loaded from that state and `replay` gives what came after, in order:
-gradients, optimizer steps and loads always, other operations only if they have no result yet. A failed operation is
-struck out and is never done again.
+forgotten, but for the gradients of a step that was still open then: a saved state holds weights and optimizer, not
+the accumulated gradient. After a loss, a new model is loaded from that state and `replay` gives what came after, in
+order: gradients, optimizer steps and loads always, other operations only if they have no result yet. A failed
+operation is struck out and is never done again.
 
-`MemoryJournal` keeps this in memory and so survives whatever dies but the process. It is bounded: when more
-than `max_bytes` have been recorded since the last checkpoint, it forgets and says so.
+An `optim_step` ends a step, and so does a `load_state`, which drops the accumulated gradient.
+
+`MemoryJournal` keeps this in memory and so survives whatever dies but the process. It is bounded: when more than
+`max_bytes` have been recorded since the last checkpoint, it forgets what they were, and `complete` says so until a
+checkpoint makes up for it.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from tinker_actors.wire.training import AdamParams, LossFnType
 __all__ = ["Checkpoint", "Journal", "MemoryJournal", "Operation", "Record"]
 
 _REPLAYED_ALWAYS: frozenset[OperationKind] = frozenset({"forward_backward", "optim_step", "load_state"})
+_STEP_ENDS: frozenset[OperationKind] = frozenset({"optim_step", "load_state"})
 _SMALL = 256  # bytes an operation without a batch is taken to weigh
 
 
@@ -62,7 +67,13 @@ class Operation:
 
 @attrs.define(eq=False)
 class Record:
-    """An operation at its position."""
+    """An operation at its position.
+
+    Attributes:
+        position: its place in the order, from 0.
+        operation: what it is.
+        done: it has its result.
+    """
 
     position: int
     operation: Operation
@@ -83,40 +94,56 @@ class Journal(Protocol):
     @property
     def checkpoint(self) -> Checkpoint | None:
         """The newest saved state; None means: start from the model's creation."""
+        ...
 
     @property
     def complete(self) -> bool:
-        """Whether everything since the checkpoint is still there."""
+        """Whether everything that `replay` gives is there in full."""
+        ...
 
     def record(self, operation: Operation) -> int:
         """Write an intent; return its position."""
+        ...
 
     def done(self, position: int) -> None:
-        """The operation has its result."""
+        """Note that the operation has its result."""
+        ...
 
     def strike(self, position: int) -> None:
-        """The operation failed and had no effect; it is never done again."""
+        """Note that the operation failed and had no effect; it is never done again."""
+        ...
 
     def settled_before(self, position: int) -> bool:
-        """Whether every operation before `position` has its result."""
+        """Whether every operation before `position` has its result or was struck out."""
+        ...
 
     def checkpointed(self, position: int, path: str) -> None:
-        """A state was saved at `position`."""
+        """Note the state that the operation at `position` saved or loaded; everything before has its result.
+
+        A state older than the newest one known changes nothing.
+        """
+        ...
 
     def replay(self) -> Sequence[Record]:
         """What has to be sent to a model that was loaded from the checkpoint, in order."""
+        ...
 
 
 class MemoryJournal:
-    """A journal in memory; see the module."""
+    """A journal in memory; see the module.
+
+    Args:
+        max_bytes: what the operations since the last checkpoint may weigh.
+    """
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._records: dict[int, Record] = {}
-        self._next = 0
+        self._records: dict[int, Record] = {}  # in the order of their positions
+        self._weights: dict[int, int] = {}  # of those records that are held in full
         self._weight = 0
+        self._next = 0
         self._checkpoint: Checkpoint | None = None
-        self._forgotten_from: int | None = None
+        self._forgotten_before = 0
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -125,71 +152,85 @@ class MemoryJournal:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing since the checkpoint was forgotten for lack of room."""
-        return self._forgotten_from is None
+        """Whether nothing that `replay` gives was forgotten for lack of room."""
+        return all(record.position >= self._forgotten_before for record in self.replay())
 
     def record(self, operation: Operation) -> int:
         """Write an intent; return its position."""
         position = self._next
         self._next += 1
         self._records[position] = Record(position, operation)
+        self._weights[position] = operation.weight
         self._weight += operation.weight
         if self._weight > self._max_bytes:
             self._forget()
         return position
 
     def _forget(self) -> None:
-        """Drop the bodies; what is under way keeps its place, so that a checkpoint still knows its order."""
-        self._forgotten_from = self._next
+        """Drop what the operations were; what is under way keeps its place in the order.
+
+        Of what is done, nothing is needed but the last end of a step and the gradients after it: from them a later
+        checkpoint learns whether it makes up for the loss.
+        """
+        first_open = min((at for at, record in self._records.items() if not record.done), default=self._next)
+        kept_from = self._open_step_start(first_open) - 1
+        self._records = {
+            at: Record(at, Operation(kind=record.operation.kind), record.done)
+            for at, record in self._records.items()
+            if at >= kept_from
+        }
+        self._weights.clear()
         self._weight = 0
-        for position, record in self._records.items():
-            slim = Operation(kind=record.operation.kind)
-            self._records[position] = Record(position, slim, record.done)
+        self._forgotten_before = self._next
+
+    def _drop(self, position: int) -> None:
+        self._records.pop(position, None)
+        self._weight -= self._weights.pop(position, 0)
 
     def done(self, position: int) -> None:
-        """The operation has its result."""
-        if position in self._records:
-            self._records[position].done = True
+        """The operation has its result. If it is not one to be replayed, nothing of it is needed any more."""
+        record = self._records.get(position)
+        if record is None:
+            return
+        record.done = True
+        if record.operation.kind not in _REPLAYED_ALWAYS:
+            self._drop(position)
 
     def strike(self, position: int) -> None:
         """The operation failed and had no effect."""
-        record = self._records.pop(position, None)
-        if record is not None:
-            self._weight -= record.operation.weight
+        self._drop(position)
 
     def settled_before(self, position: int) -> bool:
-        """Whether every operation before `position` has its result."""
+        """Whether every operation before `position` has its result or was struck out."""
         return all(record.done for record in self._records.values() if record.position < position)
 
     def checkpointed(self, position: int, path: str) -> None:
         """Forget what the saved state holds.
 
-        Gradients of a step that was still open when it was saved are not in it, so they are kept.
+        Gradients of a step that was still open when it was saved are not in it, so they are kept. Results may come
+        in another order than the states were saved in: an older state than the newest one is of no use.
         """
+        if self._checkpoint is not None and position <= self._checkpoint.position:
+            return
         self._checkpoint = Checkpoint(path, position)
-        kept_from = self._open_step_start(position)
-        self._records = {
-            at: record
-            for at, record in self._records.items()
-            if at >= position or (at >= kept_from and record.operation.kind == "forward_backward")
-        }
-        self._weight = sum(record.operation.weight for record in self._records.values())
-        if self._forgotten_from is not None and self._forgotten_from <= position:
-            self._forgotten_from = None
+        kept_from = self._open_step_start(position + 1)  # a state that was loaded ends the step, too
+        for at in [at for at in self._records if at <= position]:
+            if at < kept_from or self._records[at].operation.kind != "forward_backward":
+                self._drop(at)
 
     def _open_step_start(self, position: int) -> int:
-        """Return the position after the last `optim_step` before `position`."""
-        closed = [
+        """Return the position after the last end of a step before `position`."""
+        ends = [
             at
             for at, record in self._records.items()
-            if at < position and record.operation.kind in ("optim_step", "load_state")
+            if at < position and record.operation.kind in _STEP_ENDS
         ]
-        return max(closed, default=-1) + 1
+        return max(ends, default=-1) + 1
 
     def replay(self) -> list[Record]:
         """What has to be sent again, in order."""
         return [
             record
-            for _, record in sorted(self._records.items())
+            for record in self._records.values()
             if record.operation.kind in _REPLAYED_ALWAYS or not record.done
         ]

@@ -2,10 +2,17 @@
 
 Names are `name:reduction`. Weights are the numbers of outputs of each chunk (tinker 0.38.0
 lib/chunked_fwdbwd_helpers.py). Only metrics that every chunk reports are kept.
+
+    sum, min, max    what they say
+    mean             weighted average; a plain one if no chunk has an output
+    slack            the maximum less the mean
+    hash2            sum of the integer parts, modulo 2**64
+    unique           the first value; further different ones under `<name>_1`, `<name>_2`, ...
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["REDUCTIONS", "reduce_metrics"]
@@ -13,7 +20,15 @@ __all__ = ["REDUCTIONS", "reduce_metrics"]
 
 def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
     total = sum(weights)
-    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else 0.0
+    if not total:
+        return sum(values) / len(values)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / total
+
+
+def _hash2(values: Sequence[float], _: Sequence[int]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return float(sum(int(value) % 2**64 for value in values) % 2**64)
 
 
 def _slack(values: Sequence[float], weights: Sequence[int]) -> float:
@@ -26,7 +41,7 @@ REDUCTIONS: Mapping[str, Callable[[Sequence[float], Sequence[int]], float]] = {
     "min": lambda values, _: min(values),
     "max": lambda values, _: max(values),
     "slack": _slack,
-    "hash2": lambda values, _: float(sum(int(v) % 2**64 for v in values) % 2**64),
+    "hash2": _hash2,
 }
 
 
@@ -38,14 +53,16 @@ def reduce_metrics(chunks: Sequence[Mapping[str, float]], weights: Sequence[int]
         weights: outputs in each chunk.
 
     Returns:
-        the batch's metrics; those with an unknown reduction are left out.
+        the batch's metrics; those with an unknown reduction, or none, are left out.
     """
     reduced: dict[str, float] = {}
     for name in chunks[0] if chunks else ():
         if not all(name in chunk for chunk in chunks):
             continue
         values = [chunk[name] for chunk in chunks]
-        reduction = name.rpartition(":")[2]
+        _, colon, reduction = name.rpartition(":")
+        if not colon:
+            continue
         if reduction == "unique":
             reduced.update(_unique(name, values))
         elif reduction in REDUCTIONS:

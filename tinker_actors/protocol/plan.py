@@ -24,7 +24,6 @@ from tinker_actors.wire.model import (
 )
 from tinker_actors.wire.session import UntypedAPIFuture
 from tinker_actors.wire.training import (
-    AdamParams,
     ForwardBackwardInput,
     ForwardBackwardOutput,
     ForwardBackwardRequest,
@@ -69,7 +68,7 @@ def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Oper
 
 
 def request_of(part: Operation, place: Place) -> Submit:
-    """Return the endpoint and the request of one part."""
+    """Return the endpoint and the request of one part; the fields of its kind are set."""
     match part.kind:
         case "forward":
             return endpoint.FORWARD, ForwardRequest(_batch(part), place.model_id, place.seq_id)
@@ -77,8 +76,7 @@ def request_of(part: Operation, place: Place) -> Submit:
             request = ForwardBackwardRequest(_batch(part), place.model_id, place.seq_id)
             return endpoint.FORWARD_BACKWARD, request
         case "optim_step":
-            params = part.adam_params or AdamParams()
-            return endpoint.OPTIM_STEP, OptimStepRequest(params, place.model_id, place.seq_id)
+            return endpoint.OPTIM_STEP, _optim_step(part, place)
         case "save_state":
             return endpoint.SAVE_WEIGHTS, _save(part, place)
         case "save_for_sampler":
@@ -91,10 +89,16 @@ def _batch(part: Operation) -> ForwardBackwardInput:
     return ForwardBackwardInput(part.data, part.loss_fn, part.loss_fn_config)
 
 
+def _optim_step(part: Operation, place: Place) -> OptimStepRequest:
+    assert part.adam_params is not None, "the defaults are another decision than none"
+    return OptimStepRequest(part.adam_params, place.model_id, place.seq_id)
+
+
 def _save(part: Operation, place: Place) -> SaveWeightsRequest:
+    assert part.name is not None, "a saved state has a name"
     return SaveWeightsRequest(
         model_id=place.model_id,
-        path=part.name or "",
+        path=part.name,
         seq_id=place.seq_id,
         ttl_seconds=part.ttl_seconds,
     )
@@ -111,8 +115,9 @@ def _save_for_sampler(part: Operation, place: Place) -> SaveWeightsForSamplerReq
 
 
 def _load(part: Operation, place: Place) -> LoadWeightsRequest:
+    assert part.path is not None, "a state is loaded from somewhere"
     return LoadWeightsRequest(
-        model_id=place.model_id, path=part.path or "", optimizer=part.optimizer, seq_id=place.seq_id
+        model_id=place.model_id, path=part.path, optimizer=part.optimizer, seq_id=place.seq_id
     )
 
 

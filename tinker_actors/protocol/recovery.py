@@ -2,6 +2,9 @@
 
 Measured on real services: 404 or 410 on a submit or a poll, 400 with "not loaded", and a failed request whose
 text says the same. A beat that is answered 200 proves nothing.
+
+In doubt is what may or may not have been carried out: a request without a complete answer, an answer 408, 5xx, or
+one that says yes in words that cannot be read (the promise is lost, the work is done).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from typing import Literal
 
 from tinker_actors.errors import (
     APIConnectionError,
+    APIResponseValidationError,
     APIStatusError,
     BadRequestError,
     NotFoundError,
@@ -38,7 +42,9 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
         return "gone"
     if isinstance(error, BadRequestError | NotFoundError | RequestFailedError) and _says_lost(error):
         return "gone"
-    if isinstance(error, APIConnectionError) and error.doubtful:
+    if isinstance(error, APIResponseValidationError) or (
+        isinstance(error, APIConnectionError) and error.doubtful
+    ):
         return "doubtful"
     if isinstance(error, APIStatusError) and (error.status_code == 408 or error.status_code >= 500):
         return "doubtful"

@@ -5,6 +5,7 @@ A send is *doubtful* when its first byte was written and no complete answer was 
 doubtful and are tried again within the endpoint's budget. Everything else is final.
 
     what happened                      endpoint says        then
+    `x-should-retry: false`            any                  raise
     no connection, 429, should-retry   any                  again, until the budget is spent
     doubtful                           resend               again, until the budget is spent
     doubtful                           by_mode              again only if the service answers a repeated number
@@ -15,6 +16,7 @@ doubtful and are tried again within the endpoint's budget. Everything else is fi
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import attrs
@@ -30,7 +32,7 @@ DedupeMode = Literal["replay", "reject", "none"]
 _BASE_DELAY = 0.5
 _MAX_DELAY = 10.0
 _JITTER = 0.25
-_MAX_RETRY_AFTER = 60.0
+_MAX_RETRY_AFTER = 60.0  # a service that asks for more is taken to mean something else
 
 
 @attrs.frozen(kw_only=True)
@@ -101,14 +103,21 @@ def decide(
 
 
 def backoff_delay(attempt: int, retry_after: float | None, chance: float) -> float:
-    """Return the seconds before the next attempt: what the service asked for, else doubling from half a second."""
+    """Return the seconds before the next attempt, never more than 60.
+
+    What the service asked for, if that is above 0 and at most 60; else half a second, doubled with every attempt
+    up to 10, less up to a quarter of it.
+    """
     if retry_after is not None and 0 < retry_after <= _MAX_RETRY_AFTER:
         return retry_after
     return float(min(_BASE_DELAY * 2 ** min(attempt, 10), _MAX_DELAY) * (1 - _JITTER * chance))
 
 
 def parse_retry_after(milliseconds: str | None, seconds: str | None) -> float | None:
-    """Read the headers `retry-after-ms` and `retry-after` (numbers only); None if neither can be read."""
+    """Read the headers `retry-after-ms` and `retry-after`, in this order; None if neither can be read.
+
+    Only numbers are read, no dates: a date is worth nothing without the service's clock.
+    """
     for text, scale in ((milliseconds, 1000.0), (seconds, 1.0)):
         if text is None:
             continue
@@ -116,6 +125,6 @@ def parse_retry_after(milliseconds: str | None, seconds: str | None) -> float | 
             value = float(text) / scale
         except ValueError:
             continue
-        if value >= 0:
+        if value >= 0 and math.isfinite(value):
             return value
     return None

@@ -1,4 +1,4 @@
-"""Collecting telemetry: bounded, batched, without a secret. Pure.
+"""Collecting telemetry: bounded and batched. Pure; that no secret is among it is up to whoever adds.
 
 Sizes: tinker 0.38.0 lib/telemetry.py (queue of 10,000 events, batches of 100, a flush every 10 s).
 """
@@ -15,7 +15,11 @@ FLUSH_PERIOD = 10.0
 
 
 class TelemetryQueue:
-    """Events on their way out; when it is full, new ones are dropped and counted."""
+    """Events on their way out; when it is full, new ones are dropped and counted.
+
+    Attributes:
+        dropped: events for which there was no room.
+    """
 
     def __init__(self, *, max_queued: int = MAX_QUEUED) -> None:
         self._events: deque[dict[str, object]] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +15,8 @@ __all__ = ["EMBEDDED_PREFIX", "load_tokenizer"]
 EMBEDDED_PREFIX = "tinker-actors/"
 """Models with this prefix are the embedded service's; their files lie in this package."""
 
+_HUB_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+(?<!\.json)")  # `name` or `owner/name`; whatever else is a path
+
 
 def load_tokenizer(tokenizer_id: str) -> Tokenizer:
     """Return the tokenizer of an embedded model, of a local path, or of the Hugging Face hub.
@@ -25,7 +28,7 @@ def load_tokenizer(tokenizer_id: str) -> Tokenizer:
             hub id.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or none that can be read.
     """
     try:
         if tokenizer_id.startswith(EMBEDDED_PREFIX):
@@ -35,9 +38,13 @@ def load_tokenizer(tokenizer_id: str) -> Tokenizer:
             path /= "tokenizer.json"
         if path.is_file():
             return Tokenizer.from_file(str(path))
+        if not _HUB_ID.fullmatch(tokenizer_id):
+            raise FileNotFoundError("there is no such file, and no model on the hub can have this name")
         return Tokenizer.from_pretrained(tokenizer_id)
     except Exception as error:  # the library raises plain Exception for whatever went wrong
-        raise ConfigError(f"tokenizer_id = {tokenizer_id!r}: no tokenizer could be loaded: {error}") from error
+        raise ConfigError(
+            f"tokenizer_id = {tokenizer_id!r}: no tokenizer could be loaded: {error}"
+        ) from error
 
 
 def _packaged(name: str) -> Tokenizer:

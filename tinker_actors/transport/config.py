@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias, TypeGuard, cast
 
 import attrs
 import httpx
@@ -17,20 +18,32 @@ __all__ = ["TINKER_SERVICE", "Config", "Environment", "check_api_key", "check_ba
 TINKER_SERVICE = "https://tinker.thinkingmachines.dev/services/tinker-prod"  # tinker 0.38.0 lib/base_url.py
 
 _MIB = 2**20
+_LAST_PORT = 2**16 - 1
 
 
 def check_base_url(field: str, value: str) -> str:
     """Return a base URL without its last slash.
 
     Raises:
-        ConfigError: it is not an http or https URL with a host.
+        ConfigError: it is not an http or https URL with a host, or it has parts that could not be used. A user and a
+            password in it are not shown.
     """
     try:
         url = httpx.URL(value)
     except (httpx.InvalidURL, TypeError) as error:
-        raise ConfigError(f"{field} = {value!r}: not a URL") from error
+        shown = "..." if "@" in str(value) else repr(value)  # before an @ there may be a password
+        raise ConfigError(f"{field} = {shown}: not a URL") from error
+    if url.userinfo:
+        shown = str(url.copy_with(userinfo=b"..."))
+        raise ConfigError(
+            f"{field} = {shown!r}: must not hold a user or a password; they would be shown in messages"
+        )
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f"{field} = {value!r}: must start with http:// or https:// and name a host")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise ConfigError(f"{field} = {value!r}: the port must be in 1 to {_LAST_PORT}")
+    if url.query or url.fragment or any(sign.isspace() for sign in value):
+        raise ConfigError(f"{field} = {value!r}: must have no query, no fragment and no spaces")
     return value.rstrip("/")
 
 
@@ -40,11 +53,13 @@ def check_api_key(field: str, value: str) -> str:
     Raises:
         InputError: it does not look like one. The key itself is not shown.
     """
-    if not value.startswith(("tml-", "eyJ")) or not value.isascii() or any(c.isspace() for c in value):
-        masked = f"{value[:4]}… ({len(value)} characters)" if len(value) > 8 else f"({len(value)} characters)"
-        raise InputError(
-            field, masked, "an API key starts with 'tml-', a token with 'eyJ'; neither has spaces"
-        )
+    if not isinstance(cast("object", value), str):
+        raise InputError(field, type(value).__name__, "an API key is a string")
+    if not (
+        value.startswith(("tml-", "eyJ")) and value.isascii() and value.isprintable() and " " not in value
+    ):
+        why = "an API key starts with 'tml-', a token with 'eyJ'; neither has spaces"
+        raise InputError(field, f"({len(value)} characters)", why)
     return value
 
 
@@ -68,6 +83,9 @@ class Config:
         sampling_actors: actors that share them.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.
+
+    Raises:
+        ConfigError: a setting of another type, or out of its range.
     """
 
     base_url: str
@@ -85,6 +103,53 @@ class Config:
     sampling_actors: int = 8
     replay_bytes: int = 256 * _MIB
     grace: float = 30.0
+
+    def __attrs_post_init__(self) -> None:
+        for name, (good, why) in _RULES.items():
+            value = getattr(self, name)
+            if not good(value):
+                raise ConfigError(f"{name} = {value!r}: must be {why}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_tags(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value)
+
+
+def _is_metadata(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(part, str) for pair in value.items() for part in pair
+    )
+
+
+_Rule: TypeAlias = tuple[Callable[[object], bool], str]
+_ABOVE_0: _Rule = (lambda value: _is_number(value) and value > 0, "a number of seconds above 0")
+_COUNT: _Rule = (_is_count, "an integer, at least 1")
+_RULES: Mapping[str, _Rule] = {
+    "dedupe": (
+        lambda value: value in (None, "replay", "reject", "none"),
+        "'replay', 'reject', 'none' or None",
+    ),
+    "telemetry": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
+    "user_metadata": (_is_metadata, "a mapping of strings to strings"),
+    "tags": (_is_tags, "a list of strings"),
+    "heartbeat": (lambda value: value in ("thread", "loop"), "'thread' or 'loop'"),
+    "heartbeat_period": _ABOVE_0,
+    "heartbeat_warn_after": _ABOVE_0,
+    "max_block": _ABOVE_0,
+    "connect_timeout": _ABOVE_0,
+    "max_samples": _COUNT,
+    "sampling_actors": _COUNT,
+    "replay_bytes": (lambda value: _is_count(value) or value == 0, "an integer that is not negative"),
+    "grace": (lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
+}
 
 
 @attrs.frozen(kw_only=True)

@@ -1,7 +1,8 @@
 """The table of endpoints, read by the client and by the embedded service alike.
 
-Paths, lanes and timeouts: tinker 0.38.0 (`/api/v1` resources). What a doubtful send means (a byte was written
-and no complete answer was read) stands in the column `on_doubt`:
+Paths, bodies and, where nothing else is said, timeouts: tinker 0.38.0 (`/api/v1` resources). What surrounds the
+work (flags, finish, unload) has shorter ones, so that a service that does not answer is noticed soon. What a
+doubtful send means (a byte was written and no complete answer was read) stands in the column `on_doubt`:
 
     resend     the call changes nothing, or the service keeps one copy: send it again
     by_mode    it changes a model: only a service that answers a repeated number with its first result may be
@@ -73,11 +74,12 @@ class Endpoint(Generic[RequestT, ReplyT]):
         method: HTTP method.
         path: below the base URL; `{name}` parts are filled in by the caller.
         request: class of the body; `Empty` sends none.
-        reply: class of the answer.
+        reply: class of the answer; `Empty` looks at none.
         lane: the connections it uses.
         timeout: seconds for the whole exchange.
         on_doubt: what to do when it may or may not have been carried out.
-        retries: how often a refusal that says "later" (429, connection refused) is tried again.
+        retries: how many further attempts there may be, after a refusal that says "later" (429, connection
+            refused) and, if `on_doubt` allows it, after a doubtful send.
     """
 
     name: str

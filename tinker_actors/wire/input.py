@@ -4,28 +4,31 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
-import numpy as np
 
 from tinker_actors.errors import InputError
-from tinker_actors.wire.tensor import TensorData, TensorLike, tensor_from
+from tinker_actors.wire.tensor import TensorData, TensorLike, exact_array, tensor_from
 
 __all__ = ["Datum", "EncodedTextChunk", "ModelInput"]
 
 
 def _token_tuple(tokens: Sequence[int]) -> tuple[int, ...]:
-    array = np.asarray(tokens)
-    if array.size == 0:
-        return ()
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    array = exact_array("tokens", tokens, "int32")  # 32 bits: what a token has in the API's protobuf form
+    if array.ndim != 1:
         raise InputError("tokens", tokens, "must be a flat list of integers")
-    if int(array.min()) < 0:
-        raise InputError("tokens", int(array.min()), "token ids are not negative")
-    return tuple(array.tolist())
+    values: list[int] = array.tolist()
+    if values and min(values) < 0:
+        index = next(index for index, token in enumerate(values) if token < 0)
+        raise InputError(f"tokens[{index}]", values[index], "token ids are not negative")
+    return tuple(values)
 
 
 @attrs.frozen
 class EncodedTextChunk:
-    """A run of token ids."""
+    """A run of token ids.
+
+    Raises:
+        InputError: something else than a flat list of integers from 0 to 2**31 - 1.
+    """
 
     tokens: tuple[int, ...] = attrs.field(converter=_token_tuple)
     type: Literal["encoded_text"] = "encoded_text"
@@ -37,12 +40,23 @@ class EncodedTextChunk:
 
 
 def _chunk_tuple(chunks: Sequence[EncodedTextChunk]) -> tuple[EncodedTextChunk, ...]:
-    return tuple(chunks)
+    given: object = chunks  # it may be anything
+    if not isinstance(given, list | tuple):
+        raise InputError("chunks", given, "must be a list of EncodedTextChunk")
+    for index, chunk in enumerate(given):
+        if not isinstance(chunk, EncodedTextChunk):
+            why = "must be an EncodedTextChunk; ModelInput.from_ints takes token ids"
+            raise InputError(f"chunks[{index}]", chunk, why)
+    return tuple(given)
 
 
 @attrs.frozen
 class ModelInput:
-    """A prompt or a training sequence, in chunks."""
+    """A prompt or a training sequence, in chunks.
+
+    Raises:
+        InputError: something else than a list of chunks.
+    """
 
     chunks: tuple[EncodedTextChunk, ...] = attrs.field(converter=_chunk_tuple)
 
@@ -51,7 +65,7 @@ class ModelInput:
         """Make an input of one chunk from token ids.
 
         Raises:
-            InputError: something else than a flat list of non-negative integers.
+            InputError: see `EncodedTextChunk`.
         """
         return cls([EncodedTextChunk(tokens)])
 
@@ -81,7 +95,20 @@ class ModelInput:
         return ModelInput([*self.chunks[:-1], last])
 
 
+def _model_input(value: ModelInput) -> ModelInput:
+    given: object = value  # it may be anything
+    if not isinstance(given, ModelInput):
+        raise InputError("model_input", given, "must be a ModelInput")
+    return given
+
+
 def _tensor_mapping(values: Mapping[str, TensorLike]) -> dict[str, TensorData]:
+    given: object = values  # it may be anything
+    if not isinstance(given, Mapping):
+        raise InputError("loss_fn_inputs", given, "must map names to tensors, arrays or lists")
+    for key in given:
+        if not isinstance(key, str):
+            raise InputError("loss_fn_inputs", key, "names must be strings")
     return {key: tensor_from(key, value) for key, value in values.items()}
 
 
@@ -94,8 +121,8 @@ class Datum:
         loss_fn_inputs: per-position values of the loss, by name. Lists and arrays become `TensorData`.
 
     Raises:
-        InputError: ragged lists, unknown keys for plain lists, unfit dtypes.
+        InputError: ragged lists, unknown keys for plain lists, unfit dtypes, no model input.
     """
 
-    model_input: ModelInput
+    model_input: ModelInput = attrs.field(converter=_model_input)
     loss_fn_inputs: dict[str, TensorData] = attrs.field(converter=_tensor_mapping, factory=dict)

@@ -93,12 +93,14 @@ class SampledSequence:
     @property
     def tokens(self) -> list[int]:
         """The token ids as a list."""
-        return [int(token) for token in self.tokens_np]
+        tokens: list[int] = self.tokens_np.tolist()
+        return tokens
 
     @property
     def logprobs(self) -> list[float] | None:
         """The log probabilities as a list."""
-        return None if self.logprobs_np is None else [float(value) for value in self.logprobs_np]
+        logprobs: list[float] | None = None if self.logprobs_np is None else self.logprobs_np.tolist()
+        return logprobs
 
 
 @attrs.frozen

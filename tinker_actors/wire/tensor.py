@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, overload
 
 import attrs
 import numpy as np
@@ -37,9 +37,13 @@ _WANTED: Mapping[str, str] = {
 }
 
 
-def exact_array(
-    field: str, values: npt.ArrayLike, dtype: Literal["int32", "int64", "float32"]
-) -> npt.NDArray[np.generic]:
+@overload
+def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["int32"]) -> npt.NDArray[np.int32]: ...
+@overload
+def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["int64"]) -> npt.NDArray[np.int64]: ...
+@overload
+def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["float32"]) -> npt.NDArray[np.float32]: ...
+def exact_array(field: str, values: npt.ArrayLike, dtype: str) -> npt.NDArray[np.generic]:
     """Return `values` as a new, read-only array of `dtype`.
 
     Floats are rounded to float32; everything else arrives as it is. Long lists are not walked in Python.
@@ -148,7 +152,12 @@ class TensorData:
         dtype: object = self.dtype  # it may be anything
         if not isinstance(dtype, str) or dtype not in TENSOR_DTYPES:
             raise InputError("dtype", dtype, f"must be one of {', '.join(TENSOR_DTYPES)}")
-        array = _shaped(exact_array("data", self.data, self.dtype), self.shape)
+        exact = (
+            exact_array("data", self.data, "int64")
+            if dtype == "int64"
+            else exact_array("data", self.data, "float32")
+        )
+        array = _shaped(exact, self.shape)
         object.__setattr__(self, "data", array)
         object.__setattr__(self, "shape", array.shape)
 
@@ -192,7 +201,9 @@ def _shaped(array: npt.NDArray[np.generic], shape: object) -> npt.NDArray[np.gen
         raise InputError("shape", list(shape), f"does not hold {array.size} values") from error
 
 
-TensorLike: TypeAlias = TensorData | npt.NDArray[np.generic] | Sequence[float] | Sequence[int]
+TensorLike: TypeAlias = (
+    TensorData | npt.NDArray[np.generic] | Sequence[float] | Sequence[int] | Sequence[Sequence[float]]
+)
 
 # tinker 0.38.0 types/datum.py: a plain list gets its dtype from the key it stands under.
 INPUT_DTYPES: Mapping[str, TensorDtype] = {

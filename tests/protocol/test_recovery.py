@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import cast, get_args
+
+import pytest
+
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    ConfigError,
+    DecodeError,
+    RequestFailedError,
+    TinkerActorsError,
+    status_error_class,
+)
+from tinker_actors.protocol.future import Answer, Failed, Polling, decide
+from tinker_actors.protocol.recovery import classify, session_lost
+from tinker_actors.protocol.step import OperationKind
+from tinker_actors.wire.codec import JsonValue
+
+KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
+STALE = "Model a5b1 not loaded (likely stale request from previous server)"
+
+
+def status(code: int, body: object = None) -> APIStatusError:
+    """Make what transport raises for an answer with an error status."""
+    return status_error_class(code)(f"optim_step: error code {code} - {body}", status_code=code, body=body)
+
+
+def polled(code: int, body: JsonValue) -> TinkerActorsError:
+    """Make what becomes of the answer to a poll, after the bad requests that are forgiven."""
+    command = decide(Polling("r", bad_requests=3), Answer(status=code, body=body))
+    assert isinstance(command, Failed)
+    return command.error
+
+
+# What services were seen to answer when the model, or the session it belonged to, was gone.
+GONE = {
+    "SkyRL, submit after expiry or restart": status(400, {"detail": STALE}),
+    "SkyRL, poll after expiry": polled(400, {"detail": STALE}),
+    "SkyRL and TuFT, unknown promise": polled(404, {"detail": "Future 275 not found"}),
+    "TuFT, submit to an unknown model": status(404, {"detail": "Model not found"}),
+    "open-rl, failed request": polled(
+        400, {"type": "RequestFailedResponse", "error_message": "model a5b1 not loaded"}
+    ),
+    "opentinker, failed request": polled(200, {"error": "Unknown model: m", "category": "User"}),
+    "Twinkle, failed request with a traceback": polled(
+        200, {"error": "Traceback (most recent call last): ... Model not found: m", "category": "Server"}
+    ),
+    "ended session, submit": status(410, {"detail": "session has ended"}),
+    "broken promise": polled(410, {"detail": "the model is gone"}),
+}
+
+# What may or may not have been carried out.
+DOUBTFUL = {
+    "connection cut after the first byte": APIConnectionError("cut", doubtful=True),
+    "no answer in time": APITimeoutError("slow", doubtful=True),
+    "408": status(408),
+    "FastAPI, unhandled exception": status(500, "Internal Server Error"),
+    "proxy": status(502),
+    "an answer that cannot be read": APIResponseValidationError(
+        "odd", ["required field missing @ $.request_id"]
+    ),
+}
+
+# What is an ordinary failure: the model is as it was.
+ORDINARY = {
+    "no connection": APIConnectionError("refused", doubtful=False),
+    "bad request": status(400, {"detail": "rank too large"}),
+    "SkyRL, too many adapters": status(400, {"detail": "Maximum number of LoRA adapters (2) reached"}),
+    "wrong key": status(401),
+    "no money": status(402),
+    "forbidden": status(403),
+    "SkyRL, reused number": status(409, {"detail": "sequence number was reused"}),
+    "TuFT, gap": polled(409, {"detail": "Sequence conflict: expected 7, got 8"}),
+    "pydantic": status(422, [{"msg": "extra_forbidden"}]),
+    "throttled": status(429),
+    "failed request": RequestFailedError("loss is not finite", category="user"),
+    "local": ConfigError("not loaded"),
+    "decoding": DecodeError("X", ["not loaded"]),
+    "foreign": ValueError("not loaded"),
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_lost_model_is_known_in_every_dialect(name: str) -> None:
+    """Whatever was being done with it."""
+    assert {classify(GONE[name], kind) for kind in KINDS} == {"gone"}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_may_have_been_carried_out_is_doubtful(name: str) -> None:
+    """Whatever it was."""
+    assert {classify(DOUBTFUL[name], kind) for kind in KINDS} == {"doubtful"}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_other_failures_leave_the_model_alone(name: str) -> None:
+    """It is not restored for them."""
+    assert {classify(ORDINARY[name], kind) for kind in KINDS} == {None}
+
+
+def test_a_saved_state_that_is_not_there_is_no_lost_model() -> None:
+    """A 404 for a load speaks of the path, for everything else of the model."""
+    error = status(404, {"detail": "no such checkpoint"})
+    assert {kind: classify(error, kind) for kind in KINDS} == {
+        kind: None if kind == "load_state" else "gone" for kind in KINDS
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (status(410, {"detail": "gone"}), True),
+        (status(404, {"detail": "Session s not found"}), True),
+        (status(400, {"detail": "unknown session: s"}), True),
+        (status(404, {"detail": "base model 'x' is not offered"}), False),
+        (status(400, {"detail": "rank too large"}), False),
+        (status(401, {"detail": "session key"}), False),
+        (status(500, {"detail": "session"}), False),
+        (RequestFailedError("unknown session"), False),
+        (APIConnectionError("session"), False),
+    ],
+    ids=str,
+)
+def test_a_refused_creation_tells_whether_the_session_has_ended(error: BaseException, lost: bool) -> None:
+    """By its class, or by its text where services use a general status."""
+    assert session_lost(error) is lost

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import cast, get_args
+
+import pytest
+
+from tinker_actors.protocol.step import OperationKind, Step, judge
+
+STEPS = {
+    "empty": Step(),
+    "gradients": Step(gradients=2),
+    "closed": Step(closed=True),
+    "closed with gradients": Step(gradients=1, closed=True),
+}
+KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
+ONLY_IT = ["fail", "fail", "fail", "fail"]
+
+# operation, taken by the service: the consequence for each of STEPS
+TABLE: dict[tuple[OperationKind, bool], list[str]] = {
+    ("forward_backward", False): ["void", "poison", "poison", "poison"],
+    ("forward_backward", True): ["void", "poison", "poison", "poison"],
+    ("optim_step", False): ONLY_IT,
+    ("optim_step", True): ["poison", "poison", "poison", "poison"],
+    ("forward", False): ONLY_IT,
+    ("forward", True): ONLY_IT,
+    ("save_state", False): ONLY_IT,
+    ("save_state", True): ONLY_IT,
+    ("save_for_sampler", False): ONLY_IT,
+    ("save_for_sampler", True): ONLY_IT,
+    ("load_state", False): ONLY_IT,
+    ("load_state", True): ONLY_IT,
+}
+
+
+def test_the_table_has_every_operation() -> None:
+    """Refused and taken, each of them."""
+    assert set(TABLE) == {(kind, taken) for kind in KINDS for taken in (False, True)}
+
+
+@pytest.mark.parametrize(("kind", "taken"), TABLE, ids=str)
+def test_what_follows_from_a_failure(kind: OperationKind, taken: bool) -> None:
+    """No partial gradient is kept: what cannot be taken back poisons, what was not sent is void."""
+    assert [judge(kind, step, taken=taken) for step in STEPS.values()] == TABLE[kind, taken]

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.wire.strategies import tensor_arrays
+from tinker_actors.errors import InputError
+from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData, TensorDtype, exact_array, tensor_from
+
+
+def refusal(make: Any, *arguments: Any) -> tuple[str, object]:
+    with pytest.raises(InputError) as caught:
+        make(*arguments)
+    return caught.value.field, caught.value.value
+
+
+@given(tensor_arrays())
+def test_a_tensor_holds_what_it_was_given(array: np.ndarray) -> None:
+    """Values, dtype and shape of an array of either kind come back unchanged."""
+    tensor = TensorData.from_numpy(array)
+    assert (tensor.dtype, tensor.shape) == (array.dtype.name, array.shape)
+    assert tensor.to_numpy().tobytes() == array.tobytes()
+    assert tensor.tolist() == array.tolist()
+    assert tensor == TensorData(array.reshape(-1), tensor.dtype, array.shape)
+
+
+def test_a_tensor_is_read_only_and_apart_from_the_callers_array() -> None:
+    """What is in line cannot change: not through the caller's array, and not through the tensor's."""
+    array = np.array([1.0, 2.0], np.float32)
+    for tensor in (
+        TensorData.from_numpy(array),
+        TensorData(array, "float32"),
+        tensor_from("weights", array),
+    ):
+        array[0] = 5.0
+        assert tensor.tolist() == [1.0, 2.0]
+        for view in (tensor.data, tensor.to_numpy(), tensor.to_numpy().reshape(2, 1)):
+            with pytest.raises(ValueError, match="read-only"):
+                view[0] = 7.0
+        array[0] = 1.0
+    integers = np.array([1, 2], np.int64)
+    same_dtype = TensorData(integers, "int64", (2, 1))
+    integers[0] = 9
+    assert same_dtype.to_numpy().tolist() == [[1], [2]]
+
+
+def test_the_shape_is_that_of_the_data_unless_another_is_given() -> None:
+    """None takes the data's; a list becomes a tuple; the same values may be arranged anew."""
+    assert TensorData([[1, 2], [3, 4]], "int64").shape == (2, 2)
+    assert TensorData([[1, 2], [3, 4]], "int64", [4]).tolist() == [1, 2, 3, 4]
+    assert TensorData(3, "int64").shape == ()
+    assert TensorData([], "float32").to_numpy().dtype == np.float32
+
+
+def test_floats_are_rounded_to_float32_and_nothing_else_changes() -> None:
+    """Rounding is the one loss; NaN and infinity stay for the check of the batch to refuse."""
+    tensor = TensorData([0.1, float("nan"), float("inf"), 3.4028235e38], "float32")
+    assert tensor.to_numpy()[[0, 3]].tolist() == [float(np.float32(0.1)), float(np.finfo(np.float32).max)]
+    assert np.isnan(tensor.to_numpy()[1])
+    assert np.isposinf(tensor.to_numpy()[2])
+    assert TensorData([1, 2], "float32").tolist() == [1.0, 2.0]
+
+
+NOT_NUMBERS: list[tuple[Any, str, str, object]] = [
+    ([1, True], "int64", "data[1]", True),
+    ([1.0, False], "float32", "data[1]", False),
+    ([[1, 2], [3, True]], "int64", "data[1][1]", True),
+    (["3"], "int64", "data[0]", "3"),
+    (["3.5"], "float32", "data[0]", "3.5"),
+    ([1, 1.5], "int64", "data[1]", 1.5),
+    ([2.0], "int64", "data[0]", 2.0),
+    ([1, None], "float32", "data[1]", None),
+    ([1, 2**63], "int64", "data[1]", 2**63),
+    ([-(2**63) - 1], "int64", "data[0]", -(2**63) - 1),
+    ([0.0, 1e300], "float32", "data[1]", 1e300),
+    ([10**400], "float32", "data[0]", 10**400),
+    ([1j], "float32", "data[0]", 1j),
+    ("abc", "int64", "data", "abc"),
+    (None, "float32", "data", None),
+    ([[1], [2, 3]], "float32", "data", [[1], [2, 3]]),
+    ([[1, 2], 3], "int64", "data", [[1, 2], 3]),
+]
+
+
+@pytest.mark.parametrize(("values", "dtype", "field", "value"), NOT_NUMBERS)
+def test_nothing_is_coerced(values: Any, dtype: Any, field: str, value: object) -> None:
+    """Booleans, strings, halves as integers, too large and ragged values are refused by their place."""
+    assert refusal(TensorData, values, dtype) == (field, value)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "field"),
+    [
+        (np.array([1.5]), "int64", "data[0]"),
+        (np.array([True]), "int64", "data[0]"),
+        (np.array([1, 2**63], np.uint64), "int64", "data[1]"),
+        (np.array([[0.0, 1e39]]), "float32", "data[0][1]"),
+        (np.array(["1"]), "float32", "data[0]"),
+    ],
+)
+def test_arrays_are_held_to_the_same_rules(array: np.ndarray, dtype: Any, field: str) -> None:
+    """An array is refused where its list would be."""
+    assert refusal(TensorData, array, dtype)[0] == field
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "field", "value"),
+    [
+        ("float64", None, "dtype", "float64"),
+        (np.dtype("int64"), None, "dtype", np.dtype("int64")),
+        (["int64"], None, "dtype", ["int64"]),
+        ("int64", (3,), "shape", [3]),
+        ("int64", (-1, -2), "shape[0]", -1),
+        ("int64", (2.0,), "shape[0]", 2.0),
+        ("int64", (True, 2), "shape[0]", True),
+        ("int64", "2", "shape", "2"),
+        ("int64", 7, "shape", 7),
+    ],
+)
+def test_a_wrong_dtype_or_shape_is_refused(dtype: Any, shape: Any, field: str, value: object) -> None:
+    """The field and the value are those that were given."""
+    assert refusal(TensorData, [1, 2], dtype, shape) == (field, value)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (np.zeros(1, np.float64), "float32"),
+        (np.zeros(1, np.float16), "float32"),
+        (np.zeros(1, np.int8), "int64"),
+        (np.zeros(1, ">i4"), "int64"),
+        ([0, 1], "int64"),
+        ([0.5], "float32"),
+    ],
+)
+def test_from_numpy_takes_signed_integers_and_floats(array: Any, dtype: str) -> None:
+    """Floats of every width become float32, signed integers int64."""
+    assert TensorData.from_numpy(array).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["uint8", "bool", "complex128", "datetime64[s]", "object", "<U1"])
+def test_from_numpy_refuses_other_kinds(kind: str) -> None:
+    """Unsigned integers and booleans among them: their meaning on the other side is not settled."""
+    assert refusal(TensorData.from_numpy, np.zeros(1, kind)) == ("dtype", kind)
+
+
+def test_exact_array_is_new_and_read_only() -> None:
+    """It shares no memory with what it was made of, and cannot be written."""
+    source = np.array([1, 2], np.int32)
+    array = exact_array("tokens", source, "int32")
+    assert not np.shares_memory(array, source)
+    assert not array.flags.writeable
+    assert refusal(exact_array, "tokens", [1, 2**31], "int32") == ("tokens[1]", 2**31)
+
+
+# --- what users write under a key ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "dtype"), INPUT_DTYPES.items())
+def test_a_list_gets_the_dtype_of_its_key(key: str, dtype: TensorDtype) -> None:
+    """Integers are weights as well as targets."""
+    assert tensor_from(key, [0, 1]) == TensorData([0, 1], dtype)
+
+
+def test_the_keys_with_a_dtype_are_these() -> None:
+    """The table of tinker 0.38.0: targets are integers, everything else is a float."""
+    assert dict(INPUT_DTYPES) == {
+        "target_tokens": "int64",
+        "weights": "float32",
+        "advantages": "float32",
+        "logprobs": "float32",
+        "clip_low_threshold": "float32",
+        "clip_high_threshold": "float32",
+        "sequence_ratio_mask": "float32",
+    }
+
+
+def test_tensors_stay_and_arrays_keep_their_kind() -> None:
+    """Only a plain list is told its dtype by the key."""
+    tensor = TensorData([1], "int64")
+    assert tensor_from("weights", tensor) is tensor
+    assert tensor_from("anything", np.zeros(2)).dtype == "float32"
+    assert tensor_from("weights", np.zeros(2, np.int32)).dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "shown"),
+    [
+        ("target_tokens", [1, 1.5], "loss_fn_inputs['target_tokens'][1]", 1.5),
+        ("weights", ["a"], "loss_fn_inputs['weights'][0]", "a"),
+        ("weights", [[1], [2, 3]], "loss_fn_inputs['weights']", [[1], [2, 3]]),
+        ("weights", None, "loss_fn_inputs['weights']", None),
+        ("weights", np.array([True]), "loss_fn_inputs['weights'].dtype", "bool"),
+        ("weights", np.array([[0.0, 1e39]]), "loss_fn_inputs['weights'][0][1]", 1e39),
+        ("mine", [1], "loss_fn_inputs['mine']", [1]),
+    ],
+)
+def test_a_wrong_input_is_named_by_its_key(key: str, value: Any, field: str, shown: object) -> None:
+    """The place is that in `loss_fn_inputs`, down to the element."""
+    assert refusal(tensor_from, key, value) == (field, shown)
