@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -55,20 +54,19 @@ class Display(Protocol):
 
     def __enter__(self) -> Self:
         """Begin."""
+        ...
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ending: object) -> None:
         """End."""
+        ...
 
     def step(self, report: StepReport, rewards: Sequence[float], rate: float) -> None:
         """Show a step; `rate` is in samples per second."""
+        ...
 
     def line(self, text: str) -> None:
         """Show a line that stays."""
+        ...
 
 
 class _Plain:
@@ -81,7 +79,7 @@ class _Plain:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *ending: object) -> None:
         return None
 
     def step(self, report: StepReport, rewards: Sequence[float], rate: float) -> None:
@@ -119,7 +117,7 @@ class _Live:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *ending: object) -> None:
         self._progress.stop()
 
     def step(self, report: StepReport, rewards: Sequence[float], rate: float) -> None:

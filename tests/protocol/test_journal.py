@@ -1,0 +1,408 @@
+"""The journal against a plain model of it, and against a service that loses its model at any moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tinker_actors.protocol.chunking import datum_bytes
+from tinker_actors.protocol.journal import Checkpoint, Journal, MemoryJournal, Operation, Record
+from tinker_actors.protocol.step import OperationKind
+from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.training import AdamParams
+
+ROOMY = 10**9
+MUTATING = ("forward_backward", "optim_step", "load_state")
+STEP_ENDS = ("optim_step", "load_state")
+DATUMS = tuple(Datum(ModelInput.from_ints([token] * length)) for token, length in enumerate((1, 40, 400)))
+
+
+def batch(kind: OperationKind = "forward_backward", size: int = 0, loss: Any = "ppo") -> Operation:
+    return Operation(kind=kind, data=(DATUMS[size],), loss_fn=loss)
+
+
+def optim(rate: float = 1.0) -> Operation:
+    return Operation(kind="optim_step", adam_params=AdamParams(learning_rate=rate))
+
+
+def save(name: str) -> Operation:
+    return Operation(kind="save_state", name=name)
+
+
+def load(path: str, *, optimizer: bool = True) -> Operation:
+    return Operation(kind="load_state", path=path, optimizer=optimizer)
+
+
+def full(max_bytes: int, *operations: Operation) -> MemoryJournal:
+    """Make a journal in which the operations are recorded and done, without a checkpoint."""
+    journal = MemoryJournal(max_bytes=max_bytes)
+    for operation in operations:
+        journal.done(journal.record(operation))
+    return journal
+
+
+def replayed(journal: Journal) -> list[tuple[int, Operation]]:
+    return [(record.position, record.operation) for record in journal.replay()]
+
+
+# --- the rules, one by one -------------------------------------------------------------------------------
+
+
+def test_a_new_journal_is_empty() -> None:
+    """Restoring from it means: make the model anew."""
+    journal: Journal = MemoryJournal(max_bytes=0)
+    assert (journal.checkpoint, journal.complete, list(journal.replay())) == (None, True, [])
+    assert journal.settled_before(0)
+
+
+def test_what_changed_the_model_is_always_done_again() -> None:
+    """Gradients, steps and loads have to be; of the others, those that still owe their result."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    operations = [
+        batch(),
+        batch("forward"),
+        optim(),
+        save("a"),
+        Operation(kind="save_for_sampler"),
+        load("p"),
+    ]
+    positions = [journal.record(operation) for operation in operations]
+    assert positions == [0, 1, 2, 3, 4, 5]
+    assert replayed(journal) == list(enumerate(operations))
+    for position in positions:
+        journal.done(position)
+    assert replayed(journal) == [(0, operations[0]), (2, operations[2]), (5, operations[5])]
+    assert all(record.done for record in journal.replay())
+
+
+def test_what_failed_is_never_done_again() -> None:
+    """Nor is it waited for."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    first, second = journal.record(batch()), journal.record(batch())
+    assert not journal.settled_before(2)
+    journal.strike(first)
+    journal.strike(first)
+    assert [record.position for record in journal.replay()] == [second]
+    assert journal.settled_before(1)
+    assert not journal.settled_before(2)
+    journal.done(second)
+    assert journal.settled_before(2)
+
+
+def test_a_checkpoint_holds_what_was_before_it() -> None:
+    """What came after stays, in order, with its result or without."""
+    journal = full(ROOMY, batch(), optim(), save("a"), batch(), optim(2.0))
+    pending = journal.record(batch())
+    journal.checkpointed(2, "tinker://m/weights/a")
+    assert journal.checkpoint == Checkpoint("tinker://m/weights/a", 2)
+    assert [(record.position, record.done) for record in journal.replay()] == [
+        (3, True),
+        (4, True),
+        (pending, False),
+    ]
+
+
+def test_an_open_steps_gradients_survive_a_checkpoint_in_mid_step() -> None:
+    """A saved state holds no gradient: those since the last step are sent again before what came after."""
+    journal = full(
+        ROOMY, batch(size=1), optim(), batch(size=2), batch(size=0), batch("forward"), save("a"), optim(2.0)
+    )
+    journal.checkpointed(5, "a")
+    assert replayed(journal) == [(2, batch(size=2)), (3, batch(size=0)), (6, optim(2.0))]
+    journal.done(journal.record(save("b")))
+    journal.checkpointed(7, "b")
+    assert replayed(journal) == []
+
+
+def test_a_step_that_was_refused_leaves_its_gradients_open() -> None:
+    """A struck `optim_step` ended nothing."""
+    journal = full(ROOMY, batch())
+    journal.strike(journal.record(optim()))
+    journal.done(journal.record(save("a")))
+    journal.checkpointed(2, "a")
+    assert [record.position for record in journal.replay()] == [0]
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_a_load_drops_the_gradients_before_it(optimizer: bool) -> None:
+    """As the service does."""
+    journal = full(ROOMY, batch(), load("p", optimizer=optimizer), save("a"))
+    journal.checkpointed(2, "a")
+    assert replayed(journal) == []
+
+
+def test_a_state_that_was_loaded_with_its_optimizer_is_a_checkpoint() -> None:
+    """Nothing before it matters, not even open gradients, and it is not loaded twice."""
+    journal = full(ROOMY, batch(), optim(), batch(), load("p"), batch(size=1))
+    journal.checkpointed(3, "p")
+    assert journal.checkpoint == Checkpoint("p", 3)
+    assert replayed(journal) == [(4, batch(size=1))]
+
+
+def test_an_older_state_never_replaces_a_newer_one() -> None:
+    """Results may come in any order; going back would lose what lies between."""
+    journal = full(ROOMY, save("old"), batch(), optim(), save("new"), batch(size=1))
+    journal.checkpointed(3, "new")
+    journal.checkpointed(0, "old")
+    journal.checkpointed(3, "new again")
+    assert journal.checkpoint == Checkpoint("new", 3)
+    assert replayed(journal) == [(4, batch(size=1))]
+
+
+# --- the bound -------------------------------------------------------------------------------------------
+
+
+def test_an_operation_weighs_its_batch_and_a_little() -> None:
+    """So that a million operations without a batch have a weight, too."""
+    assert batch(size=2).weight == optim().weight + datum_bytes(DATUMS[2])
+    assert optim().weight > 0
+
+
+def test_what_does_not_fit_is_forgotten_and_said() -> None:
+    """Until a checkpoint behind it makes up for the loss."""
+    journal = full(3000, batch(size=2))
+    assert journal.complete
+    journal.done(journal.record(batch(size=2)))
+    assert not journal.complete
+    journal.done(journal.record(optim()))
+    assert not journal.complete
+    journal.done(journal.record(save("a")))
+    journal.checkpointed(3, "a")
+    assert journal.complete
+    assert replayed(journal) == []
+
+
+def test_a_checkpoint_in_mid_step_does_not_bring_forgotten_gradients_back() -> None:
+    """The open step's batch is gone: its empty shell must not be taken for it."""
+    journal = full(1000, batch(size=2), save("a"))
+    journal.checkpointed(1, "a")
+    assert not journal.complete
+    journal.done(journal.record(optim()))
+    journal.done(journal.record(save("b")))
+    journal.checkpointed(3, "b")
+    assert journal.complete
+
+
+def test_a_checkpoint_before_the_forgetting_does_not_make_up_for_it() -> None:
+    """What was forgotten lies behind it."""
+    journal = full(3000, save("a"), batch(size=2), batch(size=2), optim())
+    journal.checkpointed(0, "a")
+    assert not journal.complete
+
+
+def test_what_is_under_way_keeps_its_place_when_it_is_forgotten() -> None:
+    """A save still waits for the gradients before it."""
+    journal = MemoryJournal(max_bytes=1000)
+    gradient = journal.record(batch(size=2))
+    state = journal.record(save("a"))
+    assert not journal.complete
+    assert not journal.settled_before(state)
+    journal.done(gradient)
+    assert journal.settled_before(state)
+
+
+def test_forward_passes_that_are_done_weigh_nothing() -> None:
+    """They are never done again, so an evaluation does not use up the room for gradients."""
+    journal = full(3000, *[batch("forward", size=2)] * 100)
+    assert journal.complete
+    journal.done(journal.record(batch(size=2)))
+    assert journal.complete
+
+
+def test_a_run_that_never_saves_does_not_fill_the_memory() -> None:
+    """Nothing is kept of thousands of steps that cannot be done again anyway."""
+    journal = full(10_000, *[batch(size=1), batch(size=1), optim()] * 2000)
+    assert not journal.complete
+    assert len(journal._records) < 100
+
+
+# --- any sequence of events ------------------------------------------------------------------------------
+
+
+@attrs.define
+class Entry:
+    """What the model knows of one operation."""
+
+    operation: Operation
+    state: str = "open"  # or done, or struck
+    held: bool = True
+
+
+@attrs.define
+class Service:
+    """What a service would hold after some operations: enough to tell two histories apart."""
+
+    saved: dict[str, tuple[object, object]] = attrs.field(factory=dict)
+    weights: object = "base"
+    optimizer: object = "fresh"
+    gradient: tuple[object, ...] = ()
+
+    def apply(self, operation: Operation) -> None:
+        """Do what an operation does."""
+        match operation.kind:
+            case "forward_backward":
+                self.gradient += ((operation.data, operation.loss_fn),)
+            case "optim_step":
+                moved = (self.weights, self.optimizer, self.gradient, operation.adam_params)
+                self.weights, self.optimizer, self.gradient = (
+                    hash(repr(moved)),
+                    hash(repr(("moments", moved))),
+                    (),
+                )
+            case "load_state":
+                weights, moments = self.saved.get(operation.path or "", (operation.path, operation.path))
+                self.weights, self.gradient = weights, ()
+                self.optimizer = moments if operation.optimizer else self.optimizer
+            case "save_state":
+                self.saved[operation.name or ""] = (self.weights, self.optimizer)
+            case _:
+                pass
+
+    @property
+    def trained(self) -> tuple[object, object, object]:
+        return self.weights, self.optimizer, self.gradient
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Random lives of a journal, beside a model that forgets nothing but what the bound demands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.checkpoint: Checkpoint | None = None
+
+    @initialize(max_bytes=st.sampled_from([600, 2500, 6000, ROOMY]))
+    def open(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.journal = MemoryJournal(max_bytes=max_bytes)
+
+    # what may happen
+
+    @rule(
+        kind=st.sampled_from(
+            ["forward_backward"] * 3
+            + ["optim_step"] * 2
+            + ["save_state"] * 2
+            + ["load_state", "forward", "sampler"]
+        ),
+        size=st.integers(0, 2),
+        flag=st.booleans(),
+    )
+    def record(self, kind: str, size: int, flag: bool) -> None:
+        position = len(self.entries)
+        operation = {
+            "forward_backward": batch(size=size, loss="ppo" if flag else "cispo"),
+            "forward": batch("forward", size=size),
+            "optim_step": optim(float(position)),
+            "save_state": save(f"s{position}"),
+            "load_state": load(f"s{max(0, position - 1 - size)}", optimizer=flag),
+            "sampler": Operation(kind="save_for_sampler", name=None),
+        }[kind]
+        assert self.journal.record(operation) == position
+        self.entries.append(Entry(operation))
+        held = [entry for entry in self.entries if entry.held]
+        if sum(entry.operation.weight for entry in held) > self.max_bytes:
+            for entry in held:
+                entry.held = False
+
+    @rule(which=st.integers(0, 10), failed=st.sampled_from([False, False, False, True]))
+    def settle(self, which: int, failed: bool) -> None:
+        unsettled = [at for at, entry in enumerate(self.entries) if entry.state == "open"]
+        if not unsettled:
+            return
+        position = unsettled[which % len(unsettled)]
+        entry = self.entries[position]
+        entry.state = "struck" if failed else "done"
+        (self.journal.strike if failed else self.journal.done)(position)
+        entry.held = entry.held and not failed and entry.operation.kind in MUTATING
+
+    @rule(which=st.integers(0, 10))
+    def checkpointed(self, which: int) -> None:
+        """Tell of a state whose operation and everything before it is settled, be it an old one."""
+        states = [
+            at
+            for at, entry in enumerate(self.entries)
+            if entry.state == "done"
+            and (
+                entry.operation.kind == "save_state"
+                or (entry.operation.kind == "load_state" and entry.operation.optimizer)
+            )
+            and self.settled(at)
+        ]
+        if not states:
+            return
+        position = states[-1 - which % len(states)]
+        operation = self.entries[position].operation
+        path = operation.path or operation.name or ""
+        self.journal.checkpointed(position, path)
+        if self.checkpoint is None or position > self.checkpoint.position:
+            self.checkpoint = Checkpoint(path, position)
+            needed = {at for at, _ in self.replay()}
+            for at, entry in enumerate(self.entries[: position + 1]):
+                entry.held = entry.held and at in needed
+
+    # what the model says
+
+    def settled(self, position: int) -> bool:
+        return all(entry.state != "open" for entry in self.entries[:position])
+
+    def replay(self) -> list[tuple[int, Operation]]:
+        saved_at = -1 if self.checkpoint is None else self.checkpoint.position
+        alive = [(at, entry) for at, entry in enumerate(self.entries) if entry.state != "struck"]
+        ends = [at for at, entry in alive if at <= saved_at and entry.operation.kind in STEP_ENDS]
+        step_start = max(ends, default=-1)
+        return [
+            (at, entry.operation)
+            for at, entry in alive
+            if (at > saved_at and (entry.operation.kind in MUTATING or entry.state == "open"))
+            or (step_start < at < saved_at and entry.operation.kind == "forward_backward")
+        ]
+
+    # what must be true at any time
+
+    @invariant()
+    def the_journal_is_the_model(self) -> None:
+        expected = self.replay()
+        complete = all(self.entries[at].held for at, _ in expected)
+        assert self.journal.checkpoint == self.checkpoint
+        assert self.journal.complete == complete
+        if complete:
+            got: list[Record] = list(self.journal.replay())
+            assert [(one.position, one.operation) for one in got] == expected
+            assert [one.done for one in got] == [self.entries[at].state == "done" for at, _ in expected]
+        for position in range(len(self.entries) + 1):
+            assert self.journal.settled_before(position) == self.settled(position)
+
+    @invariant()
+    def it_holds_no_more_than_it_may(self) -> None:
+        batches = [one.operation.data for one in self.journal.replay()]
+        assert sum(datum_bytes(one) for batch_ in batches for one in batch_) <= self.max_bytes
+
+    @invariant()
+    def a_lost_model_comes_back_as_it_was(self) -> None:
+        """The promise itself: checkpoint and replay give the very state of a model that was never lost."""
+        if not self.journal.complete:
+            return
+        never_lost = Service()
+        for entry in self.entries:
+            if entry.state != "struck":
+                never_lost.apply(entry.operation)
+        restored = Service(saved=dict(never_lost.saved))
+        if self.journal.checkpoint is not None:
+            restored.apply(load(self.journal.checkpoint.path))
+        for record in self.journal.replay():
+            restored.apply(record.operation)
+        assert restored.trained == never_lost.trained
+
+
+def test_any_life_of_a_journal_is_that_of_its_model() -> None:
+    """Whatever is recorded, settled and saved, in any order: the same replay, and the same trained model."""
+    run_state_machine_as_test(
+        JournalMachine,
+        settings=settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True),
+    )
