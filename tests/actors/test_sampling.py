@@ -16,6 +16,7 @@ from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
     BadRequestError,
+    ConfigError,
     InputError,
     RequestFailedError,
 )
@@ -236,6 +237,19 @@ async def test_versions_count_publications(autojump_clock: Any, open_stub: Any) 
         many = [training._samplers.make(f"x{i}", MODEL, MODEL, i) for i in range(10_000)]
         assert len(set(many)) == 10_000
         assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_a_client_of_a_path_alone_says_what_its_tokenizer_needs(
+    autojump_clock: Any, open_stub: Any
+) -> None:
+    """A path does not tell the model; named beside it, the model's tokenizer is there."""
+    async with open_stub() as service:
+        alone = await service.create_sampling_client("tinker://a/weights/b")
+        with pytest.raises(ConfigError, match="base_model = None"):
+            await alone.get_tokenizer()
+        named = await service.create_sampling_client("tinker://a/weights/b", base_model=MODEL)
+        assert (await named.get_tokenizer()).encode("ab").ids
+        assert named.get_base_model() == MODEL
 
 
 async def test_wrong_samples_are_refused_locally(autojump_clock: Any, open_stub: Any, stub: Any) -> None:

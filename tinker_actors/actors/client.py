@@ -27,7 +27,7 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
     Training,
 )
-from tinker_actors.errors import APIResponseValidationError, InputError
+from tinker_actors.errors import APIResponseValidationError, ConfigError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.text.tokenizer import load_tokenizer
 from tinker_actors.wire.input import Datum, ModelInput
@@ -146,8 +146,11 @@ class SamplingClient:
         """Return the tokenizer of the model.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or the client was made of a path alone, which does not tell the model.
         """
+        if not self._tokenizer_id:
+            await trio.lowlevel.checkpoint()
+            raise ConfigError("base_model = None: name the model beside the path to have its tokenizer")
         return await self._tokenizers.get(self._tokenizer_id)
 
     def get_base_model(self) -> str:

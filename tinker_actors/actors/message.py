@@ -80,13 +80,7 @@ def _datums(data: Sequence[Datum]) -> tuple[Datum, ...]:
 
 
 @attrs.frozen
-class Forward(Message[Training, ForwardBackwardOutput]):
-    """Compute a batch's loss, without a gradient.
-
-    Raises:
-        InputError: see `protocol.batch.check_batch`.
-    """
-
+class _Batch(Message[Training, ForwardBackwardOutput]):
     data: tuple[Datum, ...] = attrs.field(converter=_datums)
     loss_fn: LossFnType
     loss_fn_config: dict[str, float | str] | None = None
@@ -96,7 +90,16 @@ class Forward(Message[Training, ForwardBackwardOutput]):
 
 
 @attrs.frozen
-class ForwardBackward(Message[Training, ForwardBackwardOutput]):
+class Forward(_Batch):
+    """Compute a batch's loss, without a gradient.
+
+    Raises:
+        InputError: see `protocol.batch.check_batch`.
+    """
+
+
+@attrs.frozen
+class ForwardBackward(_Batch):
     """Add a batch's gradient to what the model has accumulated.
 
     Raises:
@@ -104,13 +107,6 @@ class ForwardBackward(Message[Training, ForwardBackwardOutput]):
     """
 
     unit: ClassVar[Unit] = "part"
-
-    data: tuple[Datum, ...] = attrs.field(converter=_datums)
-    loss_fn: LossFnType
-    loss_fn_config: dict[str, float | str] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        check_batch(self.data, self.loss_fn, self.loss_fn_config)
 
 
 @attrs.frozen

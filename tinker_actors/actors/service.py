@@ -1,72 +1,27 @@
-"""The tree that runs, and the client that stands for it.
-
-service                   one for one; started top to bottom, stopped bottom to top
-├── telemetry             outlives everything it reports on
-├── heartbeat             beats from its own thread
-├── session               owns the session's epoch; finishing it is its last act
-├── futures               waits for the results of promises
-├── training              one TrainingActor per model
-│   └── model-0 …
-└── sampling              a pool of SamplingActors behind one limiter
-    └── worker-0 …
-"""
+"""The client of a service, and how it is connected."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-import uuid
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import NoReturn
 
-import attrs
 import trio
 
-from tinker_actors.actors.client import (
-    SamplerFactory,
-    SamplingClient,
-    Tokenizers,
-    TrainingClient,
-    no_async_twin,
-)
-from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.client import SamplerFactory, SamplingClient, TrainingClient, no_async_twin
 from tinker_actors.actors.failure import FailureLog
-from tinker_actors.actors.futures import CONCURRENCY, FuturesActor
-from tinker_actors.actors.heartbeat import HeartbeatActor
-from tinker_actors.actors.message import Futures, Record, Sampling, Telemetry, Training
+from tinker_actors.actors.message import Training
 from tinker_actors.actors.rest import RestClient
-from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
-from tinker_actors.actors.session import Session, SessionActor
-from tinker_actors.actors.telemetry import TelemetryActor
-from tinker_actors.actors.training import Lineage, TrainingActor
-from tinker_actors.errors import (
-    ActorError,
-    ActorStopped,
-    InputError,
-    ModelPoisoned,
-    ServiceClosing,
-    StartFailed,
-    TinkerActorsError,
-    TinkerError,
-    UnobservedFailure,
-)
-from tinker_actors.kernel import (
-    ActorCrashed,
-    ActorRef,
-    ChildSpec,
-    KernelEvent,
-    PoolSpec,
-    RestartPolicy,
-    Supervisor,
-    open_supervisor,
-    start_pool,
-)
-from tinker_actors.protocol.event import ActorFailed, ServiceEvent
+from tinker_actors.actors.training import Lineage
+from tinker_actors.actors.tree import Tree, open_tree, raise_cause
+from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
+from tinker_actors.kernel import ActorRef
+from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
-from tinker_actors.transport.config import TINKER_SERVICE, Config
+from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
-from tinker_actors.transport.http import Carrier, HttpTransport, open_transport
+from tinker_actors.transport.http import Carrier, open_transport
 from tinker_actors.wire.endpoint import CAPABILITIES, CREATE_SAMPLING_SESSION, GET_INFO
 from tinker_actors.wire.model import GetInfoRequest, LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
@@ -75,100 +30,6 @@ from tinker_actors.wire.session import Empty, GetServerCapabilitiesResponse
 __all__ = ["ServiceClient", "open_client"]
 
 _MAX_RANK = 4096
-# A restore may have hundreds of operations to send again before the actor takes its next message.
-_RESTORE_TIMEOUT = 3600.0
-_TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0)
-
-
-@attrs.define(eq=False)
-class _Tree:
-    """The running parts, once they run."""
-
-    config: Config
-    transport: HttpTransport
-    root: Supervisor
-    events: EventHub
-    rng: random.Random
-    session: Session = attrs.field(factory=Session)
-    tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
-    failures: list[FailureLog] = attrs.field(factory=list)
-    telemetry: ActorRef[Telemetry] | None = None
-
-    async def start(
-        self, beat_through: TransportOpener | None
-    ) -> tuple[ActorRef[Futures], Supervisor, ActorRef[Sampling]]:
-        """Start everything but models, in the order of the picture above."""
-        if _wants_telemetry(self.config):
-            self.telemetry = await self.root.start_child(self._telemetry_spec())
-        heartbeat = await self.root.start_child(
-            ChildSpec(
-                name="heartbeat",
-                factory=lambda: HeartbeatActor(self.config, self.session, beat_through, self.events),
-            )
-        )
-        await self.root.start_child(
-            ChildSpec(
-                name="session",
-                factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events),
-                start_timeout=600.0,
-            )
-        )
-        futures = await self.root.start_child(
-            ChildSpec(
-                name="futures",
-                factory=lambda: FuturesActor(self.transport),
-                capacity=CONCURRENCY,
-                concurrency=CONCURRENCY,
-            )
-        )
-        training = self.root.start_supervisor("training", "dynamic")
-        return futures, training, await self._start_sampling(futures)
-
-    def _telemetry_spec(self) -> ChildSpec[Telemetry]:
-        return ChildSpec(
-            name="telemetry",
-            factory=lambda: TelemetryActor(
-                self.transport, self.session, lambda: datetime.now(UTC), uuid.uuid4
-            ),
-            on_exhausted="fail",  # nothing else may suffer from it
-            capacity=1000,
-        )
-
-    async def _start_sampling(self, futures: ActorRef[Futures]) -> ActorRef[Sampling]:
-        config = self.config
-        share = SamplingShare(trio.CapacityLimiter(config.max_samples), shared_backoff(config), self.rng)
-        spec = PoolSpec(
-            name="sampling",
-            workers=config.sampling_actors,
-            concurrency=-(-config.max_samples // config.sampling_actors),
-            refusal=_refusal,
-        )
-        return await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
-
-    def observe(self, event: KernelEvent) -> None:
-        """Pass on what the kernel reports."""
-        if not isinstance(event, ActorCrashed):
-            return
-        cause = f"{type(event.cause).__name__}: {event.cause}"
-        self.events.publish(ActorFailed(event.actor, cause, event.delay))
-        if self.telemetry is not None:
-            data: dict[str, object] = {"actor": event.actor, "error_type": type(event.cause).__name__}
-            with contextlib.suppress(ActorError):
-                self.telemetry.tell_nowait(Record("actor_crashed", data))
-
-
-def _wants_telemetry(config: Config) -> bool:
-    return config.base_url == TINKER_SERVICE if config.telemetry is None else config.telemetry
-
-
-def _refusal(error: ActorStopped) -> TinkerActorsError:
-    """What the sender of a message that never started is told."""
-    cause = error.__cause__
-    if cause is None:
-        return ServiceClosing()
-    refusal = ModelPoisoned(f"{error.actor} was given up: {cause}", model_id=error.actor)
-    refusal.__cause__ = cause
-    return refusal
 
 
 class ServiceClient:
@@ -181,21 +42,15 @@ class ServiceClient:
 
     def __init__(
         self,
-        tree: _Tree,
-        futures: ActorRef[Futures],
-        training: Supervisor,
-        sampling: ActorRef[Sampling],
+        tree: Tree,
         backend: str,
         chosen: str,
     ) -> None:
         self.backend = backend
         self.rest = RestClient(tree.transport)
         self._tree = tree
-        self._futures = futures
-        self._training = training
-        self._sampling = sampling
         self._chosen = chosen
-        self._models = 0
+        self._samplers = SamplerFactory(tree.sampling, self._open_path, tree.tokenizers)
 
     def __repr__(self) -> str:
         return f"<ServiceClient {self.backend}>"
@@ -261,32 +116,19 @@ class ServiceClient:
             MemoryJournal(max_bytes=self._tree.config.replay_bytes),
             None if user_metadata is None else dict(user_metadata),
         )
-        ref = await self._start_training(lineage)
-        return await self._training_client(ref, lineage)
-
-    async def _start_training(self, lineage: Lineage) -> ActorRef[Training]:
-        tree = self._tree
-        self._models += 1
-        spec = ChildSpec(
-            name=f"model-{self._models - 1}",
-            factory=lambda: TrainingActor(lineage, tree.transport, tree.session, self._futures, tree.events),
-            policy=_TRAINING_POLICY,
-            on_exhausted="fail",
-            start_timeout=_RESTORE_TIMEOUT,
-            stop_timeout=tree.config.grace,
-            refusal=_refusal,
-        )
         try:
-            return await self._training.start_child(spec)
+            ref = await self._tree.start_model(lineage)
         except StartFailed as error:
-            _raise_cause(error, note=self._chosen)
+            raise_cause(error, note=self._chosen)
+        return await self._training_client(ref, lineage)
 
     async def _training_client(self, ref: ActorRef[Training], lineage: Lineage) -> TrainingClient:
         info = await self._tree.transport.call(GET_INFO, GetInfoRequest(lineage.model_id))
         failures = FailureLog(f"the TrainingClient of {lineage.model_id}")
         self._tree.failures.append(failures)
-        samplers = SamplerFactory(self._sampling, self._open_path, self._tree.tokenizers)
-        return TrainingClient(ref, info, lineage.base_model, lambda: lineage.model_id, samplers, failures)
+        return TrainingClient(
+            ref, info, lineage.base_model, lambda: lineage.model_id, self._samplers, failures
+        )
 
     async def create_sampling_client(
         self, model_path: str | None = None, base_model: str | None = None
@@ -306,9 +148,8 @@ class ServiceClient:
         if model_path is not None and not model_path.startswith("tinker://"):
             raise InputError("model_path", model_path, "must start with tinker://")
         session_id = await self._open_sampling_session(model_path, base_model)
-        factory = SamplerFactory(self._sampling, self._open_path, self._tree.tokenizers)
         name = base_model or ""
-        return factory.make(session_id, name, name, 0)
+        return self._samplers.make(session_id, name, name, 0)
 
     async def _open_path(self, path: str) -> str:
         return await self._open_sampling_session(path, None)
@@ -327,16 +168,6 @@ class ServiceClient:
             error.add_note(self._chosen)
             raise
         return reply.sampling_session_id
-
-
-def _raise_cause(error: StartFailed, note: str | None = None) -> NoReturn:
-    """Raise the reason why an actor did not start, if it is one of ours: that is what the user can act on."""
-    cause = error.__cause__
-    if not isinstance(cause, TinkerActorsError):
-        raise error
-    if note is not None:
-        cause.add_note(note)
-    raise cause
 
 
 @contextlib.asynccontextmanager
@@ -365,11 +196,11 @@ async def open_client(
     """
     failures: list[FailureLog] = []
     try:
-        async with open_transport(config, rng=rng, through=through) as transport:
-            events = EventHub()
-            with contextlib.closing(events):
-                async with _open_tree(config, transport, events, rng, failures, beat_through) as parts:
-                    yield ServiceClient(*parts, backend=backend, chosen=chosen)
+        async with (
+            open_transport(config, rng=rng, through=through) as transport,
+            open_tree(config, transport, rng, failures, beat_through) as tree,
+        ):
+            yield ServiceClient(tree, backend, chosen)
     except trio.Cancelled:
         raise
     except BaseException as error:
@@ -377,30 +208,6 @@ async def open_client(
             error.add_note(f"an operation had failed and was never awaited: {note!r}")
         raise
     _raise_unobserved(failures)
-
-
-@contextlib.asynccontextmanager
-async def _open_tree(
-    config: Config,
-    transport: HttpTransport,
-    events: EventHub,
-    rng: random.Random,
-    failures: list[FailureLog],
-    beat_through: TransportOpener | None,
-) -> AsyncIterator[tuple[_Tree, ActorRef[Futures], Supervisor, ActorRef[Sampling]]]:
-    tree: _Tree | None = None
-
-    def observe(event: KernelEvent) -> None:
-        if tree is not None:
-            tree.observe(event)
-
-    async with open_supervisor("service", rng=rng, observer=observe, grace=config.grace) as root:
-        tree = _Tree(config, transport, root, events, rng, failures=failures)
-        try:
-            started = await tree.start(beat_through)
-        except StartFailed as error:
-            _raise_cause(error)
-        yield (tree, *started)
 
 
 def _unobserved(failures: list[FailureLog]) -> list[Exception]:

@@ -1,0 +1,233 @@
+"""The tree that runs.
+
+service                   one for one; started top to bottom, stopped bottom to top
+├── telemetry             outlives everything it reports on
+├── heartbeat             beats from its own thread
+├── session               owns the session's epoch; finishing it is its last act
+├── futures               waits for the results of promises
+├── training              one TrainingActor per model
+│   └── model-0 …
+└── sampling              a pool of SamplingActors behind one limiter
+    └── worker-0 …
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import attrs
+import trio
+
+from tinker_actors.actors.client import Tokenizers
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.failure import FailureLog
+from tinker_actors.actors.futures import CONCURRENCY, FuturesActor
+from tinker_actors.actors.heartbeat import HeartbeatActor
+from tinker_actors.actors.message import Futures, Record, Sampling, Telemetry, Training
+from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
+from tinker_actors.actors.session import Session, SessionActor
+from tinker_actors.actors.telemetry import TelemetryActor
+from tinker_actors.actors.training import Lineage, TrainingActor
+from tinker_actors.errors import (
+    ActorError,
+    ActorStopped,
+    ModelPoisoned,
+    ServiceClosing,
+    StartFailed,
+    TinkerActorsError,
+)
+from tinker_actors.kernel import (
+    ActorCrashed,
+    ActorRef,
+    ChildSpec,
+    KernelEvent,
+    PoolSpec,
+    RestartPolicy,
+    Supervisor,
+    open_supervisor,
+    start_pool,
+)
+from tinker_actors.protocol.event import ActorFailed
+from tinker_actors.transport.config import TINKER_SERVICE, Config
+from tinker_actors.transport.heartbeat import TransportOpener
+from tinker_actors.transport.http import HttpTransport
+
+__all__ = ["Tree", "open_tree", "raise_cause"]
+
+# A restore may have hundreds of operations to send again before the actor takes its next message.
+_RESTORE_TIMEOUT = 3600.0
+_TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0)
+
+
+@attrs.define(eq=False)
+class Tree:
+    """The running parts.
+
+    Attributes:
+        config: how the service is reached and used.
+        transport: the way to it.
+        root: the supervisor of everything.
+        events: where events go.
+        rng: chance for delays and seeds.
+        failures: what nobody has awaited, by client.
+        session: the present session.
+        tokenizers: where tokenizers come from.
+        telemetry: the TelemetryActor, if there is one.
+        futures: the FuturesActor.
+        training: the supervisor of the TrainingActors.
+        sampling: the sampling pool.
+    """
+
+    config: Config
+    transport: HttpTransport
+    root: Supervisor
+    events: EventHub
+    rng: random.Random
+    failures: list[FailureLog]
+    session: Session = attrs.field(factory=Session)
+    tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
+    telemetry: ActorRef[Telemetry] | None = None
+    futures: ActorRef[Futures] = attrs.field(init=False)
+    training: Supervisor = attrs.field(init=False)
+    sampling: ActorRef[Sampling] = attrs.field(init=False)
+    _models: int = attrs.field(init=False, default=0)
+
+    async def start(self, beat_through: TransportOpener | None) -> None:
+        """Start everything but models, in the order of the picture above."""
+        if _wants_telemetry(self.config):
+            self.telemetry = await self.root.start_child(self._telemetry_spec())
+        heartbeat = await self.root.start_child(
+            ChildSpec(
+                name="heartbeat",
+                factory=lambda: HeartbeatActor(self.config, self.session, beat_through, self.events),
+            )
+        )
+        await self.root.start_child(
+            ChildSpec(
+                name="session",
+                factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events),
+                start_timeout=600.0,
+            )
+        )
+        self.futures = await self.root.start_child(
+            ChildSpec(
+                name="futures",
+                factory=lambda: FuturesActor(self.transport),
+                capacity=CONCURRENCY,
+                concurrency=CONCURRENCY,
+            )
+        )
+        self.training = self.root.start_supervisor("training", "dynamic")
+        self.sampling = await self._start_sampling()
+
+    def _telemetry_spec(self) -> ChildSpec[Telemetry]:
+        return ChildSpec(
+            name="telemetry",
+            factory=lambda: TelemetryActor(
+                self.transport, self.session, lambda: datetime.now(UTC), uuid.uuid4
+            ),
+            on_exhausted="fail",  # nothing else may suffer from it
+            capacity=1000,
+        )
+
+    async def _start_sampling(self) -> ActorRef[Sampling]:
+        config, futures = self.config, self.futures
+        share = SamplingShare(trio.CapacityLimiter(config.max_samples), shared_backoff(config), self.rng)
+        spec = PoolSpec(
+            name="sampling",
+            workers=config.sampling_actors,
+            concurrency=-(-config.max_samples // config.sampling_actors),
+            refusal=refusal,
+        )
+        return await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
+
+    async def start_model(self, lineage: Lineage) -> ActorRef[Training]:
+        """Start the TrainingActor of a new model.
+
+        Raises:
+            StartFailed: the model was not made; the cause is chained.
+        """
+        spec = ChildSpec(
+            name=f"model-{self._models}",
+            factory=lambda: TrainingActor(lineage, self.transport, self.session, self.futures, self.events),
+            policy=_TRAINING_POLICY,
+            on_exhausted="fail",
+            start_timeout=_RESTORE_TIMEOUT,
+            stop_timeout=self.config.grace,
+            refusal=refusal,
+        )
+        self._models += 1
+        return await self.training.start_child(spec)
+
+    def observe(self, event: KernelEvent) -> None:
+        """Pass on what the kernel reports."""
+        if not isinstance(event, ActorCrashed):
+            return
+        cause = f"{type(event.cause).__name__}: {event.cause}"
+        self.events.publish(ActorFailed(event.actor, cause, event.delay))
+        if self.telemetry is not None:
+            data: dict[str, object] = {"actor": event.actor, "error_type": type(event.cause).__name__}
+            with contextlib.suppress(ActorError):
+                self.telemetry.tell_nowait(Record("actor_crashed", data))
+
+
+def _wants_telemetry(config: Config) -> bool:
+    return config.base_url == TINKER_SERVICE if config.telemetry is None else config.telemetry
+
+
+def refusal(error: ActorStopped) -> TinkerActorsError:
+    """Return what the sender of a message that never started is told: why the actor was given up, or closing."""
+    cause = error.__cause__
+    if cause is None:
+        return ServiceClosing()
+    poisoned = ModelPoisoned(f"{error.actor} was given up: {cause}", model_id=error.actor)
+    poisoned.__cause__ = cause
+    return poisoned
+
+
+@contextlib.asynccontextmanager
+async def open_tree(
+    config: Config,
+    transport: HttpTransport,
+    rng: random.Random,
+    failures: list[FailureLog],
+    beat_through: TransportOpener | None,
+) -> AsyncIterator[Tree]:
+    """Start the tree; leaving it means that everything in it has ended.
+
+    Raises:
+        TinkerActorsError: why an actor did not start.
+    """
+    tree: Tree | None = None
+
+    def observe(event: KernelEvent) -> None:
+        if tree is not None:
+            tree.observe(event)
+
+    with contextlib.closing(EventHub()) as events:
+        async with open_supervisor("service", rng=rng, observer=observe, grace=config.grace) as root:
+            tree = Tree(config, transport, root, events, rng, failures)
+            try:
+                await tree.start(beat_through)
+            except StartFailed as error:
+                raise_cause(error)
+            yield tree
+
+
+def raise_cause(error: StartFailed, note: str | None = None) -> NoReturn:
+    """Raise the reason why an actor did not start, if it is one of ours: that is what the user can act on.
+
+    Raises:
+        TinkerActorsError: the reason, with the note; else the StartFailed itself.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, TinkerActorsError):
+        raise error
+    if note is not None:
+        cause.add_note(note)
+    raise cause
