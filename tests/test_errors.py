@@ -195,6 +195,9 @@ def test_a_copy_does_not_hide_the_context() -> None:
             raise KeyError("first")
         except KeyError:
             raise plain  # noqa: B904 - the context is what is tested
+    hidden = ConfigError("y")
+    hidden.__suppress_context__ = True  # what `raise ... from None` does
+    assert hidden.renewed().__suppress_context__
     fresh = plain.renewed()
     assert fresh.__context__ is caught.value.__context__
     assert "KeyError: 'first'" in "".join(traceback.format_exception(fresh))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import attrs
@@ -187,6 +188,14 @@ class Stage:
     def delays(self) -> list[float | None]:
         """The delay after each crash."""
         return [event.delay for event in self.events if isinstance(event, ActorCrashed)]
+
+
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

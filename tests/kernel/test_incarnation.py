@@ -256,6 +256,26 @@ async def test_failing_cleanup_under_a_kill_ships_no_cancellation(
     assert stage.events[-1] == ActorEnded("tree/a", 1, failed=False)
 
 
+async def test_whatever_breaks_what_was_taken_is_settled(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Even a message that breaks the kernel's own preparation of its handler ends in an outcome, with the cause."""
+
+    class Broken(stage.Do):
+        @property
+        def on_abandon(self) -> str:
+            raise ValueError("broken message")
+
+    class BrokenActor(stage.PuppetActor):
+        pass
+
+    BrokenActor.handlers = {**stage.PuppetActor.handlers, Broken: stage.PuppetActor.handlers[stage.Do]}
+    async with stage.open() as tree:
+        ref = await stage.start(tree, factory=BrokenActor)
+        with pytest.raises(InFlightLost) as caught:
+            await ref.ask(Broken(stage.say("never")))
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"
+
+
 # --- start and stop -----------------------------------------------------------------------------------------
 
 
@@ -384,6 +404,7 @@ async def test_an_interrupt_is_never_a_restart(
     assert len(waiting) == (2 if where in {"handler", "spawned"} else 0)
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_in_a_handler(stage: Any) -> None:
     """A real SIGINT while a handler computes is raised there and leaves the tree as KeyboardInterrupt."""
 

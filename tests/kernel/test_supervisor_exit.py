@@ -328,6 +328,7 @@ async def strike_at(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("moment", ["body", "start", "drain"])
+@pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_stops_the_tree_in_order(stage: Any, moment: str) -> None:
     """A SIGINT while the body waits, while a child starts or while the tree drains: stopped, then raised."""
 
@@ -349,6 +350,7 @@ def test_ctrl_c_stops_the_tree_in_order(stage: Any, moment: str) -> None:
         assert ("end", "drain") in stage.log
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_a_second_ctrl_c_kills(stage: Any) -> None:
     """While the tree stops in order, one more SIGINT kills what still runs, at once."""
     times: list[float] = []

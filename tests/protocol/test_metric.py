@@ -22,6 +22,7 @@ def test_the_reductions_are_these() -> None:
         ("loss:mean", [1.0, 4.0], [1, 3], {"loss:mean": 3.25}),
         ("load:slack", [1.0, 4.0], [1, 3], {"load:slack": 0.75}),
         ("ids:hash2", [5.9, -1.0], [1, 1], {"ids:hash2": 4.0}),
+        ("ids:hash2", [2.0**40, 1.0], [1, 1], {"ids:hash2": 2.0**40 + 1}),
         ("loss:sum", [1.5, 2.5, -1.0], [1, 9, 0], {"loss:sum": 3.0}),
         ("x:min", [3.0, -2.0], [1, 1], {"x:min": -2.0}),
         ("x:max", [3.0, -2.0], [1, 1], {"x:max": 3.0}),

@@ -154,6 +154,15 @@ def test_any_layout_in_memory_is_written_in_order(array: np.ndarray) -> None:
     assert got.tolist() == array.tolist()
 
 
+def test_a_sequence_may_lie_anywhere_in_memory() -> None:
+    """Every second element of an array is written as well as an array of its own."""
+    sequence = SampledSequence(
+        "stop", np.arange(6, dtype=np.int32)[::2], np.arange(6, dtype=np.float32)[::-2]
+    )
+    got = decode(SampledSequence, encode(sequence), strict=True)
+    assert (got.tokens, got.logprobs) == ([0, 2, 4], [5.0, 3.0, 1.0])
+
+
 def test_an_integer_may_stand_for_a_float() -> None:
     """JSON writers drop a final .0; the value is a float again."""
     rate = structure(AdamParams, {"learning_rate": 1}, strict=True).learning_rate

@@ -65,6 +65,8 @@ def test_floats_are_rounded_to_float32_and_nothing_else_changes() -> None:
 
 
 NOT_NUMBERS: list[tuple[Any, str, str, object]] = [
+    ([True, False], "int64", "data[0]", True),
+    ([True, False], "float32", "data[0]", True),
     ([1, True], "int64", "data[1]", True),
     ([1.0, False], "float32", "data[1]", False),
     ([[1, 2], [3, True]], "int64", "data[1][1]", True),
@@ -76,6 +78,7 @@ NOT_NUMBERS: list[tuple[Any, str, str, object]] = [
     ([1, 2**63], "int64", "data[1]", 2**63),
     ([-(2**63) - 1], "int64", "data[0]", -(2**63) - 1),
     ([0.0, 1e300], "float32", "data[1]", 1e300),
+    ([3.4028235e38, 3.5e38], "float32", "data[1]", 3.5e38),
     ([10**400], "float32", "data[0]", 10**400),
     ([1j], "float32", "data[0]", 1j),
     ("abc", "int64", "data", "abc"),

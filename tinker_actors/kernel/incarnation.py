@@ -124,7 +124,8 @@ class Incarnation:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this actor's crash
             crash = _failure_in(error)
         finally:
-            self._lose(self._bound, crash)
+            # In flight there is nothing any more, unless the kernel's own code broke.
+            self._lose([*self._in_flight, *self._bound], crash)
             self._failure = None  # its traceback leads here: it would keep itself alive
         return Exit(crash, self._ran_for)  # noqa: ASYNC910 - the nursery in `_live` is one
 
@@ -215,13 +216,14 @@ class Incarnation:
         self._readers -= 1
 
     async def _handle(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:  # noqa: ASYNC910 - `get` was
+        self._in_flight.add(envelope)
         handler = actor.handlers.get(type(envelope.message))
         if handler is None:
+            self._in_flight.discard(envelope)
             name = type(envelope.message).__name__
             text = f"{self.ref.path} has no handler for {name}"
             self._answer(envelope, Unhandled(text, actor=self.ref.path, started=False))
             return  # noqa: ASYNC910 - as above
-        self._in_flight.add(envelope)
         call, trace = CURRENT_CALL.set(envelope), TRACE.set(envelope.trace)
         scope = envelope.open_scope()
         try:

@@ -177,7 +177,8 @@ class Supervisor:
     ) -> None:
         """Stop one child and wait for its end. A checkpoint.
 
-        Called by the child itself, it only begins the stop.
+        Called by the child itself, it only begins the stop. A caller that is cancelled leaves the stop under
+        way, and nobody to kill what takes too long before the tree itself is left.
 
         Raises:
             KeyError: there is no such child.

@@ -25,7 +25,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from tinker_actors.errors import DecodeError, InputError
 from tinker_actors.wire.sampling import SampledSequence
-from tinker_actors.wire.tensor import TensorData, exact_array
+from tinker_actors.wire.tensor import TensorData, exact_array, flat_array
 
 __all__ = ["JsonValue", "decode", "encode", "structure", "unstructure"]
 
@@ -155,10 +155,23 @@ def _list_of(
     return value
 
 
-def _floats(value: object, name: str) -> list[float]:
-    """Return a list of numbers in which null has become NaN."""
-    items = _list_of(value, float, int, type(None), name=name)
-    return [math.nan if item is None else item for item in items] if None in items else items
+def _integers(value: object, name: str = "value") -> Any:
+    """Return a list of integers as an array; as it is, if they are too large for one."""
+    items = _list_of(value, name=name)
+    array = flat_array(items)
+    if array is not None and (array.dtype.kind == "i" or not items):
+        return array
+    return _list_of(items, int, name=name)
+
+
+def _floats(value: object, name: str) -> Any:
+    """Return a list of numbers as an array, in which null has become NaN."""
+    items = _list_of(value, name=name)
+    array = flat_array(items)
+    if array is not None:
+        return array
+    _list_of(items, float, int, type(None), name=name)
+    return [math.nan if item is None else item for item in items]
 
 
 def _fields(
@@ -185,7 +198,7 @@ def _tensor_hook(*, strict: bool) -> _Hook:
                 raise InputError(name, fields[name], "sparse tensors are not supported")
         dtype: Any = fields["dtype"]  # the class checks it, and the shape
         data = fields["data"]
-        numbers = _floats(data, "data") if dtype == "float32" else _list_of(data, int, name="data")
+        numbers = _floats(data, "data") if dtype == "float32" else _integers(data, "data")
         shape: Any = fields.get("shape")
         return TensorData(numbers, dtype, shape)
 
@@ -198,10 +211,10 @@ def _sequence_hook(*, strict: bool) -> _Hook:
         reason = fields["stop_reason"]
         if reason not in ("length", "stop"):
             raise InputError("stop_reason", reason, "must be 'length' or 'stop'")
-        tokens, logprobs = _list_of(fields["tokens"], int, name="tokens"), fields.get("logprobs")
+        logprobs = fields.get("logprobs")
         return SampledSequence(
             reason,
-            exact_array("tokens", tokens, "int32"),
+            exact_array("tokens", _integers(fields["tokens"], "tokens"), "int32"),
             None if logprobs is None else exact_array("logprobs", _floats(logprobs, "logprobs"), "float32"),
         )
 
@@ -231,8 +244,8 @@ def _metrics(value: object, _: object) -> dict[str, float]:
     return metrics
 
 
-def _token_list(value: object, _: object) -> list[int]:
-    return _list_of(value, int)  # the class makes it a tuple
+def _token_list(value: object, _: object) -> object:
+    return _integers(value)  # the class makes it a tuple
 
 
 def _string_tuple(value: object, _: object) -> tuple[str, ...]:

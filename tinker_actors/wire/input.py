@@ -15,11 +15,10 @@ def _token_tuple(tokens: Sequence[int]) -> tuple[int, ...]:
     array = exact_array("tokens", tokens, "int32")  # 32 bits: what a token has in the API's protobuf form
     if array.ndim != 1:
         raise InputError("tokens", tokens, "must be a flat list of integers")
-    values: list[int] = array.tolist()
-    if values and min(values) < 0:
-        index = next(index for index, token in enumerate(values) if token < 0)
-        raise InputError(f"tokens[{index}]", values[index], "token ids are not negative")
-    return tuple(values)
+    if array.size and array.min() < 0:
+        index = int((array < 0).argmax())
+        raise InputError(f"tokens[{index}]", int(array[index]), "token ids are not negative")
+    return tuple(array.tolist())
 
 
 @attrs.frozen

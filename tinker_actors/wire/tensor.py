@@ -18,6 +18,7 @@ __all__ = [
     "TensorDtype",
     "TensorLike",
     "exact_array",
+    "flat_array",
     "tensor_from",
 ]
 
@@ -52,18 +53,43 @@ def exact_array(field: str, values: npt.ArrayLike, dtype: str) -> npt.NDArray[np
         InputError: ragged lists, and values that are no numbers (booleans are none), no integers where these are
             wanted, or too large; `field` is extended by the place of the first one, such as `tokens[3]`.
     """
-    try:
-        array = np.array(values)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise _refusal(field, values, dtype) from error
-    if array.size and (array.dtype.kind not in _KINDS[dtype] or _holds_bool(values)):
-        raise _refusal(field, values, dtype)
+    array = flat_array(values)
+    if array is None:
+        array = _any_array(field, values, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
-    if array.size and not _same_range(array, result):
+    if array.size and not (array.dtype.kind in _KINDS[dtype] and _same_range(array, result)):
         raise _refusal(field, values, dtype)
     result.setflags(write=False)
     return result
+
+
+def flat_array(values: object) -> npt.NDArray[np.generic] | None:
+    """Return a flat list of nothing but integers, or nothing but floats, as a new array; of others None.
+
+    This is what tokens and log probabilities are, and it is twice as fast as to let numpy find that out.
+    """
+    if not isinstance(values, list | tuple):
+        return None
+    kinds = list(map(type, values))
+    first = kinds[0] if kinds else int
+    if first not in (int, float) or kinds.count(first) != len(kinds):
+        return None
+    try:
+        return np.fromiter(values, np.int64 if first is int else np.float64, len(kinds))
+    except OverflowError:  # an integer of more than 64 bits
+        return None
+
+
+def _any_array(field: str, values: npt.ArrayLike, dtype: str) -> npt.NDArray[np.generic]:
+    """Return what numpy makes of `values`, if it need not guess."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _refusal(field, values, dtype) from error
+    if array.size and (array.dtype.kind not in "iuf" or _holds_bool(values)):
+        raise _refusal(field, values, dtype)
+    return array
 
 
 def _same_range(array: npt.NDArray[np.generic], result: npt.NDArray[np.generic]) -> bool:
@@ -94,7 +120,9 @@ def _refusal(field: str, values: object, dtype: str) -> InputError:
 
 
 def _leaves(field: str, values: object) -> Iterator[tuple[str, object]]:
-    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, list | tuple):
         for index, value in enumerate(values):
             yield from _leaves(f"{field}[{index}]", value)
     else:
@@ -102,8 +130,6 @@ def _leaves(field: str, values: object) -> Iterator[tuple[str, object]]:
 
 
 def _fits(value: object, dtype: str) -> bool:
-    if isinstance(value, np.ndarray):  # without dimensions
-        value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     if dtype == "float32":

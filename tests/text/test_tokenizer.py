@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from tinker_actors.errors import ConfigError
+from tinker_actors.text.tokenizer import EMBEDDED_PREFIX, load_tokenizer
+
+EMBEDDED = EMBEDDED_PREFIX + "char-100k"
+PRINTABLE = "".join(map(chr, range(32, 127)))
+
+
+@pytest.fixture(scope="module")
+def packaged() -> Tokenizer:
+    return load_tokenizer(EMBEDDED)
+
+
+@given(text=st.text(PRINTABLE + "\n\t"))
+def test_printable_text_comes_back_from_its_tokens(packaged: Tokenizer, text: str) -> None:
+    """Every string of printable ASCII, one token for each character, none of them special."""
+    tokens = packaged.encode(text).ids
+    assert len(tokens) == len(text)
+    assert packaged.decode(tokens) == text
+    assert packaged.decode(tokens, skip_special_tokens=False) == text
+
+
+def test_every_printable_sign_has_its_own_token(packaged: Tokenizer) -> None:
+    """All 95, in one string and alone."""
+    tokens = packaged.encode(PRINTABLE).ids
+    assert len(set(tokens)) == len(PRINTABLE) == 95
+    assert [packaged.decode([token]) for token in tokens] == list(PRINTABLE)
+
+
+def test_a_tokenizer_is_loaded_from_a_file_or_its_folder(packaged: Tokenizer, tmp_path: Path) -> None:
+    """The same one, by either path."""
+    packaged.save(str(tmp_path / "tokenizer.json"))
+    for place in (tmp_path, tmp_path / "tokenizer.json"):
+        assert load_tokenizer(str(place)).get_vocab() == packaged.get_vocab()
+
+
+def test_a_packaged_tokenizer_needs_no_file_of_the_users(
+    packaged: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of the same name where the user stands is not taken for it."""
+    (tmp_path / EMBEDDED).mkdir(parents=True)
+    (tmp_path / EMBEDDED / "tokenizer.json").write_text("{}", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert load_tokenizer(EMBEDDED).get_vocab_size() == packaged.get_vocab_size()
+    assert (files("tinker_actors") / "local" / "models" / "char-100k" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "tokenizer_id",
+    [
+        "tinker-actors/no-such-model",
+        "tinker-actors/",
+        "./no/such/tokenizer.json",
+        "no-such-file.json",
+        "/no/such/folder",
+        "too/many/parts",
+        "~/tokenizer",
+        "",
+    ],
+)
+def test_a_tokenizer_that_is_not_there_is_told_by_its_id(tokenizer_id: str) -> None:
+    """What can only be a path is not looked for on the network."""
+    with pytest.raises(ConfigError) as caught:
+        load_tokenizer(tokenizer_id)
+    assert str(caught.value).startswith(f"tokenizer_id = {tokenizer_id!r}: no tokenizer could be loaded: ")
+    assert type(caught.value.__cause__) is FileNotFoundError  # the hub's library has one of its own
+
+
+def test_a_broken_file_is_told_by_its_path(tmp_path: Path) -> None:
+    """With the library's reason as the cause."""
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}', "utf-8")
+    with pytest.raises(ConfigError, match="no tokenizer could be loaded") as caught:
+        load_tokenizer(str(tmp_path))
+    assert repr(str(tmp_path)) in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_told(tmp_path: Path) -> None:
+    """Without a network, in a process of its own, as the hub's library reads its settings once."""
+    code = (
+        "from tinker_actors.errors import ConfigError\n"
+        "from tinker_actors.text.tokenizer import load_tokenizer\n"
+        "for name in ('somebody/no-such-model', 'gpt-none'):\n"
+        "    try:\n"
+        "        load_tokenizer(name)\n"
+        "    except ConfigError as error:\n"
+        "        print(f'tokenizer_id = {name!r}: ' in str(error))\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinker_actors.errors import ConfigError, InputError
+from tinker_actors.transport.config import (
+    TINKER_SERVICE,
+    Config,
+    Environment,
+    check_api_key,
+    check_base_url,
+    request_headers,
+)
+from tinker_actors.version import __version__
+
+
+@pytest.mark.parametrize(
+    ("url", "checked"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("https://host/path/", "https://host/path"),
+        ("https://host//", "https://host"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("HTTP://host", "HTTP://host"),
+        (TINKER_SERVICE, TINKER_SERVICE),
+    ],
+)
+def test_a_base_url_loses_its_last_slash(url: str, checked: str) -> None:
+    """Paths are put behind it."""
+    assert check_base_url("base_url", url) == checked
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("localhost:8000", "must start with http:// or https://"),
+        ("host", "must start with http:// or https://"),
+        ("", "must start with http:// or https://"),
+        ("ftp://host", "must start with http:// or https://"),
+        ("http://", "must start with http:// or https://"),
+        (" http://host", "must start with http:// or https://"),
+        ("http://host:port", "not a URL"),
+        ("http://ho\nst", "not a URL"),
+        (None, "not a URL"),
+        (3, "not a URL"),
+        ("http://host:99999", "the port must be in 1 to 65535"),
+        ("http://host:0", "the port must be in 1 to 65535"),
+        ("http://host?x=1", "must have no query, no fragment and no spaces"),
+        ("http://host/#a", "must have no query, no fragment and no spaces"),
+        ("http://host/ a", "must have no query, no fragment and no spaces"),
+    ],
+)
+def test_what_is_no_base_url_is_refused_with_its_field_and_value(url: Any, why: str) -> None:
+    """Before a connection is tried."""
+    with pytest.raises(ConfigError) as caught:
+        check_base_url("TINKER_BASE_URL", url)
+    assert str(caught.value).startswith(f"TINKER_BASE_URL = {url!r}: {why}")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:hunter2@host/", "https://:hunter2@host", "https://me:hunter2@host:port"]
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    """It would stand in every message about the service."""
+    with pytest.raises(ConfigError, match="base_url = ") as caught:
+        check_base_url("base_url", url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["tml-0123456789", "eyJhbGciOi.a.b", "tml-"])
+def test_keys_and_tokens_pass(key: str) -> None:
+    """By how they begin."""
+    assert check_api_key("api_key", key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "sk-hunter2", "tml hunter2", "tml-hunter2 ", "tml-hunter2\n", "tml-hünter2", "tml-hunter2\x7f"],
+)
+def test_what_is_no_key_is_refused_and_not_shown(key: str) -> None:
+    """Only its length is told: it may be a password that was pasted into the wrong place."""
+    with pytest.raises(InputError) as caught:
+        check_api_key("TINKER_API_KEY", key)
+    assert caught.value.field == "TINKER_API_KEY"
+    assert caught.value.value == f"({len(key)} characters)"
+    assert "unter2" not in str(caught.value)
+
+
+def test_a_key_of_another_type_is_refused() -> None:
+    """By its type, not by an AttributeError."""
+    key: Any = b"tml-hunter2"
+    with pytest.raises(InputError, match="api_key = 'bytes': an API key is a string"):
+        check_api_key("api_key", key)
+
+
+@given(st.text())
+def test_no_text_gets_into_a_header_that_does_not_belong_there(key: str) -> None:
+    """What passes has neither line breaks nor anything but printable ASCII."""
+    try:
+        check_api_key("api_key", key)
+    except InputError:
+        return
+    assert key.isascii()
+    assert key.isprintable()
+
+
+def test_the_key_is_never_shown() -> None:
+    """Not in the repr of what holds it, nor in the headers when there is none."""
+    config = Config(base_url="http://host", api_key="tml-hunter2")
+    environment = Environment.read({"TINKER_API_KEY": "tml-hunter2", "TINKER_BASE_URL": "http://host"})
+    assert environment.api_key == "tml-hunter2"
+    assert "hunter2" not in repr(config) + repr(environment)
+    agent = {"accept": "application/json", "user-agent": f"tinker_actors/{__version__}"}
+    assert request_headers(config) == {**agent, "x-api-key": "tml-hunter2"}
+    assert request_headers(Config(base_url="http://host")) == agent
+
+
+def test_empty_variables_are_as_good_as_unset() -> None:
+    """Three variables are read, and no others."""
+    names = ("TINKER_BASE_URL", "TINKER_API_KEY", "TINKER_ACTORS_EMBEDDED")
+    unset = Environment(base_url=None, api_key=None, embedded=None)
+    assert Environment.read({}) == Environment.read(dict.fromkeys(names, "")) == unset
+    assert Environment.read({**{name: name.lower() for name in names}, "TINKER_OTHER": "x"}) == Environment(
+        base_url="tinker_base_url", api_key="tinker_api_key", embedded="tinker_actors_embedded"
+    )
+
+
+def test_the_defaults_are_these() -> None:
+    """Beats every 10 s with a warning at 120, 15 minutes of blocking, 400 samples, 30 s of grace."""
+    assert attrs.asdict(Config(base_url="http://host")) == {
+        "base_url": "http://host",
+        "api_key": None,
+        "dedupe": None,
+        "telemetry": None,
+        "user_metadata": {},
+        "tags": (),
+        "heartbeat": "thread",
+        "heartbeat_period": 10.0,
+        "heartbeat_warn_after": 120.0,
+        "max_block": 900.0,
+        "connect_timeout": 5.0,
+        "max_samples": 400,
+        "sampling_actors": 8,
+        "replay_bytes": 256 * 2**20,
+        "grace": 30.0,
+    }
+
+
+BAD: dict[str, list[Any]] = {
+    "dedupe": ["repeat", True, 1],
+    "telemetry": ["yes", 1],
+    "user_metadata": [None, [("a", "b")], {"a": 1}, {1: "a"}],
+    "tags": ["abc", None, ("a", 1)],
+    "heartbeat": ["process", None],
+    "heartbeat_period": [0, -1.0, math.nan, "10", None, True],
+    "heartbeat_warn_after": [0, -1.0, math.nan, "10", None],
+    "max_block": [0, -1.0, math.nan, "10", None],
+    "connect_timeout": [0, -1.0, math.nan, "10", None],
+    "max_samples": [0, -1, 1.5, True, "4", None],
+    "sampling_actors": [0, -1, 1.5, True, "4", None],
+    "replay_bytes": [-1, 1.5, "4", None],
+    "grace": [-1, math.nan, "4", None, True],
+}
+
+
+def test_every_setting_is_checked() -> None:
+    """All but the URL and the key, which are checked where they are chosen."""
+    assert set(BAD) == {field.name for field in attrs.fields(Config)} - {"base_url", "api_key"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_setting_is_refused_with_its_name_and_value(name: str) -> None:
+    """When the configuration is made: no pool of no samplers waits for ever."""
+    for value in BAD[name]:
+        settings: dict[str, Any] = {name: value}
+        with pytest.raises(ConfigError) as caught:
+            Config(base_url="http://host", **settings)
+        assert str(caught.value).startswith(f"{name} = {value!r}: must be ")
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"grace": 0, "replay_bytes": 0, "max_samples": 1, "sampling_actors": 1},
+        {"max_block": math.inf, "heartbeat_period": 0.01},
+        {"dedupe": "replay", "heartbeat": "loop", "telemetry": False},
+        {"tags": ("a",), "user_metadata": {"a": "b"}},
+    ],
+    ids=str,
+)
+def test_the_edges_of_the_ranges_pass(good: dict[str, Any]) -> None:
+    """Zero grace, an empty replay log, one sampler, no limit to blocking."""
+    config = Config(base_url="http://host", **good)
+    assert {name: getattr(config, name) for name in good} == good
