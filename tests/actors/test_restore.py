@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
     ActorStopped,
     ModelLost,
@@ -93,6 +94,7 @@ async def test_a_model_lost_before_its_first_checkpoint_is_made_again_from_its_s
     first, second = stub.bodies("create_model")
     assert first["lora_config"] == second["lora_config"]
     assert isinstance(first["lora_config"]["seed"], int)
+    assert first["user_metadata"] == {}  # some services want it even when it is empty
     again = [
         body for body in stub.bodies("forward_backward", "optim_step") if body["model_id"] == "s0:train:1"
     ]
@@ -312,6 +314,24 @@ async def test_a_checkpoint_that_is_gone_poisons_the_model(
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.names().count("create_model") == 2
+
+
+async def test_a_save_that_waits_for_earlier_results_survives_a_loss(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """The model is lost after the save's answer and before that of a gradient in front of it: it is saved again."""
+    stub.held["forward_backward"] = trio.Event()
+    stub.results["forward_backward#0"] = httpx.Response(410, json={"detail": "promise broken"})
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        forward = await training.forward_backward(batch(1), "cross_entropy")
+        save = await training.submit(SaveState("a"))
+        await trio.sleep(1)
+        assert stub.names().count("retrieve_future") == 3  # the save's answer is there
+        stub.held["forward_backward"].set()
+        with trio.fail_after(10):
+            assert (await save).path == "tinker://s0:train:1/weights/a"
+        await forward
 
 
 async def test_a_crash_of_a_poisoned_model_leaves_nobody_waiting(

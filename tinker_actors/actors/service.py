@@ -114,7 +114,7 @@ class ServiceClient:
             base_model,
             lora,
             MemoryJournal(max_bytes=self._tree.config.replay_bytes),
-            None if user_metadata is None else dict(user_metadata),
+            dict(user_metadata or {}),
         )
         try:
             ref = await self._tree.start_model(lineage)

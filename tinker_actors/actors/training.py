@@ -84,7 +84,7 @@ class Lineage:
     base_model: str
     lora_config: LoraConfig
     journal: Journal
-    user_metadata: dict[str, str] | None = None
+    user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
@@ -318,13 +318,13 @@ class TrainingActor(Actor[Training]):
 
     async def _succeeded(self, record: Record, reply: object) -> None:
         journal = self._lineage.journal
-        journal.done(record.position)
-        self._tell_progress()
         path = _checkpoint_path(record.operation, reply)
         if path is not None:
-            while not journal.settled_before(record.position):  # what it holds must have its results first
+            # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
+            while not journal.settled_before(record.position):
                 await self._progress.wait()
             journal.checkpointed(record.position, path)
+        journal.done(record.position)
         token = self._lineage.waiting.pop(record.position, None)
         if token is not None:  # an operation that was done before the loss has been answered
             token.settle(reply)
