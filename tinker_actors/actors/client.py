@@ -27,6 +27,7 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
     Training,
 )
+from tinker_actors.actors.training import Lineage
 from tinker_actors.errors import APIResponseValidationError, ConfigError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.text.tokenizer import load_tokenizer
@@ -191,22 +192,18 @@ class TrainingClient:
     def __init__(
         self,
         ref: ActorRef[Training],
-        info: GetInfoResponse,
-        base_model: str,
-        model_id: Callable[[], str],
+        lineage: Lineage,
         samplers: SamplerFactory,
         failures: FailureLog,
     ) -> None:
         self.ref = ref
-        self._info = info
-        self._base_model = base_model
-        self._model_id = model_id
+        self._lineage = lineage
         self._samplers = samplers
         self._failures = failures
         self._published = 0
 
     def __repr__(self) -> str:
-        return f"<TrainingClient {self.model_id} of {self._base_model}>"
+        return f"<TrainingClient {self.model_id} of {self._lineage.base_model}>"
 
     def __getattr__(self, name: str) -> NoReturn:
         no_async_twin(self, name)
@@ -214,7 +211,7 @@ class TrainingClient:
     @property
     def model_id(self) -> str:
         """The model's present id on the service; a restore changes it."""
-        return self._model_id()
+        return self._lineage.model_id
 
     async def submit(self, message: Message[Training, R]) -> Pending[R]:
         """Put any training message in line.
@@ -323,7 +320,7 @@ class TrainingClient:
             raise APIResponseValidationError("the service gave no sampling_session_id")
         self._published += 1
         return self._samplers.make(
-            reply.sampling_session_id, self._base_model, self._tokenizer_id, self._published
+            reply.sampling_session_id, self._lineage.base_model, self._tokenizer_id, self._published
         )
 
     async def create_sampling_client(self, model_path: str) -> SamplingClient:
@@ -334,11 +331,13 @@ class TrainingClient:
             NotFoundError: no such weights.
         """
         session_id = await self._samplers.open_path(_tinker_path(model_path))
-        return self._samplers.make(session_id, self._base_model, self._tokenizer_id, 0)
+        return self._samplers.make(session_id, self._lineage.base_model, self._tokenizer_id, 0)
 
     def get_info(self) -> GetInfoResponse:
-        """Return what the service said of the model when it was made."""
-        return attrs.evolve(self._info, model_id=self.model_id)
+        """Return what the service said of the model when it was made, under its present id."""
+        info = self._lineage.info
+        assert info is not None, "the actor has started, so the service has been asked"
+        return attrs.evolve(info, model_id=self.model_id)
 
     async def get_tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer.
@@ -350,7 +349,7 @@ class TrainingClient:
 
     @property
     def _tokenizer_id(self) -> str:
-        return (self._info.model_data.tokenizer_id or self._base_model).partition(":")[0]
+        return (self.get_info().model_data.tokenizer_id or self._lineage.base_model).partition(":")[0]
 
 
 def _config(config: Mapping[str, float | str] | None) -> dict[str, float | str] | None:

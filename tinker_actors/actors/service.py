@@ -11,19 +11,17 @@ import trio
 
 from tinker_actors.actors.client import SamplerFactory, SamplingClient, TrainingClient, no_async_twin
 from tinker_actors.actors.failure import FailureLog
-from tinker_actors.actors.message import Training
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.training import Lineage
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
-from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
-from tinker_actors.wire.endpoint import CAPABILITIES, CREATE_SAMPLING_SESSION, GET_INFO
-from tinker_actors.wire.model import GetInfoRequest, LoraConfig
+from tinker_actors.wire.endpoint import CAPABILITIES, CREATE_SAMPLING_SESSION
+from tinker_actors.wire.model import LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
 from tinker_actors.wire.session import Empty, GetServerCapabilitiesResponse
 
@@ -120,15 +118,9 @@ class ServiceClient:
             ref = await self._tree.start_model(lineage)
         except StartFailed as error:
             raise_cause(error, note=self._chosen)
-        return await self._training_client(ref, lineage)
-
-    async def _training_client(self, ref: ActorRef[Training], lineage: Lineage) -> TrainingClient:
-        info = await self._tree.transport.call(GET_INFO, GetInfoRequest(lineage.model_id))
         failures = FailureLog(f"the TrainingClient of {lineage.model_id}")
         self._tree.failures.append(failures)
-        return TrainingClient(
-            ref, info, lineage.base_model, lambda: lineage.model_id, self._samplers, failures
-        )
+        return TrainingClient(ref, lineage, self._samplers, failures)
 
     async def create_sampling_client(
         self, model_path: str | None = None, base_model: str | None = None

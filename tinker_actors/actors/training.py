@@ -53,9 +53,11 @@ from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, req
 from tinker_actors.protocol.recovery import classify, session_lost
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoint import CREATE_MODEL, UNLOAD_MODEL
+from tinker_actors.wire.endpoint import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
 from tinker_actors.wire.model import (
     CreateModelRequest,
+    GetInfoRequest,
+    GetInfoResponse,
     LoadWeightsResponse,
     LoraConfig,
     SaveWeightsForSamplerResponse,
@@ -77,6 +79,7 @@ class Lineage:
         journal: what was decided since the latest checkpoint.
         user_metadata: stored with the model.
         model_id: its present id on the service; empty before the first.
+        info: what the service said of it when it was first made.
         waiting: who waits for the operation at a position.
         poison: why nothing may be sent to it any more.
     """
@@ -86,6 +89,7 @@ class Lineage:
     journal: Journal
     user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
+    info: GetInfoResponse | None = None
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
 
@@ -118,8 +122,10 @@ class TrainingActor(Actor[Training]):
 
     async def on_start(self) -> None:
         """Make the model; after a loss, restore it."""
-        if not self._lineage.model_id:
+        if self._lineage.info is None:
             await self._create()
+            request = GetInfoRequest(self._lineage.model_id)
+            self._lineage.info = await self._transport.call(GET_INFO, request)
         elif self._lineage.poison is None:
             await self._restore(self._lineage.model_id)
         else:
