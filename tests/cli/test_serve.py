@@ -34,6 +34,14 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, subproce
         process.communicate()
 
 
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Ask a server to end, and see that it does so in good order."""
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert rest.rstrip().endswith("stopped")
+
+
 def demo(url: str | None, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a short demo on a service, or on the embedded one."""
     where = ["--no-kill"] if url is None else ["--base-url", url]
@@ -52,10 +60,7 @@ def test_the_same_loop_gives_the_same_weights_over_http() -> None:
     with serving() as (url, process):
         remote = demo(url)
         assert remote.returncode == 0, remote.stderr
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
-        assert process.returncode == 0
-        assert "stopped" in rest
+        stop(process, signal.SIGINT)
     local = json.loads(demo(None).stdout.splitlines()[-1])
     result = json.loads(remote.stdout.splitlines()[-1])
     assert result["backend"] == url
@@ -66,11 +71,12 @@ def test_the_same_loop_gives_the_same_weights_over_http() -> None:
 @pytest.mark.slow
 def test_a_key_is_asked_for_and_state_is_kept_on_disk(tmp_path: Path) -> None:
     """With a key set, clients without it are refused; checkpoints lie in the directory."""
-    with serving("--directory", str(tmp_path), TINKER_ACTORS_SERVE_KEY="tml-right-key") as (url, _):
+    with serving("--directory", str(tmp_path), TINKER_ACTORS_SERVE_KEY="tml-right-key") as (url, process):
         refused = demo(url)
         assert refused.returncode == 1
         assert "error: client_config: error code 401" in refused.stderr
         assert demo(url, TINKER_API_KEY="tml-right-key").returncode == 0
+        stop(process, signal.SIGTERM)
     assert list(tmp_path.rglob("*.safetensors"))
 
 

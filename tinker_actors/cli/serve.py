@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -46,11 +47,12 @@ def _serve(host: str, port: int, seed: int, api_key: str | None, directory: Path
     )
 
     async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            url = await nursery.start(partial(serve_service, service, host=host, port=port))
-            click.echo(f"serving on {url}  (TINKER_BASE_URL={url})")
-
-    try:
-        trio.run(main)
-    except* KeyboardInterrupt:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                url = await nursery.start(partial(serve_service, service, host=host, port=port))
+                click.echo(f"serving on {url}  (TINKER_BASE_URL={url})")
+                await anext(signals)
+                nursery.cancel_scope.cancel(reason="a signal asked for the end")
         click.echo("stopped")
+
+    trio.run(main)
