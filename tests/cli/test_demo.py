@@ -164,7 +164,7 @@ def test_events_are_told_in_plain_words() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_both_displays_show_reward_version_and_rate(terminal: bool) -> None:
     """In a terminal a bar, elsewhere lines; model ids are not turned into pictures."""
-    console = Console(record=True, force_terminal=terminal, width=160, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(record=True, force_terminal=terminal, width=160, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - closed below
     with open_display(console, 20) as display:
         for step in range(1, 21):
             display.step(StepReport(step, 0.5, 8, step, None), [0.5] * step, 123.0)

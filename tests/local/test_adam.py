@@ -13,7 +13,7 @@ def scalar_adam(weights: list[float], gradients: list[list[float]], params: Adam
     for t, gradient in enumerate(gradients, start=1):
         length = sum(g * g for g in gradient) ** 0.5
         if params.grad_clip_norm and length > params.grad_clip_norm:
-            gradient = [g * params.grad_clip_norm / length for g in gradient]  # noqa: PLW2901
+            gradient = [g * params.grad_clip_norm / length for g in gradient]  # noqa: PLW2901 - the clipped one replaces it
         for i, g in enumerate(gradient):
             m[i] = params.beta1 * m[i] + (1 - params.beta1) * g
             v[i] = params.beta2 * v[i] + (1 - params.beta2) * g * g

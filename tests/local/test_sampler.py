@@ -46,7 +46,8 @@ def sample(
 
 def one(prompt: str, **settings: object) -> SampledSequence:
     """The only sample of a prompt."""
-    return sample(SampleJob(0, encode(prompt), **settings))[0].sequences[0]  # type: ignore[arg-type]
+    job = SampleJob(0, encode(prompt), **settings)  # type: ignore[arg-type]  # one helper for settings of several types
+    return sample(job)[0].sequences[0]
 
 
 def bits(result: SampleResult) -> list[tuple[list[int], bytes, str]]:
@@ -151,7 +152,7 @@ def test_logprobs_are_those_of_the_learner(settings: dict[str, float]) -> None:
     """However a token was drawn, its log-probability is the model's own: the importance ratio starts at 1."""
     model = trained()
     for prompt in ("12+7=", "rev: stone>", "copy: " + "abcdefghij" * 9 + ">"):
-        job = SampleJob(0, encode(prompt), max_tokens=24, stop=[], seed=5, **settings)  # type: ignore[arg-type]
+        job = SampleJob(0, encode(prompt), max_tokens=24, stop=[], seed=5, **settings)  # type: ignore[arg-type]  # a table row
         sequence = sample(job, lora=model.snapshot())[0].sequences[0]
         wanted = learner_logprobs(model, encode(prompt), sequence)
         np.testing.assert_allclose(sequence.logprobs, wanted, atol=1e-5 * (1 + np.abs(wanted).max()))

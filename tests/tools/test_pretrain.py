@@ -25,14 +25,14 @@ def test_answers_are_right(name: str) -> None:
         prompt, answer = pretrain["TASKS"][name][1](random, WORDS)
         text = prompt.partition(": ")[2].rstrip(">")
         wanted = {
-            "add": lambda: str(sum(map(int, prompt.rstrip("=").split("+")))),  # noqa: B023
-            "sub": lambda: str(int(prompt.split("-")[0]) - int(prompt.rstrip("=").split("-")[1])),  # noqa: B023
-            "copy": lambda: text,  # noqa: B023
-            "rev": lambda: "".join(reversed(text)),  # noqa: B023
+            "add": lambda: str(sum(map(int, prompt.rstrip("=").split("+")))),  # noqa: B023 - called in this turn
+            "sub": lambda: str(int(prompt.split("-")[0]) - int(prompt.rstrip("=").split("-")[1])),  # noqa: B023 - called in this turn
+            "copy": lambda: text,  # noqa: B023 - called in this turn
+            "rev": lambda: "".join(reversed(text)),  # noqa: B023 - called in this turn
             "upper": text.upper,
-            "first": lambda: text[0],  # noqa: B023
-            "last": lambda: text[-1],  # noqa: B023
-            "word": lambda: answer,  # noqa: B023
+            "first": lambda: text[0],  # noqa: B023 - called in this turn
+            "last": lambda: text[-1],  # noqa: B023 - called in this turn
+            "word": lambda: answer,  # noqa: B023 - called in this turn
         }[name]()
         assert answer == wanted
         assert not answer.startswith("-")
