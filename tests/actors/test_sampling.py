@@ -71,6 +71,23 @@ async def test_no_more_samples_are_in_flight_than_allowed(
     assert sorted(body["seq_id"] for body in stub.bodies("asample")) == list(range(100))
 
 
+async def test_the_services_own_limit_counts_if_it_is_lower(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """A service that takes 5 samples at once is not sent a sixth, whatever the client was set to."""
+    stub.rules["client/config"] = lambda _, __: httpx.Response(
+        200, json={"sample_max_concurrent_requests": 5}
+    )
+    stub.held["asample"] = trio.Event()
+    async with open_stub(max_samples=12) as service, trio.open_nursery() as nursery:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        for _ in range(20):
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+        await trio.sleep(1)
+        assert stub.names().count("asample") == 5
+        stub.held["asample"].set()
+
+
 async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

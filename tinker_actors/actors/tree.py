@@ -137,11 +137,12 @@ class Tree:
 
     async def _start_sampling(self) -> ActorRef[Sampling]:
         config, futures = self.config, self.futures
-        share = SamplingShare(trio.CapacityLimiter(config.max_samples), shared_backoff(config), self.rng)
+        in_flight = max(1, min(config.max_samples, self.session.limits.sample_max_concurrent_requests))
+        share = SamplingShare(trio.CapacityLimiter(in_flight), shared_backoff(config), self.rng)
         spec = PoolSpec(
             name="sampling",
             workers=config.sampling_actors,
-            concurrency=-(-config.max_samples // config.sampling_actors),
+            concurrency=-(-in_flight // config.sampling_actors),
             refusal=refusal,
         )
         return await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))

@@ -78,7 +78,7 @@ class Config:
         heartbeat_warn_after: seconds without a beat after which a warning is given.
         max_block: seconds the loop may stand still before the beats stop.
         connect_timeout: seconds to open a connection.
-        max_samples: samples in flight at once.
+        max_samples: samples in flight at once; fewer if the service says so.
         sampling_actors: actors that share them.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.
