@@ -1,8 +1,16 @@
 # Every target sets up what it needs: a virtual environment beside this file, with the versions of constraints.txt.
 # Only Python (3.11 or newer) and make have to be there.
 
+# For benchmarks, PYTHON on the command line names the interpreter to measure with, and each has an environment of its
+# own: make bench-kernel PYTHON=python3.13 uses .venv-bench-313. All other targets use the one in VENV whatever it says.
+ifeq ($(origin PYTHON),command line)
+BENCH_PYTHON := $(PYTHON)
+BENCH_VENV := .venv-bench-$(subst .,,$(patsubst python%,%,$(notdir $(PYTHON))))
+endif
+BENCH_VENV ?= .venv-bench
+
 VENV := .venv
-PYTHON := $(VENV)/bin/python
+override PYTHON := $(VENV)/bin/python
 INPUTS := pyproject.toml constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,6 +28,8 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 # Passed through to the pre-training script.
 PRETRAIN_ARGS ?=
+# Passed through to the benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -57,6 +67,16 @@ $(VENV)/.dev: $(VENV)/.test
 
 .venv-py313/.test: $(INPUTS) | .venv-py313/bin/python
 	$(call install,.venv-py313,[test],the tests)
+
+# A version that is not on PATH may be elsewhere; find-python knows where to look.
+$(BENCH_VENV)/bin/python:
+	@python=$$($(or $(BENCH_PYTHON),false) -c 'import sys; print(sys.executable)' 2>/dev/null) \
+		|| python=$$(sh .ci/find-python $(patsubst python%,%,$(notdir $(or $(BENCH_PYTHON),3.11 or-newer)))) \
+		&& "$$python" -m venv $(BENCH_VENV)
+
+$(BENCH_VENV)/.bench: $(INPUTS) benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
+	$(call install,$(BENCH_VENV),,the benchmarks)
+	@$(BENCH_VENV)/bin/python -m pip install -qq -c constraints.txt -r benchmarks/requirements.txt
 
 # ------------------------------------------------------------------------------------------------------------- use
 
@@ -97,13 +117,19 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not re
 	@$(PYTHON) -m coverage combine -q
 	@$(PYTHON) -m coverage report
 
+# ------------------------------------------------------------------------------------------------------ benchmarks
+
+.PHONY: bench-kernel
+bench-kernel: $(BENCH_VENV)/.bench ## the kernel against bare trio channels, pykka and TriOTP, in CPU seconds
+	@$(BENCH_VENV)/bin/python benchmarks/kernel.py $(BENCH_ARGS)
+
 # ---------------------------------------------------------------------------------------------------------- checks
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff (rules and format) and flake8-async
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
-	@find tinker_actors examples tools -name '*.py' -exec $(VENV)/bin/flake8-async $(ASYNC_RULES) {} +
+	@find tinker_actors examples tools benchmarks -name '*.py' -exec $(VENV)/bin/flake8-async $(ASYNC_RULES) {} +
 
 .PHONY: types
 types: $(VENV)/.dev ## mypy --strict, pyright, and what both must and must not accept
@@ -129,7 +155,7 @@ wheel: $(VENV)/.dev ## the source distribution, and the wheel built from it, in 
 .PHONY: clean
 clean: ## remove what builds, checks and tests left (the environments stay)
 	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find tinker_actors tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find tinker_actors tests examples tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## this list

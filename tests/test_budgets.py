@@ -15,7 +15,9 @@ import tinker_actors
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(tinker_actors.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SCRIPTS = sorted(file for room in ("tests", "examples", "tools") for file in (ROOT / room).rglob("*.py"))
+SCRIPTS = sorted(
+    file for room in ("tests", "examples", "tools", "benchmarks") for file in (ROOT / room).rglob("*.py")
+)
 
 MAX_FILE_LINES = 600
 MEDIAN_FUNCTION_LINES = 10

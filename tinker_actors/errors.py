@@ -25,6 +25,8 @@
         │   ├── ActorStopping             it is on its way out and takes nothing new
         │   ├── ActorRestarting           it is between two incarnations; the message was handed back
         │   └── InFlightLost              its handler had begun; the effect is not known
+        ├── AskCycle                      the ask would wait for itself (`path`)
+        ├── Dropped                       a full mailbox dropped the message, as its policy says
         ├── HandlerCrashed                the handler raised; the cause is chained
         ├── MailboxFull                   only from `*_nowait` and from mailboxes that refuse
         ├── Unhandled                     no handler for this message type
@@ -39,7 +41,7 @@ words of actor runtimes. Retryability is an attribute, not a guess from the clas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 __all__ = [
     "APIConnectionError",
@@ -51,12 +53,14 @@ __all__ = [
     "ActorRestarting",
     "ActorStopped",
     "ActorStopping",
+    "AskCycle",
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
     "ConfigError",
     "ConflictError",
     "DecodeError",
+    "Dropped",
     "HandlerCrashed",
     "InFlightLost",
     "InputError",
@@ -100,11 +104,13 @@ class TinkerActorsError(Exception):
     started: bool | None = None
     request_id: str | None = None
     attempts: int = 0
+    _unpickled: ClassVar[tuple[str, ...]] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Take along attributes, notes, and the cause if it is one of ours: others may not survive pickling."""
+        state = {name: value for name, value in self.__dict__.items() if name not in self._unpickled}
         cause = self.__cause__ if isinstance(self.__cause__, TinkerActorsError) else None
-        return _rebuild, (type(self), self.args, dict(self.__dict__), cause)
+        return _rebuild, (type(self), self.args, state, cause)
 
     def renewed(self) -> Self:
         """Return a copy with an empty traceback and the same cause, context, notes and attributes.
@@ -382,7 +388,12 @@ class ActorError(TinkerActorsError):
 
     Attributes:
         actor: path of the actor concerned.
+        handed_back: the message that was not handled, or not to its end; None where there is none. It is not
+            pickled with the error.
     """
+
+    handed_back: object = None
+    _unpickled = ("handed_back",)
 
     def __init__(self, message: str, *, actor: str = "", started: bool | None = None) -> None:
         super().__init__(message)
@@ -408,6 +419,22 @@ class ActorRestarting(ActorStopped):
 
 class InFlightLost(ActorStopped):
     """The actor ended after it had begun this message; the effect is not known."""
+
+
+class AskCycle(ActorError):
+    """The ask would wait for an answer that waits, directly or through others, for the asking handler.
+
+    Attributes:
+        path: the actors of the cycle, from the asking one back to itself.
+    """
+
+    def __init__(self, message: str, *, actor: str, path: Sequence[str]) -> None:
+        super().__init__(message, actor=actor, started=False)
+        self.path = tuple(path)
+
+
+class Dropped(ActorError):
+    """The mailbox was full and dropped the message, as its overflow policy says; it never started."""
 
 
 class HandlerCrashed(ActorError):

@@ -1,6 +1,6 @@
 """The documents tell the truth: their programs run, and their commands exist.
 
-A ``python`` block of README.md or docs/*.md is a complete program and is run as one, warnings being errors.
+A ``python`` block of README.md or of a page below docs is a complete program and is run as one, warnings being errors.
 A block that cannot be is preceded by ``<!-- test: skip because ... -->``, and pytest shows that reason. Of
 ``bash`` blocks, every ``make`` target, ``tinker-actors`` command and option, and example must exist.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TIMEOUT = 120.0
 """Seconds: a program of the documents may train for a while."""
 

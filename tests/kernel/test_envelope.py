@@ -38,7 +38,7 @@ def test_it_ends_once(state: State) -> None:
     envelope = Envelope(Plain(), state=state)
     assert envelope.settle(1)
     assert not envelope.fail(ValueError(), State.EXPIRED)
-    assert (envelope.state, envelope.outcome.late, envelope.outcome.result()) == (State.SETTLED, 1, 1)
+    assert (envelope.state, envelope.late, envelope.result()) == (State.SETTLED, 1, 1)
 
 
 def test_a_failure_may_be_an_expiry() -> None:

@@ -12,6 +12,7 @@ from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, Sta
 from tinker_actors.kernel import ActorEnded, ActorReady, ActorRef
 from tinker_actors.kernel.incarnation import Incarnation, collapse
 from tinker_actors.kernel.mailbox import Mailbox
+from tinker_actors.kernel.overflow import MailboxSpec
 
 # --- one message fails --------------------------------------------------------------------------------------
 
@@ -444,7 +445,7 @@ async def test_running_time_is_the_time_of_taking_messages(
         await trio.sleep(7)
         raise ValueError("x")
 
-    box = Mailbox("a", 1)
+    box = Mailbox("a", MailboxSpec(capacity=1))
     box.put_nowait(make_envelope(stage.Do(fail_late)))
     life = Incarnation(
         ref=ActorRef("a", box, trio.Event()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import attrs
@@ -23,6 +24,13 @@ from tinker_actors.kernel import Message
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import State
+from tinker_actors.kernel.overflow import MailboxSpec
+from tinker_actors.kernel.reader import Reader
+
+
+async def take(box: Mailbox) -> Any:
+    """Take the next message, as a reader of its own that stays with it."""
+    return await box.get(Reader(box, deque()))
 
 
 class Role:
@@ -45,17 +53,27 @@ def numbers(envelopes: list[Envelope[Any]]) -> list[int]:
 def check_counters(box: Mailbox) -> None:
     """The rule every mailbox keeps at every moment."""
     seen = box.statistics()
-    assert seen.admitted == seen.queued + seen.taken + seen.withdrawn + seen.unstarted
+    assert (
+        seen.admitted
+        == seen.handled
+        + seen.failed
+        + seen.abandoned
+        + seen.expired
+        + seen.dropped
+        + seen.rejected
+        + seen.queued
+        + seen.running
+    )
     assert seen.queued <= seen.peak <= seen.capacity
 
 
 async def get_in(box: Mailbox, scope: trio.CancelScope, into: list[Any]) -> None:
     with scope:
-        into.append(await box.get())
+        into.append(await take(box))
 
 
 async def read_all(box: Mailbox, into: list[Envelope[Any]]) -> None:
-    while (envelope := await box.get()) is not None:
+    while (envelope := await take(box)) is not None:
         into.append(envelope)
 
 
@@ -64,7 +82,7 @@ async def read_all(box: Mailbox, into: list[Envelope[Any]]) -> None:
 
 async def test_draining_refuses_senders_and_serves_readers() -> None:
     """What is queued is still read, new and parked senders are refused in the same step, then readers end."""
-    box = Mailbox("tree/a", 2)
+    box = Mailbox("tree/a", MailboxSpec(capacity=2))
     drained: list[str] = []
     box.when_drained(lambda: drained.append("now"))
     box.put_nowait(mail(0))
@@ -101,7 +119,7 @@ async def test_draining_refuses_senders_and_serves_readers() -> None:
 @pytest.mark.parametrize("how", ["drain", "close"])
 async def test_an_idle_reader_hears_of_the_end(how: str) -> None:
     """Readers that wait when the mailbox closes get None, all of them."""
-    box = Mailbox("a", 2)
+    box = Mailbox("a", MailboxSpec(capacity=2))
     got: list[Any] = []
     async with trio.open_nursery() as nursery:
         for _ in range(3):
@@ -113,7 +131,7 @@ async def test_an_idle_reader_hears_of_the_end(how: str) -> None:
 
 async def test_closing_settles_everything_in_one_step() -> None:
     """Queued messages and parked senders have their errors before `close` returns; each has its own."""
-    box = Mailbox("tree/a", 2)
+    box = Mailbox("tree/a", MailboxSpec(capacity=2))
     cause = ValueError("cause")
     queued = [mail(0), mail(1, asked=False)]
     for envelope in queued:
@@ -132,13 +150,13 @@ async def test_closing_settles_everything_in_one_step() -> None:
         assert box.close("has failed", cause) == 1  # one of the two had nobody waiting
         for envelope in queued:
             assert envelope.state is State.SETTLED
-            assert isinstance(envelope.outcome.error, ActorStopped)
-            assert not isinstance(envelope.outcome.error, ActorStopping)
-            assert envelope.outcome.error.started is False
-            assert envelope.outcome.error.__cause__ is cause
-        assert box.statistics() == attrs.evolve(box.statistics(), queued=0, parked=0, unstarted=2)
+            assert isinstance(envelope.error, ActorStopped)
+            assert not isinstance(envelope.error, ActorStopping)
+            assert envelope.error.started is False
+            assert envelope.error.__cause__ is cause
+        assert box.statistics() == attrs.evolve(box.statistics(), queued=0, parked=0, rejected=2)
     assert [error.__cause__ for error in errors] == [cause]
-    assert queued[0].outcome.error is not queued[1].outcome.error
+    assert queued[0].error is not queued[1].error
     with pytest.raises(ActorStopped, match="tree/a has failed"):
         await box.put(mail())
     check_counters(box)
@@ -146,7 +164,7 @@ async def test_closing_settles_everything_in_one_step() -> None:
 
 async def test_while_the_owner_is_on_its_way_out_the_error_says_so() -> None:
     """Between a stop and the end, senders get `ActorStopping`; afterwards `ActorStopped`."""
-    box = Mailbox("a", 2)
+    box = Mailbox("a", MailboxSpec(capacity=2))
     box.close("is stopping", stopping=True)
     with pytest.raises(ActorStopping):
         box.put_nowait(mail())
@@ -164,7 +182,7 @@ async def test_senders_get_the_error_of_the_refusal() -> None:
         closing.__cause__ = error
         return closing
 
-    box = Mailbox("a", 1, refusal)
+    box = Mailbox("a", MailboxSpec(capacity=1), refusal)
     queued = mail()
     box.put_nowait(queued)
     async with trio.open_nursery() as nursery:
@@ -176,7 +194,7 @@ async def test_senders_get_the_error_of_the_refusal() -> None:
         nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked()
         box.close("has stopped")
-    assert isinstance(queued.outcome.error, ServiceClosing)
+    assert isinstance(queued.error, ServiceClosing)
     with pytest.raises(ServiceClosing):
         box.put_nowait(mail())
 
@@ -187,19 +205,19 @@ async def test_a_refusal_that_fails_is_isolated(caplog: pytest.LogCaptureFixture
     def refusal(error: ActorStopped) -> TinkerActorsError:
         raise RuntimeError("refusal")
 
-    box = Mailbox("a", 2, refusal)
+    box = Mailbox("a", MailboxSpec(capacity=2), refusal)
     queued = [mail(0), mail(1)]
     for envelope in queued:
         box.put_nowait(envelope)
     box.close("has stopped")
-    assert [type(envelope.outcome.error) for envelope in queued] == [ActorStopped, ActorStopped]
+    assert [type(envelope.error) for envelope in queued] == [ActorStopped, ActorStopped]
     assert "the refusal failed" in caplog.text
 
 
 async def test_drained_is_told_once_however_it_comes_about() -> None:
     """By the last read, by the last withdrawal, or at once if nothing is queued."""
     told: list[str] = []
-    empty, withdrawn = Mailbox("a", 2), Mailbox("b", 2)
+    empty, withdrawn = Mailbox("a", MailboxSpec(capacity=2)), Mailbox("b", MailboxSpec(capacity=2))
     empty.when_drained(lambda: told.append("empty"))
     withdrawn.when_drained(lambda: told.append("withdrawn"))
     envelope = mail()
@@ -215,7 +233,7 @@ async def test_drained_is_told_once_however_it_comes_about() -> None:
 
 async def test_many_senders_keep_their_own_order() -> None:
     """Whatever the interleaving, each task's messages are read in the order in which it sent them."""
-    box = Mailbox("a", 3)
+    box = Mailbox("a", MailboxSpec(capacity=3))
     out: list[Envelope[Any]] = []
 
     async def send(sender: int) -> None:

@@ -15,6 +15,7 @@ from tinker_actors.kernel import Message
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import State
+from tinker_actors.kernel.overflow import MailboxSpec
 
 
 class Role:
@@ -110,7 +111,17 @@ class Model:
 
 def check_counters(box: Mailbox) -> None:
     seen = box.statistics()
-    assert seen.admitted == seen.queued + seen.taken + seen.withdrawn + seen.unstarted
+    assert (
+        seen.admitted
+        == seen.handled
+        + seen.failed
+        + seen.abandoned
+        + seen.expired
+        + seen.dropped
+        + seen.rejected
+        + seen.queued
+        + seen.running
+    )
     assert seen.queued <= seen.peak <= seen.capacity
 
 
@@ -120,14 +131,14 @@ def test_a_mailbox_is_a_queue_of_units(capacity: int, steps: list[tuple[str, Any
 
     async def main() -> None:
         await trio.lowlevel.checkpoint()
-        box, model = Mailbox("a", capacity), Model(capacity)
+        box, model = Mailbox("a", MailboxSpec(capacity=capacity)), Model(capacity)
         for step, argument in steps:
             getattr(model, step)(box, argument)
             assert list(box._queue) == model.queue
             check_counters(box)
         box.close("has stopped")
         for envelope in model.sent:
-            assert envelope.outcome.settled is (envelope.state is not State.RUNNING)
+            assert envelope.settled is (envelope.state is not State.RUNNING)
         check_counters(box)
 
     trio.run(main)

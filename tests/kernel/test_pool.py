@@ -20,7 +20,7 @@ from tinker_actors.kernel import ActorRef, Backoff, PoolSpec, RestartPolicy, sta
 
 async def open_pool(stage: Any, tree: Any, workers: int = 3, **settings: Any) -> ActorRef[Any]:
     factory = settings.pop("factory", stage.PuppetActor)
-    return await start_pool(tree, PoolSpec(name="pool", workers=workers, **settings), factory)
+    return (await start_pool(tree, PoolSpec(name="pool", workers=workers, **settings), factory)).ref
 
 
 async def test_workers_share_one_line(stage: Any, autojump_clock: trio.abc.Clock) -> None:
@@ -114,7 +114,7 @@ async def test_a_worker_killed_in_the_tick_of_a_message_loses_nothing(
                 ref.tell_nowait(stage.Do(stage.say(victim)))
             await trio.testing.wait_all_tasks_blocked()
             assert stage.log[-1] == victim
-            assert ref.statistics().taken == 1
+            assert ref.statistics().handled == 1
     assert stage.log == [0, 1, 2]
 
 

@@ -11,6 +11,7 @@ from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, Mai
 from tinker_actors.kernel import TRACE, ActorRef
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
+from tinker_actors.kernel.overflow import MailboxSpec
 
 # --- tell, ask, submit ---------------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ async def test_a_caller_cancelled_while_queued_takes_its_message_along(
             await ref.ask(stage.Do(stage.say("never")))
         assert scope.cancelled_caught
         ref.tell_nowait(stage.Do(stage.say("next")))
-        assert ref.statistics().withdrawn == 1
+        assert ref.statistics().abandoned == 1
     assert stage.log == [("begin", None), ("end", None), "next"]
 
 
@@ -216,7 +217,7 @@ async def test_a_message_found_expired_ends_in_the_caller_s_own_cancellation(
     stage: Any, mock_clock: trio.testing.MockClock
 ) -> None:
     """If the actor sees the deadline pass before trio's timer tells the caller, the caller hears of its own."""
-    box = Mailbox("a", 1)
+    box = Mailbox("a", MailboxSpec(capacity=1))
     ref: ActorRef[Any] = ActorRef("a", box, trio.Event())
     ended: list[str] = []
 
@@ -340,7 +341,7 @@ async def test_no_cancelled_reaches_a_caller_that_is_not_cancelled(
 
 async def test_an_answer_may_be_there_before_its_caller_looks(stage: Any) -> None:
     """A caller that waited for room may find its message handled when it comes to run again."""
-    box = Mailbox("a", 1)
+    box = Mailbox("a", MailboxSpec(capacity=1))
     ref: ActorRef[Any] = ActorRef("a", box, trio.Event())
     replies: list[Any] = []
 
@@ -373,7 +374,7 @@ async def test_leaving_a_pending_changes_nothing(stage: Any, autojump_clock: tri
                 await pending
             assert scope.cancelled_caught
         assert ref.statistics().admitted == before.admitted
-        assert ref.statistics().withdrawn == 0
+        assert ref.statistics().abandoned == 0
         with trio.move_on_after(1):
             await running
         assert await queued == "queued"

@@ -45,7 +45,7 @@ async def test_a_token_answers_after_the_handler(stage: Any) -> None:
         assert desk.tokens[0].settled
         assert not desk.tokens[0].settle("again")
         assert not desk.tokens[0].fail(ValueError())
-        assert good.outcome.late == 2
+        assert good.late == 2
         assert desk.tokens[1].fail(stage.Declared("no"))
         assert await good == "late"
         with pytest.raises(stage.Declared):

@@ -16,7 +16,7 @@ from tinker_actors.errors import (
     RestartIntensityExceeded,
 )
 from tinker_actors.kernel import ActorEnded, ActorReady, RestartPolicy
-from tinker_actors.kernel.supervisor import _what_leaves
+from tinker_actors.kernel.tree import _what_leaves
 
 NEVER = RestartPolicy(max_restarts=0)
 

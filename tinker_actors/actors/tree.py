@@ -145,7 +145,8 @@ class Tree:
             concurrency=-(-in_flight // config.sampling_actors),
             refusal=refusal,
         )
-        return await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
+        pool = await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
+        return pool.ref
 
     async def start_model(self, lineage: Lineage) -> ActorRef[Training]:
         """Start the TrainingActor of a new model.

@@ -21,7 +21,7 @@ import trio
 
 from tinker_actors.errors import ActorError
 
-__all__ = ["await_user", "call_user"]
+__all__ = ["await_user", "call_user", "own_cancellation"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,10 +38,17 @@ async def await_user(function: Callable[P, Awaitable[T]], *args: P.args, **kwarg
     try:
         return await function(*args, **kwargs)
     except trio.Cancelled as error:  # noqa: ASYNC103 - a stray one must not go on
-        if trio.current_effective_deadline() == -math.inf:
+        stray = own_cancellation(error)
+        if stray is None:
             raise
-        stray = f"a Cancelled of another task was raised here: {error}"
-    raise ActorError(stray)
+    raise stray
+
+
+def own_cancellation(error: trio.Cancelled) -> ActorError | None:
+    """Return what to raise in place of a `Cancelled`; None if it was caused by a scope around this task."""
+    if trio.current_effective_deadline() == -math.inf:
+        return None
+    return ActorError(f"a Cancelled of another task was raised here: {error}")
 
 
 @trio.lowlevel.disable_ki_protection

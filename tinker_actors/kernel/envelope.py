@@ -4,22 +4,25 @@ Theory of operation. Every admitted envelope ends in exactly one terminal state 
 and its outcome is settled in the same synchronous step, whatever ends it: the handler's return or exception,
 a crash, a stop, a withdrawal, the closing of the mailbox. The runtime owns it; neither caller nor handler can
 forget to answer. (An ask whose caller left is ABANDONED at once; its handler, if it runs on, settles it for
-nobody.)
+nobody.) The mailbox that admitted it counts where it ended, once.
+
+It is one object of hand-written slots, and its own outcome, because making it is most of what a message costs.
 """
 
 from __future__ import annotations
 
 import contextvars
 import math
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import attrs
 import trio
 
+from tinker_actors.errors import ActorError
 from tinker_actors.kernel.message import Message, State
 from tinker_actors.kernel.outcome import Outcome
+from tinker_actors.kernel.reader import Reader
 
-__all__ = ["TRACE", "Duty", "Envelope"]
+__all__ = ["TRACE", "Duty", "Envelope", "Ledger"]
 
 T = TypeVar("T")
 
@@ -30,69 +33,141 @@ Duty = Literal["handler", "token", "surviving token"]
 """Who owes the answer; see `Context.detach_reply`."""
 
 
-@attrs.define(eq=False)
-class Envelope(Generic[T]):
+class Ledger(Protocol):
+    """Where an envelope's end is counted; its mailbox."""
+
+    handled: int
+    watched: bool
+
+    def settled(self, envelope: Envelope[Any]) -> None:
+        """It has ended in a value, and somebody wants to know: called only if `watched`."""
+
+    def ended(self, envelope: Envelope[Any], before: State) -> None:
+        """It has ended in another way than by a value."""
+
+    def answered_again(self, envelope: Envelope[Any]) -> None:
+        """It was answered when it had ended already."""
+
+
+class Envelope(Outcome[T], Generic[T]):
     """One message under way.
 
     Attributes:
         message: what was sent.
-        outcome: what its sender waits for.
         deadline: absolute trio time after which nobody wants it; `inf` if there is none.
         asked: somebody may wait for the outcome; False for a `tell`.
         trace: the sender's `TRACE`.
         seq: its place among all admissions of its mailbox; -1 before admission.
         unit: the unit it belongs to, see `Message.unit`.
         state: where it is.
-        scope: cancels the handler while it runs.
+        ledger: the mailbox that counts it, once admitted; None for what is in no mailbox.
+        reader: who handles it, while it runs.
         committed: past its point of no return; the handler is not cancelled any more.
         duty: who owes the answer.
         detached: its handler has ended and left the answer to a `ReplyToken`.
+        crash: what was raised by the last incarnation that crashed with it and left it in line.
+        crashes: how many incarnations crashed with it.
+        size: bytes it counts for.
+        stamp: when it was admitted, and then when it began; only in a timed mailbox.
     """
 
-    message: Message[Any, T]
-    # `Outcome[T]` would say the same to pyright, but an alias takes microseconds to call.
-    outcome: Outcome[T] = attrs.field(factory=Outcome)  # pyright: ignore[reportUnknownVariableType]
-    deadline: float = math.inf
-    asked: bool = True
-    trace: object = attrs.field(factory=TRACE.get)
-    seq: int = -1
-    unit: int | None = None
-    state: State = State.NEW
-    scope: trio.CancelScope | None = None
-    committed: bool = False
-    duty: Duty = "handler"
-    detached: bool = False
+    __slots__ = (
+        "asked",
+        "committed",
+        "crash",
+        "crashes",
+        "deadline",
+        "detached",
+        "duty",
+        "ledger",
+        "message",
+        "reader",
+        "seq",
+        "size",
+        "stamp",
+        "state",
+        "trace",
+        "unit",
+    )
+
+    def __init__(self, message: Message[Any, T], deadline: float = math.inf, *, asked: bool = True) -> None:
+        # The fields of `Outcome`, without the call of its constructor.
+        self.settled = False
+        self.error = None
+        self.late = 0
+        self.observed = not asked
+        self._value = None
+        self._waiting = None
+        self._on_failure = None
+        self.message = message
+        self.deadline = deadline
+        self.asked = asked
+        self.trace = TRACE.get()
+        self.seq = -1
+        self.unit: int | None = None
+        self.state = State.NEW
+        self.ledger: Ledger | None = None
+        self.reader: Reader | None = None
+        self.committed = False
+        self.duty: Duty = "handler"
+        self.detached = False
+        self.crash: Exception | None = None
+        self.crashes = 0
+        self.size = 0
+        self.stamp = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Envelope {type(self.message).__name__} #{self.seq} {self.state.value}>"
 
     @trio.lowlevel.enable_ki_protection
     def settle(self, value: T) -> bool:
         """End it with a value; False if it had its outcome already."""
-        self._end(State.SETTLED)
-        return self.outcome.settle(value)
+        if self.state is State.RUNNING:
+            self.state = State.SETTLED
+            ledger = self.ledger
+            if ledger is not None:
+                ledger.handled += 1
+                if ledger.watched:
+                    ledger.settled(self)
+        else:
+            self._end(State.SETTLED)
+        return self._close(value, None)
 
     @trio.lowlevel.enable_ki_protection
     def fail(self, error: Exception, state: State = State.SETTLED) -> bool:
         """End it with an error; False if it had its outcome already."""
+        if isinstance(error, ActorError) and error.handed_back is None:
+            error.handed_back = self.message
+        if not self.settled:
+            self.error = error  # `Ledger.ended` looks at it
         self._end(state)
-        return self.outcome.fail(error)
+        return self._close(None, error)
+
+    @trio.lowlevel.enable_ki_protection
+    def cut_short(self, error: Exception) -> None:
+        """Its handler was cancelled because nobody waits: end it without counting that as an answer."""
+        if self.state is State.RUNNING:
+            self.fail(error, State.EXPIRED)
+        elif not self.settled:
+            self._close(None, error)
 
     def _end(self, state: State) -> None:
-        if self.state in (State.NEW, State.QUEUED, State.RUNNING):
+        before = self.state
+        if before is State.NEW or before is State.QUEUED or before is State.RUNNING:
             self.state = state
-
-    def open_scope(self) -> trio.CancelScope:
-        """Make the scope its handler runs in: a deadline cancels only what its caller's leaving would."""
-        finishes = self.message.on_abandon == "finish"
-        self.scope = trio.CancelScope(deadline=math.inf if finishes else self.deadline)
-        return self.scope
+            if self.ledger is not None:
+                self.ledger.ended(self, before)
+        elif self.ledger is not None:
+            self.ledger.answered_again(self)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> trio.lowlevel.Abort:
         """The caller of an ask leaves after the handler has begun: do what the message's policy says."""
         if self.unit is not None:
             return trio.lowlevel.Abort.SUCCEEDED  # it goes with its unit
-        self.state = State.ABANDONED
         policy = self.message.on_abandon
-        if policy == "finish" or self.committed or self.scope is None:
+        self._end(State.ABANDONED)
+        if policy == "finish" or self.committed or self.reader is None:
             return trio.lowlevel.Abort.SUCCEEDED
-        self.scope.cancel(reason=f"the caller of {type(self.message).__name__} left")
+        self.reader.interrupt(f"the caller of {type(self.message).__name__} left")
         return trio.lowlevel.Abort.FAILED if policy == "wait" else trio.lowlevel.Abort.SUCCEEDED

@@ -20,9 +20,10 @@ class Life(enum.Enum):
     RUNNING = "running"
     DRAINING = "draining"  # takes nothing new, works off its mailbox
     STOPPING = "stopping"  # has handled its last message; on_drain, then on_stop run
-    RESTARTING = "restarting"  # waits out its backoff
+    RESTARTING = "restarting"  # waits out its backoff, or for its group
     STOPPED = "stopped"
     FAILED = "failed"
+    STUCK = "stuck"  # was cancelled and does not end; nobody waits for it
 
 
 class Event(enum.Enum):
@@ -33,40 +34,28 @@ class Event(enum.Enum):
     DRAIN = "drain"
     STOP = "stop"
     CRASH = "crash"  # and it is to live again
+    FINISH = "finish"  # it ended by itself, and is to live again
+    HALT = "halt"  # it was cancelled, to be started again with its group
     RETRY = "retry"
     ENDED = "ended"
     GIVE_UP = "give up"
+    STICK = "stick"
 
+
+_AGAIN = {Event.CRASH: Life.RESTARTING, Event.HALT: Life.RESTARTING}
+_OVER = {Event.GIVE_UP: Life.FAILED, Event.ENDED: Life.STOPPED, Event.STICK: Life.STUCK}
 
 TRANSITIONS: Mapping[Life, Mapping[Event, Life]] = {
     Life.NEW: {Event.START: Life.STARTING, Event.ENDED: Life.STOPPED},
-    Life.STARTING: {
-        Event.READY: Life.RUNNING,
-        Event.CRASH: Life.RESTARTING,
-        Event.GIVE_UP: Life.FAILED,
-        Event.ENDED: Life.STOPPED,
-    },
-    Life.RUNNING: {
-        Event.DRAIN: Life.DRAINING,
-        Event.STOP: Life.STOPPING,
-        Event.CRASH: Life.RESTARTING,
-        Event.GIVE_UP: Life.FAILED,
-        Event.ENDED: Life.STOPPED,
-    },
-    Life.DRAINING: {
-        Event.STOP: Life.STOPPING,
-        Event.CRASH: Life.RESTARTING,
-        Event.GIVE_UP: Life.FAILED,
-        Event.ENDED: Life.STOPPED,
-    },
-    Life.STOPPING: {
-        Event.CRASH: Life.RESTARTING,  # something is still owed that only another incarnation can answer
-        Event.GIVE_UP: Life.FAILED,
-        Event.ENDED: Life.STOPPED,
-    },
+    Life.STARTING: {Event.READY: Life.RUNNING, **_AGAIN, **_OVER},
+    Life.RUNNING: {Event.DRAIN: Life.DRAINING, Event.STOP: Life.STOPPING, **_AGAIN, **_OVER},
+    Life.DRAINING: {Event.STOP: Life.STOPPING, **_AGAIN, **_OVER},
+    # Again after STOPPING: something is still owed that only another incarnation can answer, or it is permanent.
+    Life.STOPPING: {Event.FINISH: Life.RESTARTING, **_AGAIN, **_OVER},
     Life.RESTARTING: {Event.RETRY: Life.STARTING, Event.GIVE_UP: Life.FAILED, Event.ENDED: Life.STOPPED},
     Life.STOPPED: {},
     Life.FAILED: {},
+    Life.STUCK: {},
 }
 
 

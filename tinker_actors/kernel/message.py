@@ -40,45 +40,79 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
         unit: messages between two `end`s (the second included) are taken back together by
             `Pending.withdraw`, or not at all; a caller that leaves its `ask` of one of them changes nothing.
             `none` stands for itself.
+        exclusive: where handlers run side by side, this one begins when all earlier ones have ended, and
+            nothing later begins until it has ended.
+        reentrant: an ask that would wait for itself (`AskCycle`) is handled at once instead, beside the
+            handler that waits for it.
+        max_redeliver: the message is idempotent: if its incarnation crashes, it is handled again, before
+            what stands behind it, at most so often. Then it is poison and given up.
     """
 
     __slots__ = ()
 
     on_abandon: ClassVar[OnAbandon] = "cancel"
     unit: ClassVar[Unit] = "none"
+    exclusive: ClassVar[bool] = False
+    reentrant: ClassVar[bool] = False
+    max_redeliver: ClassVar[int] = 0
 
 
 class State(enum.Enum):
-    """Where an envelope is. Only QUEUED and RUNNING have successors."""
+    """Where an envelope is. Only NEW, QUEUED and RUNNING have successors."""
 
     NEW = "new"  # not admitted yet
     QUEUED = "queued"
     RUNNING = "running"
     SETTLED = "settled"
-    ABANDONED = "abandoned"  # its caller left
+    ABANDONED = "abandoned"  # its caller left, or took it back
     EXPIRED = "expired"  # its deadline passed before it began or while it ran
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class MailboxStatistics:
     """What a mailbox has seen.
 
+    Every message that was admitted is counted in exactly one place:
+    `admitted == handled + failed + abandoned + expired + dropped + rejected + queued + running`.
+
     Attributes:
         queued: messages waiting now.
+        queued_bytes: their sizes together, if the mailbox knows sizes.
         parked: senders waiting for room now.
         capacity: messages it may hold.
+        max_bytes: bytes it may hold; None if they do not count.
         peak: most messages that ever waited at once.
-        admitted: messages admitted so far; always queued + taken + withdrawn + unstarted.
-        withdrawn: admitted messages that were taken back, abandoned or expired before they began.
-        taken: messages given to a handler.
-        unstarted: messages that were still queued when the mailbox was closed.
+        admitted: messages admitted so far.
+        handled: messages that were answered with a value.
+        failed: messages that were answered with an error, or lost, after they had begun.
+        abandoned: messages that were taken back, or whose caller left.
+        expired: messages whose deadline passed.
+        dropped: messages that the overflow policy dropped.
+        rejected: messages that were handed back before they began, because the actor stopped or restarts.
+        running: messages begun and not answered.
+        late_replies: answers that came when nobody waited any more.
+        duplicate_replies: answers after the first.
+        refused: messages that were not admitted at all.
+        waited: seconds in line, the median and the 99th percentile of recent messages; None unless timed.
+        took: seconds in the handler, likewise.
     """
 
-    queued: int
-    parked: int
-    capacity: int
-    peak: int
-    admitted: int
-    withdrawn: int
-    taken: int
-    unstarted: int
+    queued: int = 0
+    queued_bytes: int = 0
+    parked: int = 0
+    capacity: int = 0
+    max_bytes: int | None = None
+    peak: int = 0
+    admitted: int = 0
+    handled: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    expired: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    running: int = 0
+    late_replies: int = 0
+    duplicate_replies: int = 0
+    refused: int = 0
+    waited: tuple[float, float] | None = None
+    took: tuple[float, float] | None = None

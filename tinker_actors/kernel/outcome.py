@@ -62,39 +62,32 @@ class Outcome(Generic[T]):
     """A value or an error that is settled once and may be awaited by any number of tasks.
 
     Attributes:
+        settled: there is a value or an error.
+        error: the error it was settled with, if any; not for raising, see `wait`.
         late: settlements that came after the first and were dropped.
         observed: somebody has got the value or the error, or said that nobody needs to.
     """
 
     __slots__ = (
         "__weakref__",
-        "_error",
         "_on_failure",
-        "_settled",
         "_value",
         "_waiting",
+        "error",
         "late",
         "observed",
+        "settled",
     )
 
     def __init__(self) -> None:
-        self._settled = False
-        self._value: T | None = None
-        self._error: Exception | None = None
-        self._waiting: dict[trio.lowlevel.Task, None] = {}
-        self._on_failure: Callable[[Outcome[T]], None] | None = None
+        self.settled = False
+        self.error: Exception | None = None
         self.late = 0
         self.observed = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is a value or an error."""
-        return self._settled
-
-    @property
-    def error(self) -> Exception | None:
-        """The error it was settled with, if any; not for raising, see `wait`."""
-        return self._error
+        self._value: T | None = None
+        # Most outcomes have one reader, so a set of them is made for the second only.
+        self._waiting: trio.lowlevel.Task | dict[trio.lowlevel.Task, None] | None = None
+        self._on_failure: Callable[[Outcome[T]], None] | None = None
 
     @property
     def on_failure(self) -> Callable[[Outcome[T]], None] | None:
@@ -104,7 +97,7 @@ class Outcome(Generic[T]):
     @on_failure.setter
     def on_failure(self, callback: Callable[[Outcome[T]], None] | None) -> None:
         self._on_failure = callback
-        if self._error is not None:
+        if self.error is not None:
             self._tell_of_failure()
 
     def settle(self, value: T) -> bool:
@@ -117,15 +110,22 @@ class Outcome(Generic[T]):
 
     @trio.lowlevel.enable_ki_protection
     def _close(self, value: T | None, error: Exception | None) -> bool:
-        if self._settled:
+        if self.settled:
             self.late += 1
             return False
-        self._settled, self._value, self._error = True, value, error
-        waiting, self._waiting = self._waiting, {}
-        for task in waiting:
+        self.settled = True
+        self._value = value
+        waiting = self._waiting
+        if waiting is not None:
+            self._waiting = None
             self.observed = True  # a task that has been woken does get it
-            trio.lowlevel.reschedule(task)
+            if isinstance(waiting, dict):
+                for task in waiting:
+                    trio.lowlevel.reschedule(task)
+            else:
+                trio.lowlevel.reschedule(waiting)
         if error is not None:
+            self.error = error
             self._tell_of_failure()
         return True
 
@@ -140,7 +140,7 @@ class Outcome(Generic[T]):
 
     async def wait(self) -> T:
         """Return the value, or raise a fresh copy of the error. Always a checkpoint."""
-        if self._settled:
+        if self.settled:
             await trio.lowlevel.checkpoint()
         else:
             await self.park()
@@ -159,17 +159,32 @@ class Outcome(Generic[T]):
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
             nonlocal refused
-            del self._waiting[task]  # first of all: `on_abort` may settle this very outcome
-            if on_abort is None or on_abort() is trio.lowlevel.Abort.SUCCEEDED or self._settled:
+            self._forget(task)  # first of all: `on_abort` may settle this very outcome
+            if on_abort is None or on_abort() is trio.lowlevel.Abort.SUCCEEDED or self.settled:
                 return trio.lowlevel.Abort.SUCCEEDED
-            self._waiting[task] = None
+            self._remember(task)
             refused = True
             return trio.lowlevel.Abort.FAILED
 
-        self._waiting[task] = None
+        self._remember(task)
         await trio.lowlevel.wait_task_rescheduled(abort)
         if refused:
             await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _remember(self, task: trio.lowlevel.Task) -> None:
+        waiting = self._waiting
+        if waiting is None:
+            self._waiting = task
+        elif isinstance(waiting, dict):
+            waiting[task] = None
+        else:
+            self._waiting = {waiting: None, task: None}
+
+    def _forget(self, task: trio.lowlevel.Task) -> None:
+        if isinstance(self._waiting, dict):
+            del self._waiting[task]
+        else:
+            self._waiting = None
 
     def result(self) -> T:
         """Return the value or raise the error of a settled outcome, without waiting.
@@ -177,9 +192,9 @@ class Outcome(Generic[T]):
         Raises:
             RuntimeError: it is not settled.
         """
-        if not self._settled:
+        if not self.settled:
             raise RuntimeError("the outcome is not settled yet")
         self.observed = True
-        if self._error is not None:
-            raise fresh(self._error)
+        if self.error is not None:
+            raise fresh(self.error)
         return cast("T", self._value)

@@ -7,22 +7,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Generator
-from typing import Any, Generic, TypeVar, final
+from collections.abc import AsyncIterator, Generator, Sequence
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
+from tinker_actors.errors import AskCycle, InputError
+from tinker_actors.kernel.cycle import check_cycle
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import MailboxStatistics, Message, State
 from tinker_actors.kernel.outcome import Outcome
+from tinker_actors.kernel.reader import CURRENT_READER, Reader, waiting_on
+from tinker_actors.kernel.watch import Down, Obituary, Watch
 
-__all__ = ["ActorRef", "Pending"]
+__all__ = ["ActorRef", "Pending", "StopMode", "Target"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 RoleT_co = TypeVar("RoleT_co", covariant=True)
+
+StopMode: TypeAlias = Literal["drain", "now", "kill"]
+
+
+class Target(Protocol):
+    """What stands behind a ref: an actor's slot, or a pool."""
+
+    path: str
+    obituary: Obituary
+    reply_timeout: float
+
+    def choose(self) -> Mailbox:
+        """Return the mailbox for the next message."""
+
+    async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
+        """Stop it."""
+
+    def statistics(self) -> MailboxStatistics:
+        """Return counters and depths."""
 
 
 @final
@@ -30,7 +54,8 @@ class Pending(Generic[R_co]):
     """The answer to a message that is in line.
 
     Awaiting it waits and does nothing else: a waiter that is cancelled leaves the work as it is, and any
-    number of tasks may wait, each of which gets an exception object of its own if the work failed.
+    number of tasks may wait, each of which gets an exception object of its own if the work failed. A failure
+    of a Pending that was thrown away unseen becomes a dead letter.
     """
 
     __slots__ = ("__weakref__", "_envelope", "_mailbox")
@@ -40,7 +65,22 @@ class Pending(Generic[R_co]):
         self._mailbox = mailbox
 
     def __await__(self) -> Generator[Any, Any, R_co]:
-        return self._envelope.outcome.wait().__await__()
+        return self._wait().__await__()
+
+    async def _wait(self) -> R_co:
+        reader = CURRENT_READER.get()
+        if reader is None or self._envelope.settled:
+            return await self._envelope.wait()
+        check_cycle(reader, self._mailbox, exclusive=self._envelope.message.exclusive)
+        with waiting_on(reader, self._mailbox):
+            return await self._envelope.wait()
+
+    def __del__(self) -> None:
+        # The collector may run in any thread and at any point, so this only leaves a mark; whoever fails the
+        # message later, or the loop if it has failed already, makes the dead letter.
+        envelope = self._envelope
+        if not envelope.observed:
+            self._mailbox.thrown_away(envelope)
 
     def __repr__(self) -> str:
         return f"<Pending {type(self._envelope.message).__name__} {self._envelope.state.value}>"
@@ -48,12 +88,12 @@ class Pending(Generic[R_co]):
     @property
     def outcome(self) -> Outcome[R_co]:
         """The outcome it waits for."""
-        return self._envelope.outcome
+        return self._envelope
 
     @property
     def settled(self) -> bool:
         """Whether the answer, or the failure, is there."""
-        return self._envelope.outcome.settled
+        return self._envelope.settled
 
     async def withdraw(self) -> bool:
         """Take the message back, with the whole unit it belongs to, if nothing of it has begun. A checkpoint.
@@ -67,25 +107,29 @@ class Pending(Generic[R_co]):
 
 @final
 class ActorRef(Generic[RoleT_co]):
-    """A typed address of an actor. It stays valid across restarts. Supervisors make refs; users do not."""
+    """A typed address of an actor. It stays valid across restarts. Supervisors make refs; users do not.
 
-    __slots__ = ("__weakref__", "_ended", "_mailbox", "path")
+    Attributes:
+        path: names of its supervisors and its own, joined by `/`.
+    """
 
-    def __init__(self, path: str, mailbox: Mailbox, ended: trio.Event) -> None:
-        self.path = path
-        self._mailbox = mailbox
-        self._ended = ended
+    __slots__ = ("__weakref__", "_target", "path")
+
+    def __init__(self, target: Target) -> None:
+        self.path = target.path
+        self._target = target
 
     def __repr__(self) -> str:
         return f"<ActorRef {self.path}>"
 
     async def tell(self, message: Message[RoleT_co, Any]) -> None:
-        """Put a message in line; waits for room. A checkpoint. Its handler's failure is logged.
+        """Put a message in line; waits for room. A checkpoint. Its handler's failure is a dead letter.
 
         Raises:
             ActorStopped: the actor has ended or is stopping.
+            MailboxFull: the mailbox is full and refuses (`overflow="fail"`).
         """
-        await self._mailbox.put(_unasked(message))
+        await self._target.choose().put(Envelope(message, asked=False))
 
     def tell_nowait(self, message: Message[RoleT_co, Any]) -> None:
         """Put a message in line now, even if the scope around this is cancelled.
@@ -94,7 +138,7 @@ class ActorRef(Generic[RoleT_co]):
             MailboxFull: there is no room.
             ActorStopped: the actor has ended or is stopping.
         """
-        self._mailbox.put_nowait(_unasked(message))
+        self._target.choose().put_nowait(Envelope(message, asked=False))
 
     @trio.lowlevel.enable_ki_protection
     async def ask(self, message: Message[RoleT_co, R]) -> R:
@@ -105,48 +149,128 @@ class ActorRef(Generic[RoleT_co]):
         Raises:
             ActorStopped: the actor has ended; `started` tells whether the handler had begun.
             HandlerCrashed: the handler raised something it had not declared.
+            AskCycle: the answer would wait for the handler that asks.
+            TooSlowError: the actor's `reply_timeout` passed, and the caller had no deadline of its own.
             Exception: whatever the actor declares as an answer.
         """
         # A message of a unit goes with its unit, whatever becomes of this caller.
         deadline = trio.current_effective_deadline() if message.unit == "none" else math.inf
-        envelope = Envelope(message, deadline=deadline)
-        await self._mailbox.admit(envelope)
-        if not envelope.outcome.settled:
-            await envelope.outcome.park(lambda: self._leave(envelope))
-        if envelope.state is State.EXPIRED:
-            await trio.lowlevel.checkpoint()  # raises the caller's own cancellation: its deadline has passed
-        return envelope.outcome.result()
+        target = self._target
+        if deadline == math.inf and target.reply_timeout != math.inf and message.unit == "none":
+            return await self._ask_in_time(message, target.reply_timeout)
+        mailbox = target.choose()
+        envelope = Envelope(message, deadline)
+        reader = CURRENT_READER.get()
+        if reader is None:
+            await mailbox.admit(envelope)
+            await _answered(mailbox, envelope)
+        else:
+            await self._ask_from_handler(reader, mailbox, envelope)
+        return envelope.result()
 
-    def _leave(self, envelope: Envelope[Any]) -> trio.lowlevel.Abort:
-        if self._mailbox.abandon(envelope):
-            return trio.lowlevel.Abort.SUCCEEDED
-        return envelope.leave()
+    async def _ask_in_time(self, message: Message[RoleT_co, R], seconds: float) -> R:
+        with trio.move_on_after(seconds):
+            return await self.ask(message)
+        kind = type(message).__name__
+        raise trio.TooSlowError(f"{self.path} did not answer {kind} within its reply_timeout of {seconds} s")
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ask_from_handler(self, reader: Reader, mailbox: Mailbox, envelope: Envelope[Any]) -> None:
+        try:
+            check_cycle(reader, mailbox, exclusive=envelope.message.exclusive)
+        except AskCycle:
+            await trio.lowlevel.checkpoint()
+            if not (envelope.message.reentrant and mailbox.enter(envelope)):
+                raise
+        else:
+            await mailbox.admit(envelope)
+        with waiting_on(reader, mailbox):
+            await _answered(mailbox, envelope)
 
     async def submit(self, message: Message[RoleT_co, R]) -> Pending[R]:
         """Put a message in line and return a `Pending` for its answer; waits for room. A checkpoint.
 
         Raises:
             ActorStopped: the actor has ended or is stopping.
+            MailboxFull: the mailbox is full and refuses (`overflow="fail"`).
         """
         envelope = Envelope(message)
-        await self._mailbox.put(envelope)
-        return Pending(envelope, self._mailbox)
+        mailbox = self._target.choose()
+        await mailbox.put(envelope)
+        return Pending(envelope, mailbox)
 
-    async def wait_stopped(self) -> None:
-        """Wait until the actor has ended for good."""
-        await self._ended.wait()
+    def submit_nowait(self, message: Message[RoleT_co, R]) -> Pending[R]:
+        """Put a message in line now, even if the scope around this is cancelled.
+
+        Raises:
+            MailboxFull: there is no room.
+            ActorStopped: the actor has ended or is stopping.
+        """
+        envelope = Envelope(message)
+        mailbox = self._target.choose()
+        mailbox.put_nowait(envelope)
+        return Pending(envelope, mailbox)
+
+    async def submit_many(self, messages: Sequence[Message[RoleT_co, R]]) -> list[Pending[R]]:
+        """Put messages in line as one block, with nothing between them; waits for room for all. A checkpoint.
+
+        Raises:
+            InputError: no message, or more than the mailbox holds.
+            ActorStopped: the actor has ended or is stopping.
+            MailboxFull: the mailbox is full and refuses (`overflow="fail"`).
+        """
+        if not messages:
+            raise InputError("messages", messages, "must not be empty")
+        envelopes = tuple(Envelope(message) for message in messages)
+        mailbox = self._target.choose()
+        await mailbox.put_block(envelopes)
+        return [Pending(envelope, mailbox) for envelope in envelopes]
+
+    async def stop(self, mode: StopMode = "drain", timeout: float = 30.0) -> None:  # noqa: ASYNC109 - kills
+        """Stop the actor for good and wait for its end. A checkpoint.
+
+        Called by the actor itself, it only begins the stop.
+
+        Args:
+            mode: `drain` handles what is in line, `now` finishes what has begun, `kill` cancels that too.
+            timeout: seconds after which what is not done is killed.
+        """
+        await self._target.stop(mode, timeout)
+
+    async def wait_stopped(self) -> Down:
+        """Wait until the actor has ended for good, and return how. A checkpoint."""
+        return await self._target.obituary.wait()
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[Watch]:  # noqa: ASYNC911 - entering and leaving wait for nothing
+        """Watch the actor for as long as the block lasts; `await watch.down()` waits for its end."""
+        async with self._target.obituary.watching() as watch:
+            yield watch
+
+    @property
+    def obituary(self) -> Obituary:
+        """Where its end is told; for those who write watchers of their own."""
+        return self._target.obituary
 
     @property
     def stopped(self) -> bool:
         """Whether the actor has ended for good."""
-        return self._ended.is_set()
+        return self._target.obituary.down is not None
 
     def statistics(self) -> MailboxStatistics:
         """Return the mailbox's counters and depths."""
-        return self._mailbox.statistics()
+        return self._target.statistics()
 
 
-def _unasked(message: Message[Any, R]) -> Envelope[R]:
-    envelope = Envelope(message, asked=False)
-    envelope.outcome.observed = True
-    return envelope
+async def _answered(mailbox: Mailbox, envelope: Envelope[Any]) -> None:  # noqa: ASYNC910 - admission may have been one
+    """Wait until an admitted ask has its outcome, or leave it."""
+
+    def leave() -> trio.lowlevel.Abort:
+        if mailbox.abandon(envelope):
+            return trio.lowlevel.Abort.SUCCEEDED
+        return envelope.leave()
+
+    if not envelope.settled:
+        await envelope.park(leave)
+    if envelope.state is State.EXPIRED:
+        await trio.lowlevel.checkpoint()  # raises the caller's own cancellation: its deadline has passed

@@ -2,39 +2,45 @@
 
 Theory of operation. The slot owns the mailbox, the address, the restart history and the messages whose reply
 tokens survive a restart; one task of the supervision tree runs it. It lives through the table of `lifecycle`:
-it runs an incarnation, asks `restart.decide` what comes next, waits out the backoff, and runs the next one.
+it runs an incarnation, asks its supervisor what comes next, waits until that is due, and runs the next one.
 Told to drain, it still goes through a restart, and its backoff, if messages are waiting or answers are owed;
 told to stop now, it does not. When it has ended, everything that waited for it has its outcome.
+
+A task that ignores its cancellation cannot be ended in Python. An incarnation that was killed and does not
+unwind is reported with its stack and declared stuck: its slot ends as if it were gone, or another incarnation
+takes its place, and nothing but the end of the whole tree waits for it any more.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+import math
+from typing import Any, Generic, Protocol, TypeVar
 
-import attrs
 import trio
 
-from tinker_actors.errors import InFlightLost, StartFailed, TinkerActorsError
-from tinker_actors.kernel.actor import CURRENT_CALL, Actor
-from tinker_actors.kernel.bound import at_least, within
+from tinker_actors.errors import ActorRestarting, InFlightLost, StartFailed, TinkerActorsError
 from tinker_actors.kernel.envelope import TRACE, Envelope
-from tinker_actors.kernel.incarnation import Incarnation
-from tinker_actors.kernel.instrument import ActorCrashed, ActorEnded, ActorReady, KernelEvent
+from tinker_actors.kernel.incarnation import Exit, Incarnation
+from tinker_actors.kernel.instrument import ActorCrashed, ActorEnded, ActorReady, ActorStuck, Sight
 from tinker_actors.kernel.lifecycle import Event, Life, step
-from tinker_actors.kernel.mailbox import Mailbox, Refusal, unchanged
+from tinker_actors.kernel.mailbox import Mailbox
+from tinker_actors.kernel.message import MailboxStatistics
 from tinker_actors.kernel.outcome import Outcome, fresh
-from tinker_actors.kernel.ref import ActorRef
-from tinker_actors.kernel.restart import GiveUp, Remain, Restart, RestartPolicy, decide
+from tinker_actors.kernel.reader import CURRENT_READER
+from tinker_actors.kernel.ref import ActorRef, StopMode
+from tinker_actors.kernel.restart import Await, Decision, GiveUp, Record, Remain, Restart
+from tinker_actors.kernel.snapshot import ActorSnapshot
+from tinker_actors.kernel.spec import ChildSpec
+from tinker_actors.kernel.stack import stack_of
+from tinker_actors.kernel.watch import Down, DownReason, Obituary
 
-__all__ = ["ChildSpec", "Slot", "StopMode", "current_slot"]
+__all__ = ["Overseer", "Slot", "current_slot"]
 
 _LOG = logging.getLogger("tinker_actors.kernel")
 
 RoleT = TypeVar("RoleT")
-StopMode = Literal["drain", "now", "kill"]
 _HARDER: tuple[StopMode, ...] = ("drain", "now", "kill")
 
 _CURRENT: contextvars.ContextVar[Slot[Any] | None] = contextvars.ContextVar(
@@ -47,46 +53,22 @@ def current_slot() -> Slot[Any] | None:
     return _CURRENT.get()
 
 
-@attrs.frozen(kw_only=True)
-class ChildSpec(Generic[RoleT]):
-    """How a child is made, run, restarted and stopped.
+class Overseer(Protocol):
+    """The supervisor, as its children see it."""
 
-    Attributes:
-        name: unique among its siblings.
-        factory: makes a new actor for each incarnation.
-        policy: when it is restarted.
-        on_exhausted: when it was restarted too often: `escalate` fails its supervisor, `fail` only it.
-        capacity: messages its mailbox holds.
-        mailbox: a mailbox shared with siblings (a pool) in place of an own one.
-        concurrency: handlers that may run at once; if one crashes, the others are lost with it.
-        start_timeout: seconds `on_start` may take.
-        stop_timeout: seconds an orderly stop may take before it is killed.
-        cleanup_timeout: seconds `on_stop` may take.
-        refusal: turns the error for messages that never started into the one their senders get.
+    def judge(
+        self, child: Any, crash: Exception | None, ran_for: float, line: str
+    ) -> Decision | Await:
+        """Decide about a child that has ended."""
 
-    Raises:
-        InputError: a number out of its bounds.
-    """
+    def run_again(self, child: Any, stuck: Exit) -> None:
+        """Run a child in a new task: the old one does not end."""
 
-    name: str
-    factory: Callable[[], Actor[RoleT]]
-    policy: RestartPolicy = RestartPolicy()
-    on_exhausted: Literal["escalate", "fail"] = "escalate"
-    capacity: int = attrs.field(default=64, validator=at_least(1))
-    mailbox: Mailbox | None = None
-    concurrency: int = attrs.field(default=1, validator=at_least(1))
-    start_timeout: float = attrs.field(default=30.0, validator=within(0.0))
-    stop_timeout: float = attrs.field(default=30.0, validator=within(0.0))
-    cleanup_timeout: float = attrs.field(default=5.0, validator=within(0.0))
-    refusal: Refusal = unchanged
+    def waits(self) -> None:
+        """A child begins to wait for its restart."""
 
-
-@attrs.frozen
-class _Crash:
-    """One crash that was followed by a restart, at a time of running."""
-
-    at: float
-    line: str
+    def goes_on(self) -> None:
+        """A child has waited for its restart."""
 
 
 class Slot(Generic[RoleT]):
@@ -96,160 +78,224 @@ class Slot(Generic[RoleT]):
         path: names of its supervisors and its own, joined by `/`.
         spec: how it is run.
         mailbox: where its messages wait.
-        ended: set when it has ended for good.
+        obituary: who wants to know of its end.
         ref: its address.
         life: where it is in its life.
         started: settled when the first start has ended.
+        record: its restarts.
         failure: what ended the last incarnation, if it crashed.
-        exhausted: it was restarted too often.
+        surviving: messages whose reply tokens outlive an incarnation.
+        checkpoint: what the actor keeps for its next incarnation.
+        undelivered: messages nobody waits for that were in line when it was stopped.
+        next_restart_at: trio time of the next start, while that is known.
     """
 
-    def __init__(self, path: str, spec: ChildSpec[RoleT], observer: Callable[[KernelEvent], None]) -> None:
+    def __init__(self, path: str, spec: ChildSpec[RoleT], overseer: Overseer, sight: Sight) -> None:
         self.path = path
         self.spec = spec
-        self.mailbox = Mailbox(path, spec.capacity, spec.refusal) if spec.mailbox is None else spec.mailbox
-        self.ended = trio.Event()
-        self.ref: ActorRef[RoleT] = ActorRef(path, self.mailbox, self.ended)
+        self.mailbox = (
+            Mailbox(path, spec.line(), spec.refusal, sight, spec.limiter)
+            if spec.mailbox is None
+            else spec.mailbox
+        )
+        self.obituary = Obituary()
+        self.reply_timeout = spec.reply_timeout
+        self.ref: ActorRef[RoleT] = ActorRef(self)
         self.life = Life.NEW
         self.started: Outcome[None] = Outcome()
+        self.record = Record(spec.policy)
         self.failure: Exception | None = None
-        self.exhausted = False
-        self._observe = observer
+        self.surviving: set[Envelope[Any]] = set()
+        self.checkpoint: object = None
+        self.undelivered: list[Envelope[Any]] = []
+        self.next_restart_at: float | None = None
+        self.halting = False
+        self._overseer = overseer
+        self._sight = sight
         self._current: Incarnation | None = None
         self._count = 0
         self._stop_mode: StopMode | None = None
+        self._retired = False
+        self._task: trio.lowlevel.Task | None = None
         self._pause = trio.CancelScope()
-        self._surviving: set[Envelope[Any]] = set()
-        self._crashes: tuple[_Crash, ...] = ()
-        self._running_time = 0.0
-        self._streak = 0
+        self._up: Outcome[bool] = Outcome()
         self.mailbox.when_drained(self._reconsider)
 
+    def choose(self) -> Mailbox:
+        """Return the mailbox for the next message: there is one."""
+        return self.mailbox
+
+    def statistics(self) -> MailboxStatistics:
+        """Return the mailbox's counters and depths."""
+        return self.mailbox.statistics()
+
     @property
-    def history(self) -> tuple[str, ...]:
-        """The crashes of the intensity window, oldest first, one line each."""
-        return tuple(crash.line for crash in self._crashes)
+    def incarnation(self) -> int:
+        """Which life it lives; 0 before the first."""
+        return self._count
+
+    @property
+    def current(self) -> Incarnation | None:
+        """The incarnation that runs."""
+        return self._current
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended for good."""
+        return self.obituary.down is not None
 
     def _step(self, event: Event) -> None:
         self.life = step(self.life, event)
 
+    def snapshot(self) -> ActorSnapshot:
+        """Return what it does, as it is now."""
+        return ActorSnapshot(
+            path=self.path,
+            life=self.life.value,
+            incarnation=self._count,
+            restarts=len(self.record.history),
+            next_restart_at=self.next_restart_at,
+            mailbox=self.statistics(),
+            running=() if self._current is None else self._current.running(),
+            last_failure=None if self.failure is None else repr(self.failure),
+        )
+
     # --- running -----------------------------------------------------------------------------------------
 
-    async def run(self, chance: Callable[[], float]) -> None:
-        """Live until told to stop, ended for good, or given up. No checkpoint if stopped before it began."""
-        _CURRENT.set(self)
-        CURRENT_CALL.set(None)  # this task may have been started by another actor's handler, for good
-        TRACE.set(None)
-        try:
-            while await self._live_once(chance):
-                pass
-        finally:
-            self._finish()
+    async def run(self, stuck: Exit | None = None) -> None:
+        """Live until told to stop, ended for good, or given up. No checkpoint if stopped before it began.
 
-    async def _live_once(self, chance: Callable[[], float]) -> bool:
+        Args:
+            stuck: how to judge an incarnation that another task still runs, and whose place this one takes.
+        """
+        _CURRENT.set(self)
+        CURRENT_READER.set(None)  # this task may have been started by another actor's handler, for good
+        TRACE.set(None)
+        task = self._task = trio.lowlevel.current_task()
+        try:
+            if stuck is None or await self._after(stuck):
+                while await self._live_once(task):
+                    pass
+        finally:
+            if self._task is task:
+                self._finish()
+
+    async def _live_once(self, task: trio.lowlevel.Task) -> bool:
         """Run one incarnation; True if there is to be another."""
         if self._may_end():
             self._step(Event.ENDED)
             return False  # noqa: ASYNC910 - ends the loop
         self._step(Event.RETRY if self.life is Life.RESTARTING else Event.START)
         self._count += 1
-        self._current = self._incarnation()
-        result = await self._current.run()
+        incarnation = self._current = Incarnation(self, self._count, self.failure)
+        result = await incarnation.run()
+        if self._task is not task:
+            return False  # it was stuck, and nobody waits for it any more
         self._current = None
+        again = await self._after(result)
+        for envelope in result.again if not again else ():
+            assert envelope.crash is not None
+            envelope.fail(envelope.crash)
+        return again
+
+    async def _after(self, result: Exit) -> bool:
+        """Decide what follows an incarnation; True if it is another one."""
         self.failure = result.crash
-        if result.crash is None:  # it read its closed mailbox to the end, or was told to go
+        if self._is_done(result):
+            if result.crash is not None:
+                self._report(result.crash, None)
             self._step(Event.ENDED)
-            return False
+            return False  # noqa: ASYNC910 - ends the loop
+        decision = self._judge(result)
+        if isinstance(decision, GiveUp | Remain):
+            if result.crash is not None:
+                self._report(result.crash, None)
+            self._step(Event.GIVE_UP if result.crash is not None else Event.ENDED)
+            return False  # noqa: ASYNC910 - as above
+        self.mailbox.put_back(result.again)
+        await self._wait_for_restart(result, decision)
+        return True
+
+    def _is_done(self, result: Exit) -> bool:
         if self._may_end():
-            self._report(result.crash, None)
-            self._step(Event.ENDED)
-            return False
-        self._running_time += result.ran_for or 0.0
-        return await self._after_crash(result.crash, result.ran_for or 0.0, chance())
+            return True
+        if self.halting:
+            return self.spec.policy.restart == "temporary"
+        return result.crash is None and not result.finished  # it has read its closed mailbox to the end
 
     def _may_end(self) -> bool:
         """Told to stop, and nothing is owed that would need another incarnation."""
         if self._stop_mode == "drain":
-            return not self._surviving and self.mailbox.is_empty
+            return not self.surviving and self.mailbox.is_empty
         return self._stop_mode is not None
 
-    def _incarnation(self) -> Incarnation:
-        spec = self.spec
-        return Incarnation(
-            ref=self.ref,
-            mailbox=self.mailbox,
-            factory=spec.factory,
-            number=self._count,
-            last_failure=self.failure,
-            surviving=self._surviving,
-            concurrency=spec.concurrency,
-            start_timeout=spec.start_timeout,
-            cleanup_timeout=spec.cleanup_timeout,
-            on_ready=self._ready,
-            on_stopping=lambda: self._step(Event.STOP),
-        )
+    def _judge(self, result: Exit) -> Decision | Await:
+        if self.halting:
+            return Await()
+        if not self.started.settled:
+            return Remain()  # a first start that fails is its starter's to judge
+        line = f"incarnation {self._count}: {result.crash!r}" if result.crash else f"incarnation {self._count}: ended"
+        return self._overseer.judge(self, result.crash, result.ran_for or 0.0, line)
 
-    def _ready(self) -> None:
+    def ready(self) -> None:
+        """An incarnation begins to take messages."""
         self._step(Event.READY)
         if self._stop_mode is not None:
             self._step(Event.DRAIN)
+        self.mailbox.resume()
         self.started.settle(None)
-        self._observe(ActorReady(self.path, self._count))
+        self._up.settle(True)
+        self._sight.notify(ActorReady(self.path, self._count))
 
-    async def _after_crash(self, crash: Exception, ran_for: float, chance: float) -> bool:
-        """Decide about a restart; True if it is to live again."""
-        decision = self._decide(crash, ran_for, chance)
-        if isinstance(decision, Restart):
-            self._report(crash, decision.delay)
-            await self._back_off(crash, decision)
-            return True
-        self._report(crash, None)
-        self.exhausted = isinstance(decision, GiveUp)
-        self._step(Event.GIVE_UP)
-        return False  # noqa: ASYNC910 - ends the loop
+    def stopping(self) -> None:
+        """An incarnation has handled its last message."""
+        self._step(Event.STOP)
 
-    def _decide(self, crash: Exception, ran_for: float, chance: float) -> Restart | GiveUp | Remain:
-        if not self.started.settled:
-            return Remain()  # a first start that fails is its starter's to judge
-        decision = decide(
-            self.spec.policy,
-            crashed=True,
-            failures=tuple(crash.at for crash in self._crashes),
-            ran_for=ran_for,
-            now=self._running_time,
-            streak=self._streak,
-            chance=chance,
+    async def _wait_for_restart(self, result: Exit, decision: Decision | Await) -> None:
+        crash, halted = result.crash, self.halting
+        delay = decision.delay if isinstance(decision, Restart) else None
+        if crash is not None:
+            self._report(crash, delay, halted=halted)
+            self.failure = fresh(crash)  # the traceback would keep all it passed through alive
+        self._step(Event.HALT if halted else Event.CRASH if crash is not None else Event.FINISH)
+        self.obituary.restarting(Down(self.path, "restarting", self.failure))
+        if self.spec.on_restart == "fail_fast":
+            text = f"{self.path} is being restarted"
+            self.mailbox.hand_back(ActorRestarting(text, actor=self.path, started=False))
+        self.halting = False
+        self.next_restart_at = None if delay is None else trio.current_time() + delay
+        self._pause = trio.CancelScope(
+            deadline=math.inf if self.next_restart_at is None else self.next_restart_at
         )
-        recent = [c for c in self._crashes if self._running_time - c.at < self.spec.policy.period]
-        line = f"incarnation {self._count}: {crash!r}"
-        self._crashes = (*recent, _Crash(self._running_time, line))
-        return decision
-
-    async def _back_off(self, crash: Exception, decision: Restart) -> None:
-        self._step(Event.CRASH)
-        self._streak = decision.streak
-        self.failure = fresh(crash)  # the traceback would keep all it passed through alive
-        self._pause = trio.CancelScope(deadline=trio.current_time() + decision.delay)
+        self._up.settle(False)
+        self._overseer.waits()
         with self._pause:
             self._reconsider()
             await trio.sleep_forever()
+        self._overseer.goes_on()
+        self.next_restart_at = None
 
-    def _report(self, crash: Exception, delay: float | None) -> None:
+    def _report(self, crash: Exception, delay: float | None, *, halted: bool = False) -> None:
         what = "not restarted" if delay is None else f"restarted in {delay:.2f} s"
+        if delay is None and not self._stop_mode and (halted or self.life is Life.RESTARTING):
+            what = "restarted with its group"
         expected = isinstance(crash, TinkerActorsError)  # says itself what happened; a trace adds nothing
         _LOG.warning(
             "%s#%d crashed, %s: %r", self.path, self._count, what, crash, exc_info=None if expected else crash
         )
-        self._observe(ActorCrashed(self.path, self._count, crash, delay))
+        self._sight.notify(ActorCrashed(self.path, self._count, crash, delay))
 
     def _finish(self) -> None:
-        if self.life not in (Life.STOPPED, Life.FAILED):
+        """Leave nothing that waits for it."""
+        if self.has_ended:
+            return
+        if self.life not in (Life.STOPPED, Life.FAILED, Life.STUCK):
             self._step(Event.GIVE_UP)  # something that is not an Exception passes through
         failed = self.life is Life.FAILED
         cause = self.failure if failed else None
         if self.spec.mailbox is None:
             self._close_mailbox("has failed" if failed else "has stopped", cause)
-        for envelope in list(self._surviving):
+        for envelope in list(self.surviving):
             lost = InFlightLost(f"{self.path} ended before it answered", actor=self.path, started=True)
             lost.__cause__ = self.failure
             envelope.fail(lost)
@@ -257,13 +303,47 @@ class Slot(Generic[RoleT]):
             not_started = StartFailed(f"{self.path} did not start", actor=self.path)
             not_started.__cause__ = self.failure
             self.started.fail(not_started)
-        self.ended.set()
-        self._observe(ActorEnded(self.path, self._count, failed))
+        self._up.settle(False)
+        reason: DownReason = "failed" if failed else "stuck" if self.life is Life.STUCK else "stopped"
+        self.obituary.ended(Down(self.path, reason, cause))
+        self._sight.notify(ActorEnded(self.path, self._count, failed))
 
     def _close_mailbox(self, why: str, cause: Exception | None = None, *, stopping: bool = False) -> None:
         unheard = self.mailbox.close(why, cause, stopping=stopping)
+        self.undelivered += unheard
         if unheard:
-            _LOG.warning("%s %s; messages never begun that nobody waits for: %d", self.path, why, unheard)
+            _LOG.warning("%s %s; messages never begun that nobody waits for: %d", self.path, why, len(unheard))
+
+    # --- restarts with a group ---------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def halt(self, reason: str) -> None:
+        """Cancel the incarnation, to be started again by `resume`. A checkpoint.
+
+        One that does not unwind is reported as stuck, and another one takes its place.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._current is None or self._stop_mode is not None:
+            self._pause.deadline = math.inf  # if it waits, then until `resume`
+            return
+        down: Outcome[bool] = Outcome()
+        self._up = down
+        self.halting = True
+        self._current.ending = "restart"
+        self._current.kill(reason, restarting=True)
+        with trio.move_on_after(2 * self.spec.cleanup_timeout):
+            await down.wait()
+        if not down.settled:
+            self.replace(trio.TooSlowError(f"{self.path} did not end when it was cancelled"))
+
+    async def resume(self) -> bool:
+        """Start the next incarnation; True when it is ready, False if it does not start. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self.life is not Life.RESTARTING:
+            return not self.has_ended
+        self._up = Outcome()
+        self._pause.cancel(reason=f"{self.path} is started again")
+        return await self._up.wait()
 
     # --- stopping ----------------------------------------------------------------------------------------
 
@@ -275,7 +355,9 @@ class Slot(Generic[RoleT]):
         self._stop_mode = mode
         if self.life is Life.RUNNING:
             self._step(Event.DRAIN)
-        if mode == "drain":
+        if self._retired:
+            pass  # the mailbox is its siblings'
+        elif mode == "drain":
             self.mailbox.drain("is stopping")
         elif mode == "now" or self.spec.mailbox is None:
             self._close_mailbox("is stopping", stopping=True)
@@ -285,23 +367,68 @@ class Slot(Generic[RoleT]):
                 self._current.kill(f"{self.path} is stopped ({mode})")
         self._reconsider()
 
+    def retire(self) -> None:
+        """Begin to leave a shared mailbox to the siblings: finish what has begun, and end."""
+        self._retired = True
+        self.ask_to_stop("now")
+        if self._current is not None:
+            self._current.retire()
+
     def _reconsider(self) -> None:
-        """End the backoff if nothing needs another incarnation any more."""
-        if self._may_end():
+        """End the wait if nothing needs another incarnation any more, or if it would last for ever."""
+        for_ever = self._stop_mode == "drain" and self._pause.deadline == math.inf
+        if self._may_end() or for_ever:
             self._pause.cancel(reason=f"{self.path} is stopped")
 
     @trio.lowlevel.enable_ki_protection
     async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
         """Stop and wait for the end; what is not done after `timeout` seconds is killed. A checkpoint.
 
-        Called from a task of the actor itself, it only begins the stop: to wait would be to wait for itself.
+        What does not unwind after that is reported as stuck and left behind. Called from a task of the actor
+        itself, it only begins the stop: to wait would be to wait for itself.
         """
         self.ask_to_stop(mode)
         if current_slot() is self:
             await trio.lowlevel.checkpoint()
             return
         with trio.move_on_after(min(timeout, self.spec.stop_timeout)):
-            await self.ended.wait()
-        if not self.ended.is_set():
-            self.ask_to_stop("kill")
-            await self.ended.wait()
+            await self.obituary.wait()
+        if self.has_ended:
+            return
+        self.ask_to_stop("kill")
+        with trio.move_on_after(2 * self.spec.cleanup_timeout):  # to unwind, and for `on_stop`
+            await self.obituary.wait()
+        if not self.has_ended:
+            self._leave_behind()
+            self._step(Event.STICK)
+            self._finish()
+
+    # --- what does not end -------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def abort(self, error: Exception) -> None:
+        """Make the incarnation crash with `error`; if it does not unwind, replace it. A checkpoint."""
+        incarnation = self._current
+        await trio.lowlevel.checkpoint()
+        if incarnation is None or self._current is not incarnation or self._stop_mode is not None:
+            return
+        incarnation.abort(error)
+        deadline = trio.current_time() + 2 * self.spec.cleanup_timeout
+        with trio.CancelScope(deadline=deadline):
+            await incarnation.over.wait()
+        if self._current is incarnation:
+            self.replace(error)
+
+    @trio.lowlevel.enable_ki_protection
+    def replace(self, crash: Exception) -> None:
+        """Report an incarnation that does not end, and go on as if it had crashed."""
+        self._leave_behind()
+        self._overseer.run_again(self, Exit(crash, None))
+
+    def _leave_behind(self) -> None:
+        incarnation, self._current, self._task = self._current, None, None
+        assert incarnation is not None
+        stack = stack_of(incarnation.task)
+        _LOG.error("%s#%d is stuck: it was cancelled and does not end\n%s", self.path, self._count, stack)
+        self._sight.notify(ActorStuck(self.path, self._count, stack))
+        incarnation.disown()

@@ -1,57 +1,117 @@
 """Supervisors: they start children in order, restart them when they crash, and stop them in reverse order.
 
-Theory of operation. `open_supervisor` owns one nursery. Every child actor lives in a *slot* that keeps its
-mailbox, its address and its restart history across incarnations, and is run by one task of that nursery. The
-task is shielded: a cancellation of the body stops children in reverse order instead of all at once.
-Supervisors nest; a supervisor that gives up stops its own children and escalates to its parent, the root to
-the body.
+Theory of operation. All actors of a tree are run by tasks of one nursery, each in a *slot* that keeps its
+mailbox, its address and its restart history across incarnations. The tasks are shielded: a cancellation of the
+tree's body stops children in reverse order instead of all at once.
 
-What leaves `open_supervisor` is the body's own exception if it raised, else the failure that was escalated;
-never an exception group around either. An interrupt (KeyboardInterrupt, SystemExit) that was raised in an
-actor comes before both.
+When an incarnation ends, its slot asks the supervisor (`judge`), which decides in one synchronous step, by the
+child's own record, its own restart window and its strategy:
+
+- restart the child alone, after its backoff (`one_for_one`, `dynamic`);
+- restart it with others (`one_for_all`: all; `rest_for_one`: those started after it): a `Revival` cancels them in
+  reverse order, waits out the backoff, and starts them in order;
+- give the child up: then the supervisor itself has failed, and asks its parent the same question about itself.
+  A parent that restarts it revives all its children; the root has no parent and fails the tree.
+
+Slots stay across all of this, so refs stay valid and messages stay in line.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import random
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from tinker_actors.errors import ActorError, InputError, RestartIntensityExceeded
-from tinker_actors.kernel.border import call_user
-from tinker_actors.kernel.incarnation import collapse
-from tinker_actors.kernel.instrument import KernelEvent, Observer
-from tinker_actors.kernel.ref import ActorRef
-from tinker_actors.kernel.slot import ChildSpec, Slot, StopMode, current_slot
+from tinker_actors.kernel.dead_letter import DeadLetters
+from tinker_actors.kernel.incarnation import Exit
+from tinker_actors.kernel.instrument import Sight
+from tinker_actors.kernel.ref import ActorRef, StopMode
+from tinker_actors.kernel.restart import (
+    Await,
+    Decision,
+    GiveUp,
+    Intensity,
+    Record,
+    Remain,
+    RestartPolicy,
+    Window,
+)
+from tinker_actors.kernel.revival import Revival
+from tinker_actors.kernel.slot import Slot, current_slot
+from tinker_actors.kernel.snapshot import SupervisorSnapshot
+from tinker_actors.kernel.spec import ChildSpec
 
-__all__ = ["Supervisor", "open_supervisor"]
-
-_LOG = logging.getLogger("tinker_actors.kernel")
+__all__ = ["AutoShutdown", "Root", "Strategy", "Supervisor"]
 
 RoleT = TypeVar("RoleT")
-Strategy = Literal["one_for_one", "dynamic"]
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one", "dynamic"]
+AutoShutdown: TypeAlias = Literal["never", "any", "all"]
+_STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one", "dynamic")
+
+
+class Root(Protocol):
+    """What all supervisors of one tree share."""
+
+    nursery: trio.Nursery
+    sight: Sight
+    chance: Callable[[], float]
+
+    def fail(self, error: Exception) -> None:
+        """The root supervisor has failed."""
+
+    def shut_down(self) -> None:
+        """The root supervisor has ended of its own will."""
+
+    def cancel(self, reason: str) -> None:
+        """Stop the tree; the second time, kill it."""
 
 
 class Supervisor:
     """A node of the tree: children in order, actors or further supervisors.
 
-    `one_for_one` children are stopped one after the other in reverse order of their start, `dynamic` children
-    all at once. A child that crashes is restarted alone.
+    Attributes:
+        path: names of its supervisors and its own, joined by `/`.
+        strategy: who is restarted with a child that ended. `dynamic` is `one_for_one` for children that do
+            not depend on each other: they are stopped all at once, others in reverse order of their start.
+        auto_shutdown: it ends when `any` or `all` of its significant children have ended by themselves.
+        significant: its own end by `auto_shutdown` counts for its parent's.
+        children: by name, in the order of their start.
     """
 
-    def __init__(self, path: str, strategy: Strategy, root: _Root, parent: Supervisor | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        strategy: Strategy,
+        root: Root,
+        parent: Supervisor | None,
+        *,
+        policy: RestartPolicy = RestartPolicy(),
+        intensity: Intensity = Intensity(),
+        auto_shutdown: AutoShutdown = "never",
+        significant: bool = False,
+    ) -> None:
+        if strategy not in _STRATEGIES:
+            raise InputError("strategy", strategy, f"must be one of {', '.join(_STRATEGIES)}")
+        if auto_shutdown not in ("never", "any", "all"):
+            raise InputError("auto_shutdown", auto_shutdown, "must be one of never, any, all")
         self.path = path
-        self._strategy = strategy
+        self.strategy: Strategy = strategy
+        self.auto_shutdown: AutoShutdown = auto_shutdown
+        self.significant = significant
+        self.children: dict[str, Slot[Any] | Supervisor] = {}
+        self.record = Record(policy)
+        self.window = Window(intensity, trio.current_time())
         self._root = root
         self._parent = parent
-        self._children: dict[str, Slot[Any] | Supervisor] = {}
         self._stopping = False
+        self._revival: Revival | None = None
+        self._since = trio.current_time()
         self._callbacks: list[Callable[[], None]] = []
+
+    # --- starting ----------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
     async def start_child(self, spec: ChildSpec[RoleT]) -> ActorRef[RoleT]:
@@ -64,87 +124,276 @@ class Supervisor:
             InputError: there is a child of this name already.
             ActorError: this supervisor is stopping.
         """
-        slot: Slot[RoleT] = Slot(self._claim(spec.name), spec, self._root.notify)
-        self._children[spec.name] = slot
-        self._root.nursery.start_soon(self._run, slot, name=slot.path)
+        slot: Slot[RoleT] = Slot(self._claim(spec.name), spec, self, self._root.sight)
+        self.children[spec.name] = slot
+        self._root.nursery.start_soon(self._run, slot, None, name=slot.path)
         try:
             await slot.started.wait()
         except (trio.Cancelled, KeyboardInterrupt):
-            slot.ask_to_stop("kill")
-            with trio.move_on_after(spec.cleanup_timeout, shield=True):
-                await slot.ended.wait()
+            with trio.CancelScope(shield=True):
+                await slot.stop("kill", 0.0)
             raise
         return slot.ref
 
-    def start_supervisor(self, name: str, strategy: Strategy = "one_for_one") -> Supervisor:
-        """Add a supervisor below this one.
+    def start_supervisor(
+        self,
+        name: str,
+        strategy: Strategy = "one_for_one",
+        *,
+        policy: RestartPolicy = RestartPolicy(),
+        intensity: Intensity = Intensity(),
+        auto_shutdown: AutoShutdown = "never",
+        significant: bool = False,
+    ) -> Supervisor:
+        """Add a supervisor below this one; it has no children yet.
+
+        Args:
+            name: unique among its siblings.
+            strategy: who is restarted with a child that ended, see `Supervisor`.
+            policy: when it is restarted itself, with all its children, after it has given one of them up.
+            intensity: how many restarts of its children it makes before it gives up.
+            auto_shutdown: it ends when `any` or `all` of its significant children have ended by themselves.
+            significant: its own end by `auto_shutdown` counts for this supervisor's.
 
         Raises:
-            InputError: there is a child of this name already.
+            InputError: there is a child of this name already; an unknown strategy; a significant supervisor
+                that is permanent.
             ActorError: this supervisor is stopping.
         """
-        child = Supervisor(self._claim(name), strategy, self._root, self)
-        self._children[name] = child
+        policy.check_significant(significant=significant)
+        child = Supervisor(
+            self._claim(name),
+            strategy,
+            self._root,
+            self,
+            policy=policy,
+            intensity=intensity,
+            auto_shutdown=auto_shutdown,
+            significant=significant,
+        )
+        self.children[name] = child
         return child
+
+    # --- sight -------------------------------------------------------------------------------------------
+
+    @property
+    def sight(self) -> Sight:
+        """Where its actors make themselves seen."""
+        return self._root.sight
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was lost, in the whole tree."""
+        return self._root.sight.dead_letters
+
+    def snapshot(self) -> SupervisorSnapshot:
+        """Return what is below it, as it is now."""
+        return SupervisorSnapshot(
+            path=self.path,
+            strategy=self.strategy,
+            restarts=self.window.restarts,
+            stopping=self._stopping,
+            children=tuple(child.snapshot() for child in self.children.values()),
+        )
 
     def _claim(self, name: str) -> str:
         if self._stopping:
             raise ActorError(f"{self.path} is stopping and starts nothing new", actor=self.path)
-        if name in self._children:
+        if name in self.children:
             raise InputError("name", name, f"{self.path} has a child of this name already")
         return f"{self.path}/{name}"
 
     @trio.lowlevel.enable_ki_protection
-    async def _run(self, slot: Slot[Any]) -> None:
+    async def _run(self, slot: Slot[Any], stuck: Exit | None) -> None:
         with trio.CancelScope(shield=True):  # only its supervisor stops it
-            await slot.run(self._root.chance)
-        self.forget(slot.spec.name, slot)
-        if slot.exhausted and slot.spec.on_exhausted == "escalate":
-            error = RestartIntensityExceeded(
-                f"{slot.path} crashed {len(slot.history)} times in a row and is given up: {slot.failure!r}",
-                actor=slot.path,
-                history=slot.history,
-            )
-            error.__cause__ = slot.failure
-            self.escalate(error)
+            await slot.run(stuck)
+        if slot.has_ended:
+            self.forget(slot.spec.name, slot)
+
+    def run_again(self, child: Slot[Any], stuck: Exit) -> None:
+        """Run a child in a new task: the old one does not end."""
+        self._root.nursery.start_soon(self._run, child, stuck, name=child.path)
 
     def forget(self, name: str, child: Slot[Any] | Supervisor) -> None:
         """Let go of a child that has ended, unless the name has a new one. The supervisor's own."""
-        if self._children.get(name) is child:
-            del self._children[name]
+        if self.children.get(name) is child:
+            del self.children[name]
 
-    def escalate(self, error: Exception) -> None:
-        """Fail: begin to stop all children and pass the failure up."""
+    # --- restarts ----------------------------------------------------------------------------------------
+
+    def judge(
+        self, child: Slot[Any] | Supervisor, crash: Exception | None, ran_for: float, line: str
+    ) -> Decision | Await:
+        """Decide about a child that has ended; see the module."""
+        try:
+            decision = child.record.ended(
+                line, crashed=crash is not None, ran_for=ran_for, chance=self._root.chance()
+            )
+            return self._follow(child, crash, decision)
+        except Exception as error:  # noqa: BLE001 - a defect in here must not leave children without supervisor
+            return self._fail(error)
+
+    def _follow(
+        self, child: Slot[Any] | Supervisor, crash: Exception | None, decision: Decision
+    ) -> Decision | Await:
+        if isinstance(decision, Remain):
+            if crash is None:
+                self._ended_by_itself(child)
+            return decision
+        if isinstance(decision, GiveUp):
+            if isinstance(child, Slot) and child.spec.on_exhausted == "fail":
+                return decision
+            return self._give_up(child, crash, child.record.history)
+        if not self.window.admit(trio.current_time()):
+            return self._give_up(child, crash, child.record.history)
+        if isinstance(child, Slot) and (self._stopping or not self._restarts_groups):
+            return decision
+        self._revive(child, decision.delay, f"{self.strategy} restart of {child.path}")
+        return Await()
+
+    @property
+    def _restarts_groups(self) -> bool:
+        return self.strategy in ("one_for_all", "rest_for_one") or self._revival is not None
+
+    def _give_up(
+        self, child: Slot[Any] | Supervisor, crash: Exception | None, history: tuple[str, ...]
+    ) -> Decision | Await:
+        error = RestartIntensityExceeded(
+            f"{child.path} crashed {len(history)} times in a row and is given up: {crash!r}",
+            actor=child.path,
+            history=history,
+        )
+        error.__cause__ = crash
+        return self._fail(error)
+
+    def _fail(self, error: Exception) -> Decision | Await:
+        """This supervisor has failed: decide what becomes of the child that made it fail."""
         if self._parent is None:
             self._root.fail(error)
+            return GiveUp()
+        verdict = self._parent.judge(self, error, trio.current_time() - self._since, f"{self.path}: {error!r}")
+        if isinstance(verdict, Await):
+            return verdict
+        self.ask_to_stop("now")
+        self._root.nursery.start_soon(self._end_alone)
+        return GiveUp()
+
+    def _revive(self, child: Slot[Any] | Supervisor, delay: float, reason: str) -> None:
+        """Have children started again together; a revival under way is widened."""
+        if self._revival is None:
+            self._revival = Revival(self, reason)
+            self._root.nursery.start_soon(self._run_revival, self._revival)
+        self._revival.include(child, delay)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_revival(self, revival: Revival) -> None:
+        with trio.CancelScope(shield=True):
+            await revival.run()
+        if self._revival is revival:
+            self._revival = None
+            self._since = trio.current_time()
+
+    def everybody(self) -> list[Slot[Any] | Supervisor]:
+        """Return all children, in the order of their start."""
+        return list(self.children.values())
+
+    def group_of(self, child: Slot[Any] | Supervisor) -> list[Slot[Any] | Supervisor]:
+        """Return who is restarted with a child, in the order of their start."""
+        children = self.everybody()
+        if self.strategy == "one_for_all":
+            return children
+        if self.strategy == "rest_for_one" and child in children:
+            return children[children.index(child) :]
+        return [child]
+
+    @trio.lowlevel.enable_ki_protection
+    async def halt(self, reason: str) -> None:
+        """Cancel all children in reverse order, to be started again by `resume`. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self._revival is not None:
+            self._revival.cancel()
+            self._revival = None
+        for child in reversed(self.everybody()):
+            await child.halt(reason)
+
+    async def resume(self) -> bool:
+        """Start all children again in order; False if one of them does not start. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        self.window.clear()
+        self._since = trio.current_time()
+        for child in self.everybody():
+            child.record.clear()
+            if not await child.resume():
+                return False
+        return True
+
+    def waits(self) -> None:
+        """A child waits for its restart."""
+        self.window.pause(trio.current_time())
+
+    def goes_on(self) -> None:
+        """A child has waited for its restart."""
+        self.window.resume(trio.current_time())
+
+    # --- ends --------------------------------------------------------------------------------------------
+
+    def _ended_by_itself(self, child: Slot[Any] | Supervisor) -> None:
+        significant = child.spec.significant if isinstance(child, Slot) else child.significant
+        if not significant or self.auto_shutdown == "never":
+            return
+        others = [other for other in self.children.values() if other is not child and _is_significant(other)]
+        if self.auto_shutdown == "all" and others:
+            return
+        if self._parent is None:
+            self._root.shut_down()
             return
         self.ask_to_stop("now")
-        self._parent.escalate(error)
+        self._root.nursery.start_soon(self._end_alone)
+        if self.significant:
+            self._parent.judge(self, None, trio.current_time() - self._since, f"{self.path}: ended by itself")
+
+    @trio.lowlevel.enable_ki_protection
+    async def _end_alone(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self.stop("now", math.inf)
+
+    def cancel(self, reason: str) -> None:
+        """Stop the whole tree, as if its body had been cancelled; called again, kill it. Returns at once.
+
+        What has begun is finished, within the tree's `grace`, in the reverse order of the start; a second
+        call cancels that too. Leaving the tree raises nothing because of it.
+        """
+        self._root.cancel(reason)
 
     def ask_to_stop(self, mode: StopMode) -> None:
         """Begin to stop all children; returns at once."""
         self._stopping = True
-        for child in reversed(list(self._children.values())):
+        if self._revival is not None:
+            self._revival.cancel()
+        for child in reversed(self.everybody()):
             child.ask_to_stop(mode)
 
     @trio.lowlevel.enable_ki_protection
     async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
         """Stop all children; kill what is not done after `timeout` seconds. A checkpoint.
 
-        Children of a `one_for_one` supervisor are stopped in reverse order of their start. Called by one of
-        its actors, it only begins the stop.
+        Children are stopped in reverse order of their start, each within its own `stop_timeout` and all
+        within `timeout`; those of a `dynamic` supervisor at once. Called by one of its actors, it only begins
+        the stop.
         """
         if self.holds(current_slot()):
             self.ask_to_stop(mode)  # to wait would be to wait for oneself
             await trio.lowlevel.checkpoint()
             return
         self._stopping = True
+        if self._revival is not None:
+            self._revival.cancel()
         deadline = trio.current_time() + timeout
         async with trio.open_nursery() as nursery:
-            for child in list(self._children.values()) if self._strategy == "dynamic" else ():
+            for child in list(self.children.values()) if self.strategy == "dynamic" else ():
                 nursery.start_soon(child.stop, mode, timeout)
-        while self._children:
-            name, last = next(reversed(self._children.items()))
+        while self.children:
+            name, last = next(reversed(self.children.items()))
             await last.stop(mode, max(0.0, deadline - trio.current_time()))
             self.forget(name, last)
         self.run_callbacks()
@@ -153,10 +402,10 @@ class Supervisor:
 
     def holds(self, slot: Slot[Any] | None) -> bool:
         """Whether an actor is below this supervisor."""
-        return slot in self._children.values() or any(child.holds(slot) for child in self._nested())
+        return slot in self.children.values() or any(child.holds(slot) for child in self._nested())
 
     def _nested(self) -> list[Supervisor]:
-        return [child for child in self._children.values() if isinstance(child, Supervisor)]
+        return [child for child in self.children.values() if isinstance(child, Supervisor)]
 
     def run_callbacks(self) -> None:
         """Run what `on_stopped` was given, here and below. The supervisor's own."""
@@ -169,13 +418,24 @@ class Supervisor:
         """Call `callback` once all children have been stopped."""
         self._callbacks.append(callback)
 
+    def attend(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the kernel's own until all children have been stopped."""
+        scope = trio.CancelScope(shield=True)
+
+        async def run() -> None:
+            with scope:
+                await function()
+
+        self.on_stopped(lambda: scope.cancel(reason=f"{self.path} has stopped"))
+        self._root.nursery.start_soon(run, name=f"{self.path} ({function.__name__})")
+
     async def stop_child(
         self,
         name: str,
         mode: StopMode = "drain",
         timeout: float = 30.0,  # noqa: ASYNC109 - as for `stop`
     ) -> None:
-        """Stop one child and wait for its end. A checkpoint.
+        """Stop one child for good and wait for its end. A checkpoint.
 
         Called by the child itself, it only begins the stop. A caller that is cancelled leaves the stop under
         way, and nobody to kill what takes too long before the tree itself is left.
@@ -183,105 +443,8 @@ class Supervisor:
         Raises:
             KeyError: there is no such child.
         """
-        await self._children[name].stop(mode, timeout)
+        await self.children[name].stop(mode, timeout)
 
 
-class _Root:
-    """What all supervisors of one tree share."""
-
-    nursery: trio.Nursery
-
-    def __init__(self, rng: random.Random, observer: Observer | None) -> None:
-        self.chance = rng.random
-        self.body = trio.CancelScope()
-        self.failure: Exception | None = None
-        self._observer = observer
-
-    def notify(self, event: KernelEvent) -> None:
-        if self._observer is None:
-            return
-        try:
-            call_user(self._observer, event)
-        except Exception:  # noqa: BLE001 - a user's function must not end an actor
-            _LOG.exception("the observer failed on %r", event)
-
-    def fail(self, error: Exception) -> None:
-        if self.failure is None:
-            self.failure = error
-        self.body.cancel(reason=f"a supervised actor was given up: {error}")
-
-
-@contextlib.asynccontextmanager
-@trio.lowlevel.enable_ki_protection
-async def open_supervisor(  # noqa: ASYNC911 - entering waits for nothing; leaving has waited for the stop
-    name: str, *, rng: random.Random, observer: Observer | None = None, grace: float = 30.0
-) -> AsyncGenerator[Supervisor]:
-    """Open a tree of actors; leaving it means that everything in it has ended.
-
-    If the body returns, what was admitted is worked off (`drain`); if it raises or is cancelled, or an actor
-    is given up, nothing new is begun (`now`). A cancellation that comes during the drain ends the drain the
-    same way. Either way everything has ended within `grace` seconds, plus the clean-up hooks.
-
-    Args:
-        name: first part of every actor's path.
-        rng: chance for backoff jitter.
-        observer: told of starts, crashes and ends.
-        grace: seconds for the whole stop.
-
-    Raises:
-        RestartIntensityExceeded: a child was given up and its failure escalated; the body was cancelled.
-    """
-    body: BaseException | None = None
-    broken: BaseException | None = None
-    root = _Root(rng, observer)
-    supervisor = Supervisor(name, "one_for_one", root, None)
-    deadline = math.inf
-    try:
-        async with trio.open_nursery() as root.nursery:
-            try:
-                with root.body:
-                    yield supervisor
-                    deadline = trio.current_time() + grace
-                    await supervisor.stop("drain", grace)
-            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside the nursery's group
-                body = error
-            await _stop_now(supervisor, min(grace, max(0.0, deadline - trio.current_time())))
-    except BaseException as error:  # noqa: ASYNC103, BLE001 - as above
-        broken = collapse(error)
-    supervisor.run_callbacks()
-    leaving = _what_leaves(body, broken, root.failure)
-    try:
-        if leaving is not None:
-            raise leaving
-    finally:
-        del body, broken, leaving  # or this frame and the traceback would keep each other alive
-
-
-async def _stop_now(supervisor: Supervisor, timeout: float) -> None:  # noqa: ASYNC109 - as for `stop`
-    try:
-        with trio.CancelScope(shield=True):
-            await supervisor.stop("now", timeout)
-    except BaseException:  # Ctrl-C once more
-        supervisor.ask_to_stop("kill")
-        raise
-
-
-def _what_leaves(
-    body: BaseException | None, broken: BaseException | None, failure: Exception | None
-) -> BaseException | None:
-    """Choose the exception of a tree that has ended; the others that there are become notes on it.
-
-    Args:
-        body: what the body raised.
-        broken: what an actor's task raised: an interrupt, or the sign of a defect in the kernel.
-        failure: what was escalated.
-    """
-    interrupted = broken is not None and not isinstance(broken, Exception)
-    errors = [error for error in (body, broken, failure) if error is not None]
-    if broken is not None and (interrupted or isinstance(body, trio.Cancelled)):
-        errors.remove(broken)  # a task that raises also cancels the body
-        errors.insert(0, broken)
-    for other in errors[1:]:
-        if not isinstance(other, trio.Cancelled):
-            errors[0].add_note(f"also, in the same tree of actors: {other!r}")
-    return errors[0] if errors else None
+def _is_significant(child: Slot[Any] | Supervisor) -> bool:
+    return child.spec.significant if isinstance(child, Slot) else child.significant

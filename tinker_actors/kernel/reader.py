@@ -1,0 +1,99 @@
+"""A reader: the task that takes messages of a mailbox and handles them, one after the other.
+
+Theory of operation. A cancel scope per message would be the largest single cost of an ask. So a reader has one
+scope that is entered once and serves many messages; only when a handler was interrupted (its caller left, or
+its deadline passed) is it used up, and the reader goes on in a fresh one. Between two messages nobody holds a
+reader's scope: a message forgets its reader in the same synchronous step in which its handler ends.
+
+Which reader runs in a task is known through a context variable, so that an ask made by a handler, or by a task
+of a nursery the handler opened, is known to be made by that actor. Whoever waits, notes on what (`waits`);
+`cycle` reads these notes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import trio
+
+__all__ = ["CURRENT_READER", "Reader", "Station", "waiting_on"]
+
+
+class Station(Protocol):
+    """What readers serve, and wait on: a mailbox."""
+
+    owner: str
+
+    def occupants(self, *, exclusive: bool) -> tuple[list[Reader], bool]:
+        """Return the readers that stand between it and its next message, and whether all of them must end."""
+
+
+class Reader:
+    """One task that handles messages.
+
+    Attributes:
+        station: the mailbox it serves.
+        signals: messages of the runtime to this incarnation (`Down`, timers), which go before all others;
+            shared by the readers of an incarnation.
+        task: while it waits for mail, its task.
+        scope: cancels the handler that runs.
+        interrupted: its scope is used up.
+        envelope: what it handles.
+        waits: the mailboxes that its handler waits on.
+        retired: it is to take no more messages.
+        holds_token: it has a token of its mailbox's limiter.
+        in_hook: it stands for a hook of the actor that runs.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "envelope",
+        "holds_token",
+        "in_hook",
+        "interrupted",
+        "retired",
+        "scope",
+        "signals",
+        "station",
+        "task",
+        "waits",
+    )
+
+    def __init__(self, station: Station, signals: deque[Any]) -> None:
+        self.station = station
+        self.signals = signals
+        self.task: trio.lowlevel.Task | None = None
+        self.scope: trio.CancelScope | None = None
+        self.interrupted = False
+        self.envelope: Any = None
+        self.waits: list[Station] = []
+        self.retired = False
+        self.holds_token = False
+        self.in_hook = False
+
+    @trio.lowlevel.enable_ki_protection
+    def interrupt(self, reason: str) -> None:
+        """Cancel the handler that runs."""
+        self.interrupted = True
+        if self.scope is not None:
+            self.scope.cancel(reason=reason)
+
+
+CURRENT_READER: contextvars.ContextVar[Reader | None] = contextvars.ContextVar(
+    "tinker_actors.CURRENT_READER", default=None
+)
+"""The reader whose handler's code runs in this task; set by the runtime."""
+
+
+@contextlib.contextmanager
+def waiting_on(reader: Reader, station: Station) -> Iterator[None]:
+    """Note that a reader's handler waits on a mailbox."""
+    reader.waits.append(station)
+    try:
+        yield
+    finally:
+        reader.waits.remove(station)

@@ -1,0 +1,306 @@
+"""Write the pages of docs/kernel that are made from code and tests.
+
+    python tools/write_kernel_pages.py           # writes them
+    python tools/write_kernel_pages.py --check   # writes nothing; ends with 1 and says why if anything is amiss
+
+- `rules.md`: the rules and scenarios of tests/kernel/rules.toml, each with the tests that are marked with it
+  (`@pytest.mark.rule("M3")`, `@pytest.mark.scenario(12)`, on a test, a class, one parameter, or as `pytestmark`).
+- `lifecycle.md`: the table of tinker_actors/kernel/lifecycle.py, as a diagram and as text.
+
+Amiss is a page that is out of date, a mark that names nothing, and a rule or scenario without a test. Tests are
+read, not run or imported, so that this takes no time and needs nothing installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+RULES = "tests/kernel/rules.toml"
+TESTS = ("tests/kernel", "tests/testing")
+LIFECYCLE = "tinker_actors/kernel/lifecycle.py"
+PAGES = "docs/kernel"
+AGAIN = "python tools/write_kernel_pages.py"
+
+MEMBER = re.compile(r'^    ([A-Z_]+) = "[^"]*"(?:  # (.+))?$', re.MULTILINE)
+
+
+class Rulebook(NamedTuple):
+    """What the kernel promises: chapters of rules, by their ids, and scenarios, by their numbers."""
+
+    chapters: Mapping[str, Mapping[str, str]]
+    scenarios: Mapping[int, str]
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """All rules, whatever their chapter."""
+        return {name: text for chapter in self.chapters.values() for name, text in chapter.items()}
+
+
+class Proof(NamedTuple):
+    """One marked test.
+
+    Attributes:
+        file: its file, from the root of the project.
+        test: its name, after that of its class if it has one.
+        promise: the first line of its docstring.
+        rules: what its `rule` marks name.
+        scenarios: what its `scenario` marks name.
+    """
+
+    file: str
+    test: str
+    promise: str
+    rules: tuple[object, ...]
+    scenarios: tuple[object, ...]
+
+    @property
+    def place(self) -> str:
+        """How pytest calls it."""
+        return f"{self.file}::{self.test}"
+
+
+class Lifecycle(NamedTuple):
+    """A table of states; the first one is where a life begins.
+
+    Attributes:
+        states: each state, with the remark on it.
+        events: what may happen, with the remark on it.
+        transitions: state to event to the state after it.
+    """
+
+    states: Mapping[str, str]
+    events: Mapping[str, str]
+    transitions: Mapping[str, Mapping[str, str]]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read_rulebook(path: Path) -> Rulebook:
+    """Read rules.toml."""
+    data = tomllib.loads(path.read_text("utf-8"))
+    return Rulebook(data["rules"], {int(number): text for number, text in data["scenarios"].items()})
+
+
+def read_proofs(root: Path) -> list[Proof]:
+    """Read every marked test below the folders that prove something, in order of file and line."""
+    files = [file for folder in TESTS for file in sorted((root / folder).rglob("test_*.py"))]
+    return [proof for file in files for proof in proofs_in(file.read_text("utf-8"), _name(file, root))]
+
+
+def _name(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def proofs_in(source: str, file: str) -> list[Proof]:
+    """Read the marked tests of one file."""
+    return [
+        proof for proof in _proofs(ast.parse(source).body, file, "", []) if proof.rules or proof.scenarios
+    ]
+
+
+def _proofs(body: Sequence[ast.stmt], file: str, above: str, marks: list[ast.expr]) -> Iterator[Proof]:
+    """Read the tests of a module or class; `marks` are those of everything around it."""
+    marks = [*marks, *(node.value for node in body if isinstance(node, ast.Assign) and _is_pytestmark(node))]
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from _proofs(node.body, file, f"{above}{node.name}::", [*marks, *node.decorator_list])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            promise = (ast.get_docstring(node) or "").partition("\n")[0]
+            own = [*marks, *node.decorator_list]
+            yield Proof(file, above + node.name, promise, _named(own, "rule"), _named(own, "scenario"))
+
+
+def _is_pytestmark(node: ast.Assign) -> bool:
+    return any(isinstance(name, ast.Name) and name.id == "pytestmark" for name in node.targets)
+
+
+def _named(nodes: Iterable[ast.expr], mark: str) -> tuple[object, ...]:
+    """Return what the marks of one kind name, once each; what is no literal names nothing."""
+    calls = [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call)]
+    named = [argument for call in calls if _is_mark(call.func, mark) for argument in call.args]
+    return tuple(dict.fromkeys(n.value if isinstance(n, ast.Constant) else _source(n) for n in named))
+
+
+def _source(node: ast.expr) -> str:
+    return f"<{ast.unparse(node)}>"
+
+
+def _is_mark(node: ast.expr, mark: str) -> bool:
+    return ast.unparse(node) == f"pytest.mark.{mark}"
+
+
+def read_lifecycle(path: Path) -> Lifecycle:
+    """Read the table of a module that needs nothing else of the package; remarks are its comments."""
+    spec = importlib.util.spec_from_file_location("kernel_lifecycle", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    remarks = dict(MEMBER.findall(path.read_text("utf-8")))
+    table = {
+        life.name: {event.value: after.name for event, after in events.items()}
+        for life, events in module.TRANSITIONS.items()
+    }
+    return Lifecycle(
+        {life.name: remarks[life.name] for life in module.Life},
+        {event.value: remarks[event.name] for event in module.Event},
+        table,
+    )
+
+
+# --- judging ------------------------------------------------------------------------------------------------
+
+
+def unknown_marks(rulebook: Rulebook, proofs: Iterable[Proof]) -> list[str]:
+    """Return a line for each mark that names no rule or scenario."""
+    rules, lines = rulebook.rules, []
+    for proof in proofs:
+        lines += [
+            f"{proof.place} names {rule!r}, which is no rule" for rule in proof.rules if rule not in rules
+        ]
+        unknown = [number for number in proof.scenarios if number not in rulebook.scenarios]
+        lines += [f"{proof.place} names {number!r}, which is no scenario" for number in unknown]
+    return [f"{line} of {RULES}" for line in lines]
+
+
+def unproven(rulebook: Rulebook, proofs: Iterable[Proof]) -> list[str]:
+    """Return a line for each rule and scenario that no test is marked with."""
+    proofs = list(proofs)
+    proven = {rule for proof in proofs for rule in proof.rules}
+    played = {number for proof in proofs for number in proof.scenarios}
+    return [
+        *(f"rule {name} has no test: {text}" for name, text in rulebook.rules.items() if name not in proven),
+        *(
+            f"scenario {number} has no test: {text}"
+            for number, text in rulebook.scenarios.items()
+            if number not in played
+        ),
+    ]
+
+
+def outdated(pages: Mapping[str, str], folder: Path) -> list[str]:
+    """Return a line for each page that does not read as it should."""
+    return [
+        f"{PAGES}/{name} is out of date; write it again with `{AGAIN}`"
+        for name, text in pages.items()
+        if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text
+    ]
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+RULES_HEAD = f"""\
+# The rules the kernel keeps
+
+<!-- Written by tools/write_kernel_pages.py from {RULES} and the marks of the tests. Do not edit. -->
+
+What `tinker_actors.kernel` does, one sentence for each rule, and the tests that prove it. Below the rules stand the
+scenarios: settings in which actor runtimes go wrong, and what happens here. In both, a message is *settled* when it has
+its one outcome and everybody who waited for it has been woken.
+
+A test names what it proves by `@pytest.mark.rule("M3")` or `@pytest.mark.scenario(12)`.
+`{AGAIN}` writes this page again, and with `--check` it wants a test for every line.
+"""
+
+LIFECYCLE_HEAD = f"""\
+# The life of an actor
+
+<!-- Written by tools/write_kernel_pages.py from {LIFECYCLE}. Do not edit. -->
+
+What a reference points to is a *slot*. It keeps its mailbox and its address while one incarnation of the actor after
+the other lives and ends. A slot is always in one of these states, and changes it by this table alone; whatever is not
+in the table is a defect, and raises. [The rules](rules.md) say what the states mean for messages.
+"""
+
+
+def rules_page(rulebook: Rulebook, proofs: Sequence[Proof]) -> str:
+    """Return the page of rules and scenarios with their tests."""
+    parts = [RULES_HEAD]
+    for chapter, rules in rulebook.chapters.items():
+        parts.append(f"## {chapter}\n")
+        for name, text in rules.items():
+            parts.append(_entry(name, text, [proof for proof in proofs if name in proof.rules]))
+    parts.append("## Scenarios\n")
+    for number, text in rulebook.scenarios.items():
+        parts.append(_entry(str(number), text, [proof for proof in proofs if number in proof.scenarios]))
+    return "\n".join(parts)
+
+
+def _entry(name: str, text: str, proofs: Sequence[Proof]) -> str:
+    tests = "".join(f"- [`{proof.place}`](../../{proof.file}): {proof.promise}\n" for proof in proofs)
+    return f"**{name}.** {text}\n\n{tests or '- no test yet' + chr(10)}"
+
+
+def lifecycle_page(lifecycle: Lifecycle) -> str:
+    """Return the page of the table of states."""
+    final = [state for state in lifecycle.states if not lifecycle.transitions[state]]
+    return (
+        f"{LIFECYCLE_HEAD}\n```text\n{_remarks(lifecycle.states)}```\n\n"
+        f"```mermaid\n{_diagram(lifecycle)}```\n\n"
+        f"The same as text: what happens, in the state at the head of a column, leads to the state in the cell.\n"
+        f"Nothing leads out of {', '.join(final)}.\n\n{_table(lifecycle)}\n"
+        f"What happens, where the word alone does not say it:\n\n"
+        f"```text\n{_remarks({event: text for event, text in lifecycle.events.items() if text})}```\n"
+    )
+
+
+def _remarks(named: Mapping[str, str]) -> str:
+    width = max(map(len, named), default=0)
+    return "".join(f"{name:<{width}}  {remark}".rstrip() + "\n" for name, remark in named.items())
+
+
+def _diagram(lifecycle: Lifecycle) -> str:
+    lines = ["stateDiagram-v2", f"    [*] --> {next(iter(lifecycle.states))}"]
+    for state in lifecycle.states:
+        events = lifecycle.transitions[state].items()
+        lines += [f"    {state} --> {after}: {event}" for event, after in events]
+        lines += [] if events else [f"    {state} --> [*]"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _table(lifecycle: Lifecycle) -> str:
+    """Return a table whose columns stand under each other in a terminal as well."""
+    before = [state for state in lifecycle.states if lifecycle.transitions[state]]
+    rows = [["", *before]]
+    rows += [[e, *(lifecycle.transitions[state].get(e, "") for state in before)] for e in lifecycle.events]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in padded)
+
+
+def pages_of(root: Path, rulebook: Rulebook, proofs: Sequence[Proof]) -> dict[str, str]:
+    """Return every page: its name and what it should read."""
+    lifecycle = read_lifecycle(root / LIFECYCLE)
+    return {"rules.md": rules_page(rulebook, proofs), "lifecycle.md": lifecycle_page(lifecycle)}
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Write the pages, or check them; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write the pages of docs/kernel made from code and tests.")
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if anything is amiss")
+    check = parser.parse_args(arguments).check
+    rulebook, proofs = read_rulebook(root / RULES), read_proofs(root)
+    pages = pages_of(root, rulebook, proofs)
+    amiss = unknown_marks(rulebook, proofs)
+    if check:
+        amiss += unproven(rulebook, proofs) + outdated(pages, root / PAGES)
+    else:
+        for name, text in pages.items():
+            (root / PAGES / name).write_text(text, "utf-8")
+    print("".join(f"{line}\n" for line in amiss), end="", file=sys.stderr)
+    return 1 if amiss else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
