@@ -90,17 +90,22 @@ async def test_an_overridden_method_is_the_handler(stage: Any) -> None:
         assert await loud.ask(First()) == "LOUD"
 
 
+@pytest.mark.rule("T1")
 async def test_a_message_without_a_handler_is_answered(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """The sender is told; if nobody waits, the log is; the actor lives on."""
+    """The sender is told, it is a dead letter whether anybody waits or not, and the actor lives on."""
     async with stage.open() as tree:
         ref = await stage.start(tree)
         with pytest.raises(Unhandled, match="no handler for Strange") as caught:
             await ref.ask(stage.Strange(stage.say(1)))
         assert (caught.value.started, caught.value.actor) == (False, "tree/a")
-        assert caplog.records == []
+        assert tree.dead_letters.counts == {"unhandled": 1}
         await ref.tell(stage.Strange(stage.say(1)))
         assert await ref.ask(stage.Do(stage.say(2))) == 2
-    assert "Strange, which nobody waits for, failed" in caplog.text
+        letters = [
+            (letter.actor, letter.reason, letter.kind, letter.seq) for letter in tree.dead_letters.recent
+        ]
+        assert letters == [("tree/a", "unhandled", "Strange", seq) for seq in (0, 1)]
+    assert "dead letter (unhandled, number 2): Strange for tree/a" in caplog.text
     assert stage.delays == []
 
 
@@ -183,6 +188,7 @@ async def test_a_spawned_task_does_not_keep_its_message_alive(stage: Any) -> Non
         assert [ref() for ref in seen] == [None, None]
 
 
+@pytest.mark.rule("N5")
 async def test_a_spawned_task_ends_with_its_incarnation(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """A crash or a stop cancels it, after `on_stop` has had its say."""
 
@@ -226,6 +232,7 @@ async def test_periodic_work_keeps_its_grid(stage: Any, autojump_clock: trio.abc
     assert ticks == [10, 20, 50, 60]
 
 
+@pytest.mark.rule("S9")
 async def test_ticks_of_an_old_incarnation_do_not_come(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """After a crash only the new incarnation's own timer ticks, and after the stop none does."""
     ticks: list[int] = []
@@ -264,6 +271,7 @@ async def test_a_period_is_refused_where_it_is_given(stage: Any, period: float) 
 # --- the point of no return ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("C2")
 async def test_after_commit_the_handler_finishes(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Neither the caller's leaving nor its deadline cancels what is past its point of no return."""
 
@@ -282,6 +290,7 @@ async def test_after_commit_the_handler_finishes(stage: Any, autojump_clock: tri
     assert stage.log == [("begin", "committed"), ("end", "committed"), "next"]
 
 
+@pytest.mark.rule("C2")
 async def test_a_caller_that_left_before_the_commit_leaves_no_gap(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -309,6 +318,7 @@ async def test_a_caller_that_left_before_the_commit_leaves_no_gap(
     assert stage.delays == []
 
 
+@pytest.mark.rule("C2")
 async def test_a_deadline_that_passed_before_the_commit_counts(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -328,14 +338,19 @@ async def test_a_deadline_that_passed_before_the_commit_counts(
     assert stage.delays == []
 
 
-async def test_committing_after_the_handler_is_harmless(stage: Any) -> None:
-    """A task that a handler left in somebody else's nursery may come too late for its commit."""
-    late = trio.Event()
+async def test_a_task_that_outlives_its_handler_has_no_call(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A task that a handler left in somebody else's nursery touches no later message: not by commit, not by token."""
+    seen: list[str] = []
 
     async def commit(actor: Any) -> None:
-        await late.wait()
-        actor.context.commit()
-        stage.log.append(actor.context.call.state.value)
+        for _ in range(2):
+            await trio.sleep(1)
+            for use in (lambda: actor.context.call, actor.context.commit, actor.context.detach_reply):
+                with pytest.raises(LookupError):
+                    use()
+            seen.append("refused")
 
     async with trio.open_nursery() as elsewhere, stage.open() as tree:
 
@@ -346,8 +361,32 @@ async def test_committing_after_the_handler_is_harmless(stage: Any) -> None:
 
         ref = await stage.start(tree)
         assert await ref.ask(stage.Do(leave_behind)) == "replied"
-        late.set()
-    assert stage.log == ["settled"]
+        await trio.sleep(1.5)  # the first time the actor is idle, the second time it handles another message
+        assert await ref.ask(stage.Do(stage.sleep(1, "another"))) == "another"
+    assert seen == ["refused", "refused"]
+
+
+async def test_a_task_that_outlives_its_handler_asks_as_anybody(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its ask waits for no handler, so it is no cycle, even of the actor that has left it behind."""
+    replies: list[Any] = []
+
+    async with trio.open_nursery() as elsewhere, stage.open() as tree:
+
+        async def ask_late() -> None:
+            await trio.sleep(1)
+            replies.append(await ref.ask(stage.Do(stage.say("late"))))
+
+        async def leave_behind(_: Any) -> None:
+            elsewhere.start_soon(ask_late)
+            await trio.lowlevel.checkpoint()
+
+        ref = await stage.start(tree)
+        await ref.ask(stage.Do(leave_behind))
+        await ref.ask(stage.Do(stage.sleep(5, "long")))
+        await trio.testing.wait_all_tasks_blocked()
+    assert replies == ["late"]
 
 
 async def test_committing_twice_is_harmless(stage: Any) -> None:

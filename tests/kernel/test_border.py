@@ -58,6 +58,7 @@ async def test_an_own_cancellation_passes() -> None:
     assert scope.cancelled_caught
 
 
+@pytest.mark.rule("A4")
 async def test_a_stray_cancellation_becomes_an_error() -> None:
     """A Cancelled that was caught elsewhere would end this task in silence; it is an error instead."""
     stray: list[BaseException] = []
@@ -78,6 +79,7 @@ async def test_a_stray_cancellation_becomes_an_error() -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.rule("N8")
 async def test_every_function_of_a_user_may_be_interrupted(stage: Any) -> None:
     """Factory, hooks, handlers, spawned tasks, observer and refusal all run unprotected."""
     seen: dict[str, bool] = {}
@@ -118,6 +120,7 @@ async def test_every_function_of_a_user_may_be_interrupted(stage: Any) -> None:
     assert seen == dict.fromkeys(names, False)
 
 
+@pytest.mark.rule("N8")
 async def test_the_kernel_s_own_steps_are_protected(stage: Any) -> None:
     """Ctrl-C does not strike while a message is admitted, taken, answered or settled."""
     seen: dict[str, bool] = {}
@@ -129,7 +132,12 @@ async def test_the_kernel_s_own_steps_are_protected(stage: Any) -> None:
             return "none"
 
         @property
-        def on_abandon(self) -> str:  # read when the handler's scope is made
+        def exclusive(self) -> bool:  # read when it is taken
+            seen["taking"] = exposed_here()
+            return False
+
+        @property
+        def on_abandon(self) -> str:  # read when its deadline is set
             seen["start"] = exposed_here()
             return "cancel"
 
@@ -142,6 +150,7 @@ async def test_the_kernel_s_own_steps_are_protected(stage: Any) -> None:
     WatchedActor.handlers = {Watched: stage.PuppetActor.handlers[stage.Do]}
     async with stage.open() as tree:
         ref = await stage.start(tree, factory=WatchedActor)
-        await ref.tell(Watched(stage.say(1)))
+        with trio.fail_after(5):
+            await ref.ask(Watched(stage.say(1)))
         await ref.tell(Watched(stage.fail(stage.Declared("x"))))
-    assert seen == {"admission": True, "start": True, "answer": True}
+    assert seen == {"admission": True, "taking": True, "start": True, "answer": True}

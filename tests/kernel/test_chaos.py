@@ -391,6 +391,7 @@ def check(program: Program) -> None:
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+@pytest.mark.rule("A1", "A2", "C1")
 @given(PROGRAMS, st.random_module())
 @settings(max_examples=300)
 def test_whatever_happens_every_promise_is_kept(program: Program, schedule: object) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-import math
+from collections import deque
 from typing import Any
 
 import attrs
 import pytest
 import trio
-import trio.testing
 
+from tinker_actors.errors import ActorStopped
 from tinker_actors.kernel import TRACE, Message
 from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import State
+from tinker_actors.kernel.overflow import MailboxSpec
+from tinker_actors.kernel.reader import Reader
 
 SUCCEEDED, FAILED = trio.lowlevel.Abort.SUCCEEDED, trio.lowlevel.Abort.FAILED
 
@@ -32,10 +35,18 @@ class Wait(Plain):
     on_abandon = "wait"
 
 
+def envelope_in(state: State, message: Plain | None = None) -> Envelope[Any]:
+    """Make an envelope that has come so far."""
+    envelope: Envelope[Any] = Envelope(message or Plain())
+    envelope.state = state
+    return envelope
+
+
+@pytest.mark.rule("A1")
 @pytest.mark.parametrize("state", [State.NEW, State.QUEUED, State.RUNNING])
 def test_it_ends_once(state: State) -> None:
     """The first end fixes state and outcome; later ones return False and change neither."""
-    envelope = Envelope(Plain(), state=state)
+    envelope = envelope_in(state)
     assert envelope.settle(1)
     assert not envelope.fail(ValueError(), State.EXPIRED)
     assert (envelope.state, envelope.late, envelope.result()) == (State.SETTLED, 1, 1)
@@ -43,21 +54,41 @@ def test_it_ends_once(state: State) -> None:
 
 def test_a_failure_may_be_an_expiry() -> None:
     """Who ends it with an error may say that its deadline was the reason."""
-    envelope = Envelope(Plain())
+    envelope = envelope_in(State.NEW)
     assert envelope.fail(ValueError("x"), State.EXPIRED)
     assert envelope.state is State.EXPIRED
     assert not envelope.settle(1)
 
 
+@pytest.mark.rule("A3")
+def test_an_error_of_ours_hands_the_message_back() -> None:
+    """Whoever gets it has what was sent, to send it again."""
+    envelope = envelope_in(State.QUEUED)
+    envelope.fail(ActorStopped("x", actor="a", started=False))
+    with pytest.raises(ActorStopped) as caught:
+        envelope.result()
+    assert caught.value.handed_back is envelope.message
+
+
 def test_what_was_abandoned_stays_so() -> None:
     """A handler that ends after its caller left settles the outcome, for nobody; the state tells the story."""
-    envelope = Envelope(Plain(), state=State.ABANDONED)
+    envelope = envelope_in(State.ABANDONED)
     assert envelope.settle(1)
     assert envelope.state is State.ABANDONED
 
 
+def test_being_cut_short_is_no_answer() -> None:
+    """A running message that nobody waits for has expired; one whose caller left before stays abandoned."""
+    for state, end in ((State.RUNNING, State.EXPIRED), (State.ABANDONED, State.ABANDONED)):
+        envelope = envelope_in(state)
+        envelope.cut_short(ValueError("x"))
+        assert envelope.settled
+        assert envelope.state is end
+
+
+@pytest.mark.rule("C1", "C2")
 @pytest.mark.parametrize(
-    ("message", "committed", "answer", "cancelled"),
+    ("message", "committed", "answer", "interrupted"),
     [
         (Plain(), False, SUCCEEDED, True),
         (Plain(), True, SUCCEEDED, False),
@@ -67,37 +98,34 @@ def test_what_was_abandoned_stays_so() -> None:
     ],
 )
 async def test_leaving_follows_the_policy(
-    message: Plain, committed: bool, answer: trio.lowlevel.Abort, cancelled: bool
+    message: Plain, committed: bool, answer: trio.lowlevel.Abort, interrupted: bool
 ) -> None:
     """Cancel ends the handler, finish and a point of no return spare it, wait makes the caller stay."""
-    envelope = Envelope(message, state=State.RUNNING, committed=committed)
-    scope = envelope.open_scope()
+    envelope = envelope_in(State.RUNNING, message)
+    envelope.committed = committed
+    reader = envelope.reader = Reader(Mailbox("a", MailboxSpec()), deque())
+    scope = reader.scope = trio.CancelScope()
     assert envelope.leave() is answer
-    assert scope.cancel_called is cancelled
+    assert scope.cancel_called is reader.interrupted is interrupted
     assert envelope.state is State.ABANDONED
 
 
 async def test_leaving_what_a_token_will_answer_waits_for_nothing() -> None:
     """When the handler has returned there is nothing to cancel and nothing to wait for."""
-    envelope = Envelope(Wait(), state=State.RUNNING, detached=True)
+    envelope = envelope_in(State.RUNNING, Wait())
+    envelope.detached = True
     assert envelope.leave() is SUCCEEDED
 
 
 async def test_leaving_a_unit_changes_nothing() -> None:
     """A message of a unit stays what it is, whoever leaves."""
-    envelope = Envelope(Plain(), state=State.QUEUED, unit=3)
+    envelope = envelope_in(State.QUEUED)
+    envelope.unit = 3
     assert envelope.leave() is SUCCEEDED
     assert envelope.state is State.QUEUED
 
 
-@pytest.mark.parametrize(("message", "deadline"), [(Plain(), 5.0), (Wait(), 5.0), (Finish(), math.inf)])
-async def test_a_deadline_cancels_what_its_caller_s_leaving_would(
-    message: Plain, deadline: float, autojump_clock: trio.abc.Clock
-) -> None:
-    """The handler's scope has the caller's deadline, unless the message is one that is finished."""
-    assert Envelope(message, deadline=5.0).open_scope().deadline == deadline
-
-
+@pytest.mark.rule("N7")
 def test_it_carries_the_sender_s_trace() -> None:
     """What the sender has set in TRACE travels along."""
     assert Envelope(Plain()).trace is None

@@ -9,14 +9,19 @@ import trio
 import trio.testing
 
 from tinker_actors.errors import ActorStopped, HandlerCrashed, InFlightLost, StartFailed
-from tinker_actors.kernel import ActorEnded, ActorReady, ActorRef
-from tinker_actors.kernel.incarnation import Incarnation, collapse
-from tinker_actors.kernel.mailbox import Mailbox
-from tinker_actors.kernel.overflow import MailboxSpec
+from tinker_actors.kernel import ActorEnded, ActorReady
+from tinker_actors.kernel.envelope import Envelope
+from tinker_actors.kernel.handling import collapse
+from tinker_actors.kernel.incarnation import Incarnation
+from tinker_actors.kernel.instrument import Sight
+from tinker_actors.kernel.lifecycle import Life
+from tinker_actors.kernel.slot import Slot
 
 # --- one message fails --------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("A3", "S11")
+@pytest.mark.scenario(1)
 async def test_an_undeclared_exception_is_a_crash(
     stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -34,6 +39,8 @@ async def test_an_undeclared_exception_is_a_crash(
     assert "KeyError" in caplog.text
 
 
+@pytest.mark.rule("A3")
+@pytest.mark.scenario(2)
 async def test_a_declared_exception_is_an_answer(stage: Any) -> None:
     """The caller gets it, fresh; the actor keeps its life and its state."""
     error = stage.Declared("no")
@@ -53,6 +60,7 @@ async def append(to: list[Any], value: Any) -> None:
     await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.scenario(3)
 async def test_the_same_holds_for_tells(
     stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,6 +76,8 @@ async def test_the_same_holds_for_tells(
         assert len(stage.delays) == 1
 
 
+@pytest.mark.rule("A1")
+@pytest.mark.scenario(6)
 async def test_a_crash_after_the_reply_leaves_the_reply(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """A caller that has its value keeps it; the actor restarts; nothing is settled twice."""
 
@@ -81,10 +91,12 @@ async def test_a_crash_after_the_reply_leaves_the_reply(stage: Any, autojump_clo
         pending = await ref.submit(stage.Do(reply_and_crash))
         assert await pending == "value"
         assert await ref.ask(stage.Do(stage.say("next"))) == "next"
-        assert pending.outcome.late == 1
+        assert pending.outcome.late == 0
+        assert ref.statistics().duplicate_replies == 0
     assert len(stage.delays) == 1
 
 
+@pytest.mark.rule("N2")
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_group_of_one_is_what_it_holds(
     stage: Any, declared: bool, autojump_clock: trio.abc.Clock
@@ -139,6 +151,7 @@ async def test_an_error_while_unwinding_is_a_crash(stage: Any, autojump_clock: t
 # --- an incarnation goes down -------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("N5")
 async def test_a_spawned_task_s_failure_is_the_cause_of_what_is_lost(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -195,6 +208,8 @@ async def test_a_crash_takes_the_handlers_beside_it_along(stage: Any, autojump_c
     )
 
 
+@pytest.mark.rule("A2")
+@pytest.mark.scenario(16)
 async def test_a_kill_is_told_at_once(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Whoever waits, in line or for the handler, hears in the same tick, even if the handler unwinds slowly."""
 
@@ -230,6 +245,7 @@ async def test_a_kill_is_told_at_once(stage: Any, autojump_clock: trio.abc.Clock
         assert trio.current_time() == start + 3
 
 
+@pytest.mark.rule("A4", "C8")
 async def test_failing_cleanup_under_a_kill_ships_no_cancellation(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -257,12 +273,13 @@ async def test_failing_cleanup_under_a_kill_ships_no_cancellation(
     assert stage.events[-1] == ActorEnded("tree/a", 1, failed=False)
 
 
+@pytest.mark.rule("A2")
 async def test_whatever_breaks_what_was_taken_is_settled(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Even a message that breaks the kernel's own preparation of its handler ends in an outcome, with the cause."""
 
     class Broken(stage.Do):
         @property
-        def on_abandon(self) -> str:
+        def on_abandon(self) -> str:  # looked at when the handler's deadline is set
             raise ValueError("broken message")
 
     class BrokenActor(stage.PuppetActor):
@@ -271,7 +288,7 @@ async def test_whatever_breaks_what_was_taken_is_settled(stage: Any, autojump_cl
     BrokenActor.handlers = {**stage.PuppetActor.handlers, Broken: stage.PuppetActor.handlers[stage.Do]}
     async with stage.open() as tree:
         ref = await stage.start(tree, factory=BrokenActor)
-        with pytest.raises(InFlightLost) as caught:
+        with pytest.raises(InFlightLost) as caught, trio.fail_after(5):
             await ref.ask(Broken(stage.say("never")))
         assert isinstance(caught.value.__cause__, ValueError)
         assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"
@@ -280,6 +297,7 @@ async def test_whatever_breaks_what_was_taken_is_settled(stage: Any, autojump_cl
 # --- start and stop -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("N3", "S10")
 @pytest.mark.parametrize("where", ["factory", "on_start"])
 async def test_a_start_that_raises(stage: Any, where: str) -> None:
     """The starter gets StartFailed with the cause; nothing is left behind and the name is free."""
@@ -294,7 +312,7 @@ async def test_a_start_that_raises(stage: Any, where: str) -> None:
             await stage.start(tree, stopping=never_called, **settings)
         assert caught.value.__cause__ is error
         assert caught.value.actor == "tree/a"
-        assert not tree._children
+        assert not tree.children
         assert await (await stage.start(tree)).ask(stage.Do(stage.say(1))) == 1
 
 
@@ -302,6 +320,7 @@ async def never_called(*_: Any) -> None:
     raise AssertionError
 
 
+@pytest.mark.rule("N3")
 async def test_a_start_that_hangs(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """It ends after `start_timeout`, with TooSlowError as its cause."""
     async with stage.open() as tree:
@@ -313,6 +332,7 @@ async def test_a_start_that_hangs(stage: Any, autojump_clock: trio.abc.Clock) ->
         assert trio.current_time() == start + 7
 
 
+@pytest.mark.rule("D1")
 @pytest.mark.parametrize("mode", ["drain", "now", "kill", "crash"])
 async def test_on_stop_knows_how_it_ends(stage: Any, mode: str, autojump_clock: trio.abc.Clock) -> None:
     """It is told of a drain, a stop, a kill or a crash; on_drain runs before it in the first two."""
@@ -335,6 +355,8 @@ async def test_on_stop_knows_how_it_ends(stage: Any, mode: str, autojump_clock: 
         assert stage.log == {"drain": ["drain", "drain"], "now": ["drain", "now"]}.get(mode, [mode])
 
 
+@pytest.mark.rule("C5", "C8")
+@pytest.mark.scenario(34)
 @pytest.mark.parametrize("hook", ["draining", "stopping"])
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 async def test_hooks_of_the_stop_are_bounded_and_isolated(
@@ -358,6 +380,7 @@ async def test_hooks_of_the_stop_are_bounded_and_isolated(
         assert "hook" in caplog.text or "on_stop did not end within 3 s" in caplog.text
 
 
+@pytest.mark.rule("N2")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("where", ["handler", "start", "spawned", "stop"])
 async def test_an_interrupt_is_never_a_restart(
@@ -405,6 +428,7 @@ async def test_an_interrupt_is_never_a_restart(
     assert len(waiting) == (2 if where in {"handler", "spawned"} else 0)
 
 
+@pytest.mark.rule("N8")
 @pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_in_a_handler(stage: Any) -> None:
     """A real SIGINT while a handler computes is raised there and leaves the tree as KeyboardInterrupt."""
@@ -436,6 +460,7 @@ def test_collapse_unwraps_groups_of_one() -> None:
     assert collapse(ExceptionGroup("outer", [two])) is two
 
 
+@pytest.mark.rule("S6")
 async def test_running_time_is_the_time_of_taking_messages(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -445,29 +470,21 @@ async def test_running_time_is_the_time_of_taking_messages(
         await trio.sleep(7)
         raise ValueError("x")
 
-    box = Mailbox("a", MailboxSpec(capacity=1))
-    box.put_nowait(make_envelope(stage.Do(fail_late)))
-    life = Incarnation(
-        ref=ActorRef("a", box, trio.Event()),
-        mailbox=box,
-        factory=lambda: stage.PuppetActor(
-            starting=stage.sleep(100), stopping=lambda actor, _: stage.sleep(3)(actor)
-        ),
-        number=1,
-        last_failure=None,
-        surviving=set(),
-        concurrency=1,
+    spec = stage.spec(
+        starting=stage.sleep(100),
+        stopping=lambda actor, _: stage.sleep(3)(actor),
         start_timeout=math.inf,
-        cleanup_timeout=5,
-        on_ready=lambda: None,
-        on_stopping=lambda: None,
     )
-    exited = await life.run()
+    home = Slot("tree/a", spec, Nobody(), Sight(None))
+    home.life = Life.STARTING
+    home.mailbox.put_nowait(Envelope(stage.Do(fail_late), asked=False))
+    exited = await Incarnation(home, 1, None).run()
     assert isinstance(exited.crash, ValueError)
     assert exited.ran_for == 7
 
 
-def make_envelope(message: Any) -> Any:
-    from tinker_actors.kernel.envelope import Envelope
+class Nobody:
+    """A supervisor that is not asked anything."""
 
-    return Envelope(message, asked=False)
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the supervisor was asked to {name}")

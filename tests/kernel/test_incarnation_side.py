@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from tinker_actors.errors import HandlerCrashed
+from tinker_actors.kernel import Backoff, Intensity, RestartPolicy
 
 
 class Undeclared(Exception):
@@ -21,6 +22,7 @@ class Undeclared(Exception):
 # --- side by side -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("K1")
 async def test_handlers_run_side_by_side_up_to_the_bound(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Never more than `concurrency` at once, begun in order of admission, and as soon as there is a place."""
     running = peak = 0
@@ -52,13 +54,13 @@ async def test_an_actor_without_work_has_few_readers(stage: Any, autojump_clock:
         ref = await stage.start(tree, concurrency=200, capacity=200)
         await trio.testing.wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
-        assert len(ref._mailbox._readers) == 1
+        assert len(tree.children["a"].current.readers) == 1
         for _ in range(200):
             await ref.tell(stage.Do(stage.sleep(1)))
         await trio.sleep(0.5)
         assert trio.lowlevel.current_statistics().tasks_living == before + 199
         await trio.sleep(1)
-        assert len(ref._mailbox._readers) == 16
+        assert len(tree.children["a"].current.readers) == 16
         for _ in range(200):
             await ref.tell(stage.Do(stage.sleep(1)))
         await trio.sleep(0.5)
@@ -72,9 +74,10 @@ async def test_one_message_at_a_time_needs_no_crowd(stage: Any, autojump_clock: 
         for number in range(20):
             await ref.ask(stage.Do(stage.say(number)))
             await trio.testing.wait_all_tasks_blocked()
-        assert len(ref._mailbox._readers) == 2
+        assert len(tree.children["a"].current.readers) == 2
 
 
+@pytest.mark.rule("C1")
 @pytest.mark.parametrize("ticks", range(5))
 async def test_a_caller_that_leaves_in_the_tick_of_the_start(
     stage: Any, ticks: int, autojump_clock: trio.abc.Clock
@@ -109,6 +112,8 @@ async def test_a_caller_that_leaves_in_the_tick_of_the_start(
 # --- memory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("A5")
+@pytest.mark.scenario(47)
 async def test_ten_thousand_asks_leave_nothing_behind(
     stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,7 +134,8 @@ async def test_ten_thousand_asks_leave_nothing_behind(
         except (stage.Declared, HandlerCrashed) as raised:
             ref_counts.append(weakref.ref(raised))
 
-    async with stage.open(observer=None) as tree:
+    intensity = Intensity(max_restarts=10**6, period=0.0)
+    async with stage.open(observer=None, intensity=intensity) as tree:
         policy = {"max_restarts": 10**6, "backoff": {"base": 0.0}}
         ref = await stage.start(tree, policy=make_policy(**policy))
         await trio.testing.wait_all_tasks_blocked()
@@ -142,12 +148,10 @@ async def test_ten_thousand_asks_leave_nothing_behind(
         assert trio.lowlevel.current_statistics().tasks_living == before
         gc.collect()
         assert sum(seen() is not None for seen in ref_counts) == 0
-        assert len(tree._children["a"]._crashes) < 1000
+        assert len(tree.children["a"].record.history) < 1000
 
 
 def make_policy(*, backoff: dict[str, Any], **settings: Any) -> Any:
-    from tinker_actors.kernel import Backoff, RestartPolicy
-
     return RestartPolicy(backoff=Backoff(**backoff), period=0.0, **settings)
 
 

@@ -30,10 +30,21 @@ def test_every_event_means_something_somewhere() -> None:
 
 
 def test_what_has_ended_has_no_successor() -> None:
-    """STOPPED and FAILED, and only they, are final; from everywhere else there is a way to an end."""
-    assert {life for life, row in TRANSITIONS.items() if not row} == {Life.STOPPED, Life.FAILED}
-    for life in set(Life) - {Life.STOPPED, Life.FAILED}:
-        assert reachable(life) >= {Life.STOPPED, Life.FAILED}
+    """STOPPED, FAILED and STUCK, and only they, are final; from everywhere else there is a way to an end."""
+    over = {Life.STOPPED, Life.FAILED, Life.STUCK}
+    assert {life for life, row in TRANSITIONS.items() if not row} == over
+    for life in set(Life) - over:
+        assert reachable(life) >= over
+
+
+def test_only_a_life_with_a_task_can_be_stuck() -> None:
+    """What has not begun, and what waits for its restart, has no task that could ignore its cancellation."""
+    assert {life for life, row in TRANSITIONS.items() if Event.STICK in row} == {
+        Life.STARTING,
+        Life.RUNNING,
+        Life.DRAINING,
+        Life.STOPPING,
+    }
 
 
 @pytest.mark.parametrize(("life", "event"), list(itertools.product(Life, Event)))

@@ -80,6 +80,7 @@ async def read_all(box: Mailbox, into: list[Envelope[Any]]) -> None:
 # --- closing ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("D1")
 async def test_draining_refuses_senders_and_serves_readers() -> None:
     """What is queued is still read, new and parked senders are refused in the same step, then readers end."""
     box = Mailbox("tree/a", MailboxSpec(capacity=2))
@@ -129,6 +130,7 @@ async def test_an_idle_reader_hears_of_the_end(how: str) -> None:
     assert got == [None, None, None]
 
 
+@pytest.mark.rule("M2", "A2")
 async def test_closing_settles_everything_in_one_step() -> None:
     """Queued messages and parked senders have their errors before `close` returns; each has its own."""
     box = Mailbox("tree/a", MailboxSpec(capacity=2))
@@ -147,7 +149,7 @@ async def test_closing_settles_everything_in_one_step() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked()
-        assert box.close("has failed", cause) == 1  # one of the two had nobody waiting
+        assert box.close("has failed", cause) == [queued[1]]  # the one that nobody waits for
         for envelope in queued:
             assert envelope.state is State.SETTLED
             assert isinstance(envelope.error, ActorStopped)
@@ -162,6 +164,7 @@ async def test_closing_settles_everything_in_one_step() -> None:
     check_counters(box)
 
 
+@pytest.mark.rule("M8")
 async def test_while_the_owner_is_on_its_way_out_the_error_says_so() -> None:
     """Between a stop and the end, senders get `ActorStopping`; afterwards `ActorStopped`."""
     box = Mailbox("a", MailboxSpec(capacity=2))
@@ -231,6 +234,7 @@ async def test_drained_is_told_once_however_it_comes_about() -> None:
     assert told == ["empty", "withdrawn"]
 
 
+@pytest.mark.rule("M4")
 async def test_many_senders_keep_their_own_order() -> None:
     """Whatever the interleaving, each task's messages are read in the order in which it sent them."""
     box = Mailbox("a", MailboxSpec(capacity=3))
@@ -252,6 +256,7 @@ async def test_many_senders_keep_their_own_order() -> None:
     assert [envelope.seq for envelope in out] == list(range(150))
 
 
+@pytest.mark.rule("M8")
 def test_errors_of_mailboxes_are_errors_of_actors() -> None:
     """One `except ActorError` catches whatever a mailbox says."""
     assert all(issubclass(kind, ActorError) for kind in (ActorStopped, MailboxFull, Withdrawn))

@@ -40,6 +40,7 @@ class Unique(Exception):
         return super().__new__(cls, *args)
 
 
+@pytest.mark.rule("A1")
 async def test_the_first_settlement_wins() -> None:
     """Whatever comes after the first value or error is counted and changes nothing."""
     outcome: Outcome[int] = Outcome()
@@ -64,6 +65,7 @@ async def test_an_unsettled_outcome_has_no_result() -> None:
         Outcome().result()
 
 
+@pytest.mark.rule("A5")
 async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(
     autojump_clock: trio.abc.Clock,
 ) -> None:
@@ -99,6 +101,7 @@ async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(
     assert error.__traceback__ is None
 
 
+@pytest.mark.rule("A5")
 async def test_reading_many_times_grows_no_traceback() -> None:
     """The hundredth reader's traceback is as long as the first one's."""
     outcome: Outcome[int] = Outcome()

@@ -10,6 +10,7 @@ from tinker_actors.errors import (
     ActorStopped,
     ActorStopping,
     HandlerCrashed,
+    InFlightLost,
     InputError,
     RestartIntensityExceeded,
     ServiceClosing,
@@ -23,6 +24,7 @@ async def open_pool(stage: Any, tree: Any, workers: int = 3, **settings: Any) ->
     return (await start_pool(tree, PoolSpec(name="pool", workers=workers, **settings), factory)).ref
 
 
+@pytest.mark.rule("K2")
 async def test_workers_share_one_line(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Messages are begun in order of admission by whoever is free, as many at once as there are places."""
     async with stage.open() as tree:
@@ -35,6 +37,7 @@ async def test_workers_share_one_line(stage: Any, autojump_clock: trio.abc.Clock
     assert [number for kind, number in stage.log if kind == "begin"] == list(range(18))
 
 
+@pytest.mark.rule("K2")
 async def test_a_slow_worker_holds_nobody_up(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """While one worker is busy for long, the others serve all the rest."""
     async with stage.open() as tree:
@@ -48,6 +51,7 @@ async def test_a_slow_worker_holds_nobody_up(stage: Any, autojump_clock: trio.ab
         assert await slow == "slow"
 
 
+@pytest.mark.rule("K2")
 async def test_a_worker_that_dies_loses_only_what_it_had(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """One failure; everything else is served by the others at once, and by itself again later."""
     async with stage.open() as tree:
@@ -60,6 +64,7 @@ async def test_a_worker_that_dies_loses_only_what_it_had(stage: Any, autojump_cl
     assert len(stage.delays) == 1
 
 
+@pytest.mark.rule("K2")
 async def test_when_all_workers_die_the_queue_is_held(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Messages wait for the first worker that lives again, in order."""
     policy = RestartPolicy(backoff=Backoff(base=10.0, jitter=0.5))
@@ -74,7 +79,28 @@ async def test_when_all_workers_die_the_queue_is_held(stage: Any, autojump_clock
     assert stage.log == list(range(10))
 
 
-async def test_a_pool_whose_worker_is_given_up_fails(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+async def test_a_pool_whose_worker_is_given_up_is_restarted(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """All its workers are started again, and whatever waits in its line is held for them."""
+
+    async def die(_: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("x")
+
+    async with stage.open() as tree:
+        ref = await open_pool(stage, tree, workers=2, policy=RestartPolicy(max_restarts=0))
+        slow = await ref.submit(stage.Do(stage.sleep(100)))
+        await ref.tell(stage.Do(die))
+        pendings = [await ref.submit(stage.Do(stage.say(number))) for number in range(3)]
+        assert [await pending for pending in pendings] == [0, 1, 2]
+        with pytest.raises(InFlightLost):
+            await slow
+        assert [child.incarnation for child in tree.children["pool"].everybody()] == [2, 2]
+        assert tree.snapshot().restarts == 1
+
+
+async def test_a_pool_that_is_given_up_fails(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The failure escalates; whatever waits in the pool's line never started."""
 
     async def fail_late(_: Any) -> None:
@@ -82,12 +108,14 @@ async def test_a_pool_whose_worker_is_given_up_fails(stage: Any, autojump_clock:
         raise ValueError("x")
 
     pendings = []
-    with pytest.raises(RestartIntensityExceeded, match="tree/pool/worker-0"):
+    with pytest.raises(RestartIntensityExceeded, match="tree/pool crashed 4 times"):
         async with stage.open() as tree:
             ref = await open_pool(stage, tree, workers=1, policy=RestartPolicy(max_restarts=0))
-            await ref.tell(stage.Do(fail_late))
+            for _ in range(4):
+                await ref.tell(stage.Do(fail_late))
             pendings = [await ref.submit(stage.Do(stage.say(number))) for number in range(3)]
             await trio.sleep_forever()
+    assert stage.log == []
     assert len(pendings) == 3
     for pending in pendings:
         with pytest.raises(ActorStopped) as caught:
@@ -105,7 +133,7 @@ async def test_a_worker_killed_in_the_tick_of_a_message_loses_nothing(
         async with stage.open() as tree:
             ref = await open_pool(stage, tree, workers=3)
             await trio.testing.wait_all_tasks_blocked()
-            slot = tree._children["pool"]._children[f"worker-{victim}"]
+            slot = tree.children["pool"].children[f"worker-{victim}"]
             if order == "message first":
                 ref.tell_nowait(stage.Do(stage.say(victim)))
                 slot.ask_to_stop("kill")
@@ -118,6 +146,7 @@ async def test_a_worker_killed_in_the_tick_of_a_message_loses_nothing(
     assert stage.log == [0, 1, 2]
 
 
+@pytest.mark.rule("D1")
 async def test_a_pool_drains(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """What is in line is served, senders are refused from the first moment, and the ref knows the end."""
     async with stage.open() as tree:
@@ -176,7 +205,7 @@ async def test_a_pool_that_does_not_start_leaves_nothing(stage: Any) -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         with pytest.raises(StartFailed, match="tree/pool/worker-2"):
             await open_pool(stage, tree, workers=5, factory=factory)
-        assert not tree._children
+        assert not tree.children
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before
         await open_pool(stage, tree)
@@ -192,4 +221,4 @@ async def test_cancelling_the_start_of_a_pool_leaves_nothing(
         with trio.move_on_after(2.5) as scope:
             await open_pool(stage, tree, factory=lambda: stage.PuppetActor(starting=stage.sleep(1)))
         assert scope.cancelled_caught
-        assert not tree._children
+        assert not tree.children

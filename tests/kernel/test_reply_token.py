@@ -32,6 +32,7 @@ class Desk:
         return run
 
 
+@pytest.mark.rule("A7")
 async def test_a_token_answers_after_the_handler(stage: Any) -> None:
     """The actor goes on with other messages meanwhile; the token's first answer counts, later ones do not."""
     desk = Desk()
@@ -45,13 +46,14 @@ async def test_a_token_answers_after_the_handler(stage: Any) -> None:
         assert desk.tokens[0].settled
         assert not desk.tokens[0].settle("again")
         assert not desk.tokens[0].fail(ValueError())
-        assert good.late == 2
+        assert good.outcome.late == 2
         assert desk.tokens[1].fail(stage.Declared("no"))
         assert await good == "late"
         with pytest.raises(stage.Declared):
             await bad
 
 
+@pytest.mark.rule("A6")
 async def test_a_reply_after_the_caller_left_is_dropped(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The actor may answer for nobody; nothing is raised and it lives on."""
     desk = Desk()
@@ -65,6 +67,8 @@ async def test_a_reply_after_the_caller_left_is_dropped(stage: Any, autojump_clo
     assert stage.delays == []
 
 
+@pytest.mark.rule("A7")
+@pytest.mark.scenario(9)
 async def test_a_token_of_an_old_incarnation_is_void(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The caller has got InFlightLost with the crash as its cause; the token's answer is dropped."""
     desk = Desk()
@@ -160,7 +164,7 @@ async def test_a_handler_may_answer_in_spite_of_its_token(stage: Any, survives: 
         else:
             with pytest.raises(stage.Declared):
                 await pending
-        assert not tree._children["a"]._surviving
+        assert not tree.children["a"].surviving
         assert not desk.tokens[0].settle("late")
     assert stage.delays == []
 
@@ -180,10 +184,11 @@ async def test_a_caller_that_leaves_takes_a_surviving_token_along(
         with trio.move_on_after(1):
             await ref.ask(stage.Do(detach_and_sleep))
         await trio.testing.wait_all_tasks_blocked()
-        assert not tree._children["a"]._surviving
+        assert not tree.children["a"].surviving
         assert not desk.tokens[0].settle("for nobody")
 
 
+@pytest.mark.rule("A7")
 async def test_what_nobody_answers_ends_with_the_actor(stage: Any) -> None:
     """A surviving token that is open when its actor ends for good is InFlightLost."""
     desk = Desk()
@@ -196,6 +201,7 @@ async def test_what_nobody_answers_ends_with_the_actor(stage: Any) -> None:
     assert not desk.tokens[0].settle("late")
 
 
+@pytest.mark.rule("A7")
 @pytest.mark.parametrize("thread", [False, True])
 async def test_a_token_that_is_dropped_answers(stage: Any, thread: bool) -> None:
     """If nobody keeps the token nobody can answer: the caller hears, whichever thread lets go of it."""
@@ -212,7 +218,7 @@ async def test_a_token_that_is_dropped_answers(stage: Any, thread: bool) -> None
             desk.tokens.clear()
         with pytest.raises(InFlightLost, match="tree/a dropped the reply token of Do"):
             await pending
-        assert not tree._children["a"]._surviving
+        assert not tree.children["a"].surviving
 
 
 def test_a_token_that_is_dropped_after_the_run_is_silent(stage: Any) -> None:
@@ -221,7 +227,7 @@ def test_a_token_that_is_dropped_after_the_run_is_silent(stage: Any) -> None:
 
     async def main() -> None:
         envelope: Any = stage.Do(stage.say(1))
-        desk.tokens.append(ReplyToken(trio_envelope(envelope), set()))
+        desk.tokens.append(ReplyToken(trio_envelope(envelope), {}))
         await trio.lowlevel.checkpoint()
 
     trio.run(main)

@@ -25,6 +25,7 @@ def ask(policy: RestartPolicy, **facts: object) -> Decision:
     return decide(policy, **facts)
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize(
     ("restart", "crashed", "expected"),
     [
@@ -41,6 +42,7 @@ def test_the_types_of_restart(restart: RestartType, crashed: bool, expected: typ
     assert isinstance(ask(RestartPolicy(restart=restart), crashed=crashed), expected)
 
 
+@pytest.mark.rule("S7")
 @given(BACKOFFS, st.integers(0, 10_000), CHANCES)
 def test_a_delay_never_exceeds_its_maximum(backoff: Backoff, streak: int, chance: float) -> None:
     """However long the streak, the delay lies between nothing and the maximum, and jitter only shortens it."""
@@ -56,12 +58,14 @@ def test_delays_of_a_streak_do_not_shrink(backoff: Backoff, streak: int, chance:
     assert backoff.delay(streak, chance) <= backoff.delay(streak + 1, chance)
 
 
+@pytest.mark.rule("S7")
 def test_delays_double_up_to_the_maximum() -> None:
     """Without jitter the delays are base, twice the base, and so on."""
     backoff = Backoff(base=1.0, maximum=5.0, jitter=0.0)
     assert [backoff.delay(streak, 0.9) for streak in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
+@pytest.mark.rule("S5")
 @given(st.integers(0, 5), st.lists(st.floats(0, 100), max_size=8), st.floats(0, 100))
 def test_the_window_counts_restarts_of_the_period(allowed: int, stamps: list[float], now: float) -> None:
     """It is given up exactly if the period before now holds as many restarts as are allowed."""
@@ -72,6 +76,7 @@ def test_the_window_counts_restarts_of_the_period(allowed: int, stamps: list[flo
     assert isinstance(decision, GiveUp if recent >= allowed else Restart)
 
 
+@pytest.mark.rule("S6")
 def test_the_window_is_in_running_time() -> None:
     """Slow cycles do not outlive the window: what counts is the time the child ran, not the clock on the wall.
 
@@ -82,6 +87,7 @@ def test_the_window_is_in_running_time() -> None:
     assert isinstance(ask(policy, failures=(1.0, 2.0, 3.0), now=31.0, ran_for=28.0), Restart)
 
 
+@pytest.mark.rule("S6")
 @given(st.integers(0, 50), st.floats(0, 100), CHANCES)
 def test_health_ends_a_streak(streak: int, ran_for: float, chance: float) -> None:
     """The backoff starts from its base again after `reset_after` seconds of health, and not before."""
@@ -91,6 +97,8 @@ def test_health_ends_a_streak(streak: int, ran_for: float, chance: float) -> Non
     assert decision == Restart(policy.backoff.delay(counted, chance), counted + 1)
 
 
+@pytest.mark.rule("S6")
+@pytest.mark.scenario(26)
 def test_a_crash_just_after_the_window_keeps_the_streak() -> None:
     """Crashing a little less often than the window forbids does not bring the short delays back."""
     policy = RestartPolicy(max_restarts=1, period=5.0, reset_after=10.0)

@@ -18,7 +18,7 @@ QUICK = RestartPolicy(backoff=Backoff(base=1.0, maximum=8.0, jitter=0.0), max_re
 
 
 def life(tree: Any, name: str = "a") -> Life:
-    return tree._children[name].life
+    return tree.children[name].life
 
 
 def readies(stage: Any) -> list[int]:
@@ -35,6 +35,8 @@ async def crash(ref: Any, stage: Any, error: Exception | None = None) -> None:
 # --- restarts -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("S8")
+@pytest.mark.scenario(4)
 async def test_queued_messages_survive_a_crash_in_order(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Fifty asks that wait behind a crash are answered by the second incarnation, in order of admission."""
     answers: list[tuple[int, int]] = []
@@ -61,6 +63,8 @@ async def test_queued_messages_survive_a_crash_in_order(stage: Any, autojump_clo
     assert answers == [(seq, 2) for seq in range(1, 51)]
 
 
+@pytest.mark.rule("S5")
+@pytest.mark.scenario(25)
 async def test_a_storm_of_crashes_ends(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Exactly `max_restarts` restarts, with growing delays; then the actor is given up and says why."""
     policy = RestartPolicy(backoff=Backoff(base=1.0, maximum=3.0, jitter=0.25), max_restarts=4)
@@ -92,6 +96,7 @@ async def test_a_storm_of_crashes_ends(stage: Any, autojump_clock: trio.abc.Cloc
     assert stage.events[-1] == ActorEnded("tree/a", 5, failed=True)
 
 
+@pytest.mark.rule("S7")
 async def test_backoff_waits_as_decided(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Between a crash and the next life lies the delay that was announced; health brings the base back."""
     policy = RestartPolicy(
@@ -110,6 +115,7 @@ async def test_backoff_waits_as_decided(stage: Any, autojump_clock: trio.abc.Clo
     assert stage.delays == [2.0, 4.0, 8.0, 2.0]
 
 
+@pytest.mark.rule("S6")
 async def test_backoff_and_start_do_not_count_as_running(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Crashes far apart on the wall but close together in running time exhaust the window."""
     policy = RestartPolicy(backoff=Backoff(base=100.0, maximum=100.0), max_restarts=2, period=10.0)
@@ -126,16 +132,18 @@ async def test_the_history_is_that_of_the_window(stage: Any, autojump_clock: tri
     policy = RestartPolicy(max_restarts=2, period=60.0)
     async with stage.open() as tree:
         ref = await stage.start(tree, policy=policy, on_exhausted="fail")
-        slot = tree._children["a"]
+        slot = tree.children["a"]
         for _ in range(10):
             await trio.sleep(50)
             await crash(ref, stage)
             await ref.ask(stage.Do(stage.say("alive")))
-        assert len(slot.history) == 2
-        assert slot.history[-1].startswith("incarnation 10")
+        assert len(slot.record.history) == 2
+        assert slot.record.history[-1].startswith("incarnation 10")
         assert slot.failure.__traceback__ is None
 
 
+@pytest.mark.rule("S2")
+@pytest.mark.scenario(29)
 async def test_a_failing_start_counts_and_keeps_the_queue(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Two restarts whose start fails are backed off and counted; the third serves the queue in order."""
 
@@ -157,6 +165,7 @@ async def test_a_failing_start_counts_and_keeps_the_queue(stage: Any, autojump_c
     assert readies(stage) == [1, 4]
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
 async def test_a_temporary_child_s_crash_is_its_own(
     stage: Any, restart: str, autojump_clock: trio.abc.Clock
@@ -189,6 +198,8 @@ async def test_an_exhausted_child_may_fail_alone(stage: Any, autojump_clock: tri
         assert await sibling.ask(stage.Do(stage.say(1))) == 1
 
 
+@pytest.mark.rule("N1")
+@pytest.mark.scenario(37)
 async def test_two_crashes_in_one_tick_are_two_restarts(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Siblings that crash together are each restarted, and nobody else is touched."""
     async with stage.open() as tree:

@@ -16,13 +16,15 @@ from tinker_actors.errors import (
     StartFailed,
 )
 from tinker_actors.kernel import ActorEnded, ActorReady, Backoff, RestartPolicy
+from tinker_actors.kernel.instrument import Sight
 from tinker_actors.kernel.lifecycle import Life
+from tinker_actors.kernel.slot import Slot
 
 QUICK = RestartPolicy(backoff=Backoff(base=1.0, maximum=8.0, jitter=0.0), max_restarts=3)
 
 
 def life(tree: Any, name: str = "a") -> Life:
-    return tree._children[name].life
+    return tree.children[name].life
 
 
 def readies(stage: Any) -> list[int]:
@@ -50,22 +52,31 @@ async def test_stop_before_the_first_breath(stage: Any, mode: str) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(start)
-            while "a" not in tree._children:
+            while "a" not in tree.children:
                 await trio.lowlevel.checkpoint()
             assert life(tree) in (Life.NEW, Life.STARTING)
-            tree._children["a"].ask_to_stop(mode)
+            tree.children["a"].ask_to_stop(mode)
     assert ActorReady("tree/a", 1) not in stage.events
     assert stage.events[-1].failed is False
 
 
 def test_a_slot_that_is_new_ends_at_once(stage: Any) -> None:
     """The same, seen from within: NEW goes to STOPPED."""
-    from tinker_actors.kernel.slot import Slot
+
+    forgotten: list[str] = []
+
+    class Overseer:
+        def forget(self, name: str, child: Any) -> None:
+            forgotten.append(name)
+
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"the supervisor was asked to {name}")
 
     async def main() -> None:
-        slot = Slot("tree/a", stage.spec(starting=stage.say("never")), stage.events.append)
+        sight = Sight(stage.events.append)
+        slot = Slot("tree/a", stage.spec(starting=stage.say("never")), Overseer(), sight)
         slot.ask_to_stop("drain")
-        await slot.run(lambda: 0.0)
+        await slot.run()
         assert slot.life is Life.STOPPED
         assert slot.ref.stopped
         with pytest.raises(StartFailed):
@@ -73,9 +84,11 @@ def test_a_slot_that_is_new_ends_at_once(stage: Any) -> None:
 
     trio.run(main)
     assert stage.log == []
+    assert forgotten == ["a"]
     assert stage.events == [ActorEnded("tree/a", 0, failed=False)]
 
 
+@pytest.mark.scenario(24)
 @pytest.mark.parametrize("mode", ["drain", "now", "kill"])
 async def test_stop_during_the_start(stage: Any, mode: str, autojump_clock: trio.abc.Clock) -> None:
     """The start is cancelled at once; its starter gets StartFailed."""
@@ -95,6 +108,7 @@ async def test_stop_during_the_start(stage: Any, mode: str, autojump_clock: trio
     assert stage.log == [("begin", "start"), ("cancelled", "start")]
 
 
+@pytest.mark.rule("D1")
 @pytest.mark.parametrize(
     ("mode", "handled", "running"),
     [("drain", [1, 2], "done"), ("now", [], "done"), ("kill", [], "lost")],
@@ -132,6 +146,7 @@ async def test_stop_while_running(
         assert "never" not in stage.log
 
 
+@pytest.mark.rule("D2")
 async def test_a_drain_with_parked_senders(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """What is queued is handled; who is still waiting for room is refused in the step of the stop."""
     refused: list[float] = []
@@ -158,6 +173,7 @@ async def test_a_drain_with_parked_senders(stage: Any, autojump_clock: trio.abc.
     assert stage.log[-2:] == [1, 2]
 
 
+@pytest.mark.rule("D1")
 async def test_a_drain_that_takes_too_long_is_killed(
     stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -178,6 +194,8 @@ async def test_a_drain_that_takes_too_long_is_killed(
     assert "never begun that nobody waits for: 1" in caplog.text
 
 
+@pytest.mark.rule("S7")
+@pytest.mark.scenario(24)
 @pytest.mark.parametrize("mode", ["drain", "now", "kill"])
 async def test_stop_during_the_backoff(stage: Any, mode: str, autojump_clock: trio.abc.Clock) -> None:
     """With nothing owed, it ends at once, without another life."""
@@ -361,6 +379,7 @@ async def test_a_drain_during_a_restart_s_start(stage: Any, autojump_clock: trio
         assert readies(stage) == ([1, 2] if queued else [1])
 
 
+@pytest.mark.rule("D1")
 @pytest.mark.parametrize("harder", ["now", "kill"])
 async def test_a_harder_stop_overrides_a_softer_one(
     stage: Any, harder: str, autojump_clock: trio.abc.Clock
@@ -370,7 +389,7 @@ async def test_a_harder_stop_overrides_a_softer_one(
         ref = await stage.start(tree)
         running = await ref.submit(stage.Do(stage.sleep(5, "done")))
         queued = await ref.submit(stage.Do(stage.say("never")))
-        slot = tree._children["a"]
+        slot = tree.children["a"]
         await trio.testing.wait_all_tasks_blocked()
         for mode in ("drain", "drain", harder, "drain"):
             slot.ask_to_stop(mode)
@@ -404,6 +423,8 @@ async def test_a_stop_from_the_observer_of_a_crash(stage: Any, autojump_clock: t
     assert readies(stage) == [1]
 
 
+@pytest.mark.rule("D1")
+@pytest.mark.scenario(24)
 async def test_stopping_twice_and_while_stopping(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Any number of tasks may stop a child and wait for its end; it is stopped once."""
     async with stage.open() as tree:
@@ -442,6 +463,8 @@ async def test_a_kill_while_stopping_ends_the_drain_hook(stage: Any, autojump_cl
     assert stage.log == [("begin", "drain"), ("cancelled", "drain"), "kill"]
 
 
+@pytest.mark.rule("D1")
+@pytest.mark.scenario(24)
 @pytest.mark.parametrize("mode", ["drain", "now"])
 @pytest.mark.parametrize("where", ["handler", "spawned"])
 async def test_an_actor_may_stop_itself(

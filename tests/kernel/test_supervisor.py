@@ -31,6 +31,7 @@ def stop_logged(stage: Any, name: str, seconds: float = 0.0) -> dict[str, Any]:
 # --- order --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("S1")
 async def test_children_start_in_order_and_stop_in_reverse(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -68,10 +69,11 @@ async def test_dynamic_children_stop_together(stage: Any, autojump_clock: trio.a
         await tree.stop_child("group")
         assert trio.current_time() == begin + 1
         assert len(stage.log) == 22
-        assert not tree._children
+        assert not tree.children
         tree.start_supervisor("group")
 
 
+@pytest.mark.rule("N6")
 async def test_while_later_children_stop_earlier_ones_serve(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -87,6 +89,7 @@ async def test_while_later_children_stop_earlier_ones_serve(
     assert stage.log == ["served", "served"]
 
 
+@pytest.mark.rule("D3")
 async def test_a_body_that_returns_lets_everything_admitted_end(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -100,6 +103,8 @@ async def test_a_body_that_returns_lets_everything_admitted_end(
 # --- starting -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("S2")
+@pytest.mark.scenario(28)
 async def test_the_third_of_five_does_not_start(stage: Any) -> None:
     """Those that had started are stopped in reverse, the starter hears which failed and why, nothing is left."""
     error = ValueError("third")
@@ -114,6 +119,7 @@ async def test_the_third_of_five_does_not_start(stage: Any) -> None:
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
+@pytest.mark.rule("S1")
 async def test_names_are_unique_while_they_live(stage: Any) -> None:
     """A name that is taken is refused, by name; one whose bearer has ended is free."""
     async with stage.open() as tree:
@@ -130,6 +136,7 @@ async def make_async(function: Any, *args: Any) -> Any:
     return function(*args)
 
 
+@pytest.mark.rule("N4")
 async def test_a_stopping_supervisor_starts_nothing(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Neither while it stops nor afterwards."""
     async with stage.open() as tree:
@@ -145,6 +152,7 @@ async def test_a_stopping_supervisor_starts_nothing(stage: Any, autojump_clock: 
             supervisor.start_supervisor("c")
 
 
+@pytest.mark.rule("N3")
 async def test_cancelling_a_start_leaves_nothing_behind(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The half-started child is gone when the cancelled starter goes on, and the name is free."""
     async with stage.open() as tree:
@@ -153,13 +161,15 @@ async def test_cancelling_a_start_leaves_nothing_behind(stage: Any, autojump_clo
             with trio.move_on_after(seconds) as scope:
                 await stage.start(tree, starting=stage.sleep(100, "start"))
             assert scope.cancelled_caught
-            assert not tree._children
+            assert not tree.children
             await trio.testing.wait_all_tasks_blocked()
             assert trio.lowlevel.current_statistics().tasks_living == before
         await stage.start(tree)
     assert stage.log[-2:] == [("begin", "start"), ("cancelled", "start")]
 
 
+@pytest.mark.rule("C5")
+@pytest.mark.scenario(50)
 async def test_cancelling_a_shielded_start_is_bounded(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """A start that cannot be cancelled holds its starter for `cleanup_timeout` at most."""
 
@@ -174,7 +184,7 @@ async def test_cancelling_a_shielded_start_is_bounded(stage: Any, autojump_clock
         assert scope.cancelled_caught
         assert trio.current_time() == begin + 6
         await trio.sleep(20)
-        assert not tree._children
+        assert not tree.children
     assert not any(isinstance(event, ActorReady) for event in stage.events)
 
 
@@ -192,7 +202,7 @@ async def test_a_start_that_swallows_its_cancellation(stage: Any, autojump_clock
             await stage.start(tree, starting=swallow, stopping=stop_logged(stage, "a")["stopping"])
         assert scope.cancel_called
         await trio.testing.wait_all_tasks_blocked()
-        assert not tree._children
+        assert not tree.children
     assert stage.log == ["kill a"]
     assert not any(isinstance(event, ActorReady) for event in stage.events)
 
@@ -200,6 +210,7 @@ async def test_a_start_that_swallows_its_cancellation(stage: Any, autojump_clock
 # --- time ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("D3")
 async def test_the_whole_stop_is_bounded_by_grace(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Children that would need longer are killed when the grace of the tree is spent."""
     begin = trio.current_time()
@@ -293,6 +304,7 @@ async def test_callbacks_of_the_stop_run_once(stage: Any) -> None:
     assert stage.log == [True]
 
 
+@pytest.mark.rule("N6")
 async def test_a_child_in_backoff_is_not_cancelled_from_outside(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:

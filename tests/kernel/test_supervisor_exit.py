@@ -38,6 +38,7 @@ def stop_logged(stage: Any, name: str, seconds: float = 0.0) -> dict[str, Any]:
 # --- what leaves the tree -----------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("M9", "D3")
 @pytest.mark.parametrize(
     "error",
     [
@@ -69,6 +70,7 @@ async def test_the_body_s_exception_leaves_as_itself(
     assert "never" not in stage.log
 
 
+@pytest.mark.rule("N6")
 async def test_a_cancellation_from_outside_is_caught_outside(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -99,6 +101,7 @@ async def test_a_cancellation_during_the_drain_ends_the_drain(
         await left
 
 
+@pytest.mark.scenario(37)
 async def test_a_cancellation_in_the_tick_of_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The shutdown wins: no actor is started again after it."""
     with trio.move_on_after(2):
@@ -117,6 +120,7 @@ async def test_a_cancellation_in_the_tick_of_a_crash(stage: Any, autojump_clock:
     assert stage.log == []
 
 
+@pytest.mark.rule("S5", "S11")
 async def test_escalation_cancels_the_body(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The failure of a child that was given up leaves the tree, with its cause, as a plain exception."""
     error = ValueError("cause")
@@ -203,20 +207,43 @@ async def test_two_escalations_are_one_failure(stage: Any, autojump_clock: trio.
     assert len(stage.delays) == 2
 
 
+async def test_a_nested_supervisor_that_fails_is_restarted(
+    stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its parent restarts it with all its children, under the same refs; nobody else is touched."""
+    async with stage.open() as tree:
+        await stage.start(tree, "sibling", **stop_logged(stage, "sibling"))
+        group = tree.start_supervisor("group")
+        other = await stage.start(group, "b", **stop_logged(stage, "b"))
+        ref = await stage.start(group, policy=NEVER)
+        await ref.tell(stage.Do(stage.fail(ValueError("x"))))
+        await ref.tell(stage.Do(stage.say("kept in line")))
+        await trio.sleep(1)
+        assert stage.log == ["start sibling", "start b", "restart b", "start b", "kept in line"]
+        assert await other.ask(stage.Do(stage.say("alive"))) == "alive"
+        assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"
+        assert tree.snapshot().restarts == 1
+    assert "tree/a" not in caplog.text
+
+
 async def test_a_nested_supervisor_escalates(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """It stops its own children at once and passes the failure up; meanwhile it starts nothing."""
-    with pytest.raises(RestartIntensityExceeded, match="tree/group/a"):
+    """If it may not be restarted it stops its own children at once and its parent fails; it starts nothing more."""
+    error = ValueError("x")
+    with pytest.raises(RestartIntensityExceeded, match="tree/group crashed 1 times") as caught:
         async with stage.open() as tree:
-            group = tree.start_supervisor("group")
+            group = tree.start_supervisor("group", policy=NEVER)
             await stage.start(group, "b", **stop_logged(stage, "b"))
             ref = await stage.start(group, policy=NEVER)
-            await ref.tell(stage.Do(stage.fail(ValueError("x"))))
+            await ref.tell(stage.Do(stage.fail(error)))
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)
                 assert stage.log == ["start b", "now b"]
                 with pytest.raises(ActorError, match="starts nothing new"):
                     group.start_supervisor("c")
             await trio.sleep_forever()
+    below = caught.value.__cause__
+    assert isinstance(below, RestartIntensityExceeded)
+    assert (below.actor, below.__cause__) == ("tree/group/a", error)
 
 
 async def test_a_tree_inside_an_actor_is_its_own(stage: Any, autojump_clock: trio.abc.Clock) -> None:
@@ -236,6 +263,7 @@ async def test_a_tree_inside_an_actor_is_its_own(stage: Any, autojump_clock: tri
         assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"
 
 
+@pytest.mark.rule("S5")
 async def test_five_siblings_that_crash_once_each_live_on(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The budget is each child's own."""
     policy = RestartPolicy(max_restarts=1)
@@ -327,6 +355,7 @@ async def strike_at(seconds: float) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.rule("N2", "D3")
 @pytest.mark.parametrize("moment", ["body", "start", "drain"])
 @pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_stops_the_tree_in_order(stage: Any, moment: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from tinker_actors.kernel import Actor, ActorRef, Message, Pending, ReplyToken, handles
+from tinker_actors.kernel import Actor, ActorRef, ChildSpec, Message, Pending, Pool, ReplyToken, Stop, handles
 
 
 class Store:
@@ -41,6 +41,12 @@ class OtherActor(Actor[Counter]):
         return self.context.detach_reply()
 
 
+class EndingActor(Actor[Counter]):
+    @handles(Add)  # E: mypy[arg-type] pyright[reportArgumentType]
+    async def add(self, message: Add) -> Stop[str]:
+        return Stop("three")
+
+
 class PlainActor(Actor[Counter]):
     @handles(Add)  # E: mypy[arg-type] pyright[reportArgumentType]
     def add(self, message: Add) -> int:
@@ -53,14 +59,26 @@ class WordActor(Actor[Counter]):
         return len(message)
 
 
-async def wrong_role(counter: ActorRef[Counter], store: ActorRef[Store]) -> None:
+class TimerActor(Actor[Counter]):
+    async def on_start(self) -> None:
+        """An actor sends itself what it may be sent."""
+        self.context.send_after(1, Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
+
+
+async def wrong_role(counter: ActorRef[Counter], store: ActorRef[Store], pool: Pool[Counter]) -> None:
     await counter.ask(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
     await counter.tell(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
     counter.tell_nowait(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
     await counter.submit(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
+    counter.submit_nowait(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
+    await counter.submit_many([Print("x")])  # E: mypy[list-item] pyright[reportArgumentType]
+    await pool.ref.ask(Print("x"))  # E: mypy[arg-type] pyright[reportArgumentType]
     await store.ask(Add(1))  # E: mypy[arg-type] pyright[reportArgumentType]
     narrower: ActorRef[Counter] = store  # E: mypy[assignment] pyright[reportAssignmentType]
     await narrower.ask(Add(1))
+    made = ChildSpec(name="a", factory=TimerActor)
+    spec: ChildSpec[Printer] = made  # E: mypy[assignment] pyright[reportAssignmentType]
+    print(spec)
 
 
 async def wrong_reply(counter: ActorRef[Counter]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 
@@ -12,7 +12,7 @@ from tinker_actors.errors import InputError, Withdrawn
 from tinker_actors.kernel.border import await_user
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.message import Message
-from tinker_actors.kernel.reader import CURRENT_READER
+from tinker_actors.kernel.reader import current_reader
 from tinker_actors.kernel.ref import ActorRef, StopMode
 from tinker_actors.kernel.ticker import next_tick
 from tinker_actors.kernel.timer import Timers
@@ -32,12 +32,12 @@ class Host(Protocol):
     """The incarnation, as its context sees it."""
 
     checkpoint: object
-    bound: set[Envelope[Any]]
+    bound: dict[Envelope[Any], None]
     watches: dict[Obituary, int]
     handles_down: bool
 
     @property
-    def surviving(self) -> set[Envelope[Any]]:
+    def surviving(self) -> dict[Envelope[Any], None]:
         """Messages whose reply tokens outlive the incarnation."""
 
     @property
@@ -101,7 +101,7 @@ class Context(Generic[RoleT]):
         Raises:
             LookupError: no handler runs in this task.
         """
-        reader = CURRENT_READER.get()
+        reader = current_reader()
         envelope: Envelope[Any] | None = None if reader is None else reader.envelope
         if envelope is None:
             raise LookupError(f"{self.path} handles no message in this task")
@@ -222,7 +222,7 @@ class Context(Generic[RoleT]):
 
 
 def _key(message: Message[Any, Any], key: Hashable) -> Hashable:
-    return type(message) if key is None else key
+    return cast("Hashable", type(message)) if key is None else key
 
 
 def _signal(message: Down) -> Envelope[None]:

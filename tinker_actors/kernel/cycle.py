@@ -41,7 +41,10 @@ def _blocked(
     found = [way for way in ways if way is not None]
     if not found or (len(found) < len(ways) and not all_must_end):
         return None
-    return (station.owner, *max(found, key=len))
+    back = [
+        way for way in found if way[-1:] == (asker.station.owner,)
+    ] or found  # not one that ends in a ring
+    return (station.owner, *max(back, key=len))
 
 
 def _blocked_by(reader: Reader, asker: Reader, above: tuple[Station, ...]) -> tuple[str, ...] | None:

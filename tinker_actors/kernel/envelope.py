@@ -6,18 +6,21 @@ a crash, a stop, a withdrawal, the closing of the mailbox. The runtime owns it; 
 forget to answer. (An ask whose caller left is ABANDONED at once; its handler, if it runs on, settles it for
 nobody.) The mailbox that admitted it counts where it ended, once.
 
-It is one object of hand-written slots, and its own outcome, because making it is most of what a message costs.
+It is its own outcome, and its class attributes are the state of a new one, because making it is most of what a
+message costs.
 """
 
 from __future__ import annotations
 
 import contextvars
 import math
+from collections.abc import Hashable
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import trio
 
 from tinker_actors.errors import ActorError
+from tinker_actors.kernel.dead_letter import Reason
 from tinker_actors.kernel.message import Message, State
 from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.kernel.reader import Reader
@@ -31,6 +34,10 @@ TRACE: contextvars.ContextVar[object] = contextvars.ContextVar("tinker_actors.TR
 
 Duty = Literal["handler", "token", "surviving token"]
 """Who owes the answer; see `Context.detach_reply`."""
+
+
+# Looking a member up in its class is slow before Python 3.12, and every message does it several times.
+_NEW, _QUEUED, _RUNNING, _SETTLED = State.NEW, State.QUEUED, State.RUNNING, State.SETTLED
 
 
 class Ledger(Protocol):
@@ -68,53 +75,34 @@ class Envelope(Outcome[T], Generic[T]):
         crash: what was raised by the last incarnation that crashed with it and left it in line.
         crashes: how many incarnations crashed with it.
         size: bytes it counts for.
+        key: under which it is coalesced; None if it is not.
+        reason: why it is a dead letter, once it has ended.
         stamp: when it was admitted, and then when it began; only in a timed mailbox.
     """
 
-    __slots__ = (
-        "asked",
-        "committed",
-        "crash",
-        "crashes",
-        "deadline",
-        "detached",
-        "duty",
-        "ledger",
-        "message",
-        "reader",
-        "seq",
-        "size",
-        "stamp",
-        "state",
-        "trace",
-        "unit",
-    )
+    seq: int = -1
+    unit: int | None = None
+    state: State = State.NEW
+    ledger: Ledger | None = None
+    reader: Reader | None = None
+    asked: bool = True
+    committed: bool = False
+    duty: Duty = "handler"
+    detached: bool = False
+    crash: Exception | None = None
+    crashes: int = 0
+    size: int = 0
+    key: Hashable = None
+    reason: Reason | None = None
+    stamp: float = 0.0
 
-    def __init__(self, message: Message[Any, T], deadline: float = math.inf, *, asked: bool = True) -> None:
-        # The fields of `Outcome`, without the call of its constructor.
-        self.settled = False
-        self.error = None
-        self.late = 0
-        self.observed = not asked
-        self._value = None
-        self._waiting = None
-        self._on_failure = None
+    def __init__(self, message: Message[Any, T], deadline: float = math.inf, asked: bool = True) -> None:
         self.message = message
         self.deadline = deadline
-        self.asked = asked
         self.trace = TRACE.get()
-        self.seq = -1
-        self.unit: int | None = None
-        self.state = State.NEW
-        self.ledger: Ledger | None = None
-        self.reader: Reader | None = None
-        self.committed = False
-        self.duty: Duty = "handler"
-        self.detached = False
-        self.crash: Exception | None = None
-        self.crashes = 0
-        self.size = 0
-        self.stamp = 0.0
+        if not asked:
+            self.asked = False
+            self.observed = True  # nobody is going to look
 
     def __repr__(self) -> str:
         return f"<Envelope {type(self.message).__name__} #{self.seq} {self.state.value}>"
@@ -122,24 +110,34 @@ class Envelope(Outcome[T], Generic[T]):
     @trio.lowlevel.enable_ki_protection
     def settle(self, value: T) -> bool:
         """End it with a value; False if it had its outcome already."""
-        if self.state is State.RUNNING:
-            self.state = State.SETTLED
+        if self.state is _RUNNING:
+            self.state = _SETTLED
             ledger = self.ledger
             if ledger is not None:
                 ledger.handled += 1
                 if ledger.watched:
                     ledger.settled(self)
+            if not self.asked:
+                self.settled = True  # and nobody waits, or may look
+                return True
         else:
             self._end(State.SETTLED)
         return self._close(value, None)
 
     @trio.lowlevel.enable_ki_protection
-    def fail(self, error: Exception, state: State = State.SETTLED) -> bool:
-        """End it with an error; False if it had its outcome already."""
+    def fail(self, error: Exception, state: State = State.SETTLED, *, reason: Reason | None = None) -> bool:
+        """End it with an error; False if it had its outcome already.
+
+        Args:
+            error: for its sender.
+            state: how it ends.
+            reason: why it is a dead letter, if it is one.
+        """
         if isinstance(error, ActorError) and error.handed_back is None:
             error.handed_back = self.message
         if not self.settled:
-            self.error = error  # `Ledger.ended` looks at it
+            self.error = error  # these two are for `Ledger.ended`
+            self.reason = reason
         self._end(state)
         return self._close(None, error)
 
@@ -151,9 +149,13 @@ class Envelope(Outcome[T], Generic[T]):
         elif not self.settled:
             self._close(None, error)
 
+    def given_up(self) -> State:
+        """Return how it ends if its caller leaves now."""
+        return State.EXPIRED if self.deadline <= trio.current_time() else State.ABANDONED
+
     def _end(self, state: State) -> None:
         before = self.state
-        if before is State.NEW or before is State.QUEUED or before is State.RUNNING:
+        if before is _NEW or before is _QUEUED or before is _RUNNING:
             self.state = state
             if self.ledger is not None:
                 self.ledger.ended(self, before)
@@ -166,7 +168,7 @@ class Envelope(Outcome[T], Generic[T]):
         if self.unit is not None:
             return trio.lowlevel.Abort.SUCCEEDED  # it goes with its unit
         policy = self.message.on_abandon
-        self._end(State.ABANDONED)
+        self._end(self.given_up())
         if policy == "finish" or self.committed or self.reader is None:
             return trio.lowlevel.Abort.SUCCEEDED
         self.reader.interrupt(f"the caller of {type(self.message).__name__} left")

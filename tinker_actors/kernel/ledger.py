@@ -20,6 +20,7 @@ from tinker_actors.kernel.message import MailboxStatistics, State
 
 __all__ = ["MailboxLedger"]
 
+_ALWAYS = ("dropped", "coalesced", "expired", "unhandled")  # dead letters although their senders hear of it
 _RECENT = 512  # durations kept for the percentiles
 
 
@@ -31,6 +32,28 @@ class MailboxLedger:
         is_timed: messages are timed.
         watched: single messages are timed or traced.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_broken_off",
+        "_dropped",
+        "_duplicate",
+        "_expired",
+        "_failed",
+        "_late",
+        "_rejected",
+        "_sight",
+        "_took",
+        "_trace",
+        "_waited",
+        "handled",
+        "is_timed",
+        "owner",
+        "refused",
+        "taken",
+        "watched",
+    )
 
     def __init__(self, owner: str, sight: Sight | None) -> None:
         self.owner = owner
@@ -87,7 +110,7 @@ class MailboxLedger:
             self._trace(MessageSettled(self.owner, envelope.seq, kind, envelope.state.value, error))
 
     def ended(self, envelope: Envelope[Any], before: State) -> None:
-        """Count a message that has ended in another way than by a reply."""
+        """Count a message that has ended in another way than by a reply, and bury it if nobody hears of it."""
         if before is State.RUNNING:
             self._broken_off += 1
             if self.watched:
@@ -104,6 +127,9 @@ class MailboxLedger:
             self._dropped += 1
         else:
             self._rejected += 1
+        reason = _reason_to_bury(envelope, before)
+        if reason is not None:
+            self.bury(envelope, reason)
 
     def answered_again(self, envelope: Envelope[Any]) -> None:
         """Count an answer nobody waits for: late if the message had ended without one, else a duplicate."""
@@ -153,6 +179,17 @@ class MailboxLedger:
             took=_percentiles(self._took),
             **state,  # type: ignore[arg-type]  # each of them is what the field of its name wants
         )
+
+
+def _reason_to_bury(envelope: Envelope[Any], before: State) -> Reason | None:
+    """Return why a message is dead that ended without a value; None if it is enough that its sender hears of it."""
+    if 0 < envelope.message.max_redeliver < envelope.crashes:
+        return "poison"
+    if envelope.reason in _ALWAYS:
+        return envelope.reason
+    if envelope.asked or envelope.state is not State.SETTLED:
+        return None
+    return envelope.reason or ("failed" if before is State.RUNNING else "stopped")
 
 
 def _percentiles(durations: deque[float] | None) -> tuple[float, float] | None:

@@ -68,26 +68,15 @@ class Outcome(Generic[T]):
         observed: somebody has got the value or the error, or said that nobody needs to.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_on_failure",
-        "_value",
-        "_waiting",
-        "error",
-        "late",
-        "observed",
-        "settled",
-    )
-
-    def __init__(self) -> None:
-        self.settled = False
-        self.error: Exception | None = None
-        self.late = 0
-        self.observed = False
-        self._value: T | None = None
-        # Most outcomes have one reader, so a set of them is made for the second only.
-        self._waiting: trio.lowlevel.Task | dict[trio.lowlevel.Task, None] | None = None
-        self._on_failure: Callable[[Outcome[T]], None] | None = None
+    # Class attributes are the state of a new outcome: making one must cost little, and most change few of them.
+    settled: bool = False
+    error: Exception | None = None
+    late: int = 0
+    observed: bool = False
+    _value: T | None = None
+    # Most outcomes have one reader, so a set of them is made for the second only.
+    _waiting: trio.lowlevel.Task | dict[trio.lowlevel.Task, None] | None = None
+    _on_failure: Callable[[Outcome[T]], None] | None = None
 
     @property
     def on_failure(self) -> Callable[[Outcome[T]], None] | None:
@@ -114,7 +103,8 @@ class Outcome(Generic[T]):
             self.late += 1
             return False
         self.settled = True
-        self._value = value
+        if value is not None:
+            self._value = value
         waiting = self._waiting
         if waiting is not None:
             self._waiting = None

@@ -20,9 +20,10 @@ import trio
 
 from tinker_actors.errors import ActorError
 from tinker_actors.kernel.actor import Actor
+from tinker_actors.kernel.admission import Refusal, unchanged
 from tinker_actors.kernel.bound import at_least, check_count, within
 from tinker_actors.kernel.lifecycle import Life
-from tinker_actors.kernel.mailbox import Mailbox, Refusal, unchanged
+from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import MailboxStatistics
 from tinker_actors.kernel.overflow import MailboxSpec, Overflow
 from tinker_actors.kernel.patrol import Patrol
@@ -219,9 +220,7 @@ def _sum(parts: list[MailboxStatistics]) -> MailboxStatistics:
     return MailboxStatistics(**{name: sum(getattr(part, name) for part in parts) for name in names})
 
 
-async def start_pool(
-    parent: Supervisor, spec: PoolSpec, factory: Callable[[], Actor[RoleT]]
-) -> Pool[RoleT]:
+async def start_pool(parent: Supervisor, spec: PoolSpec, factory: Callable[[], Actor[RoleT]]) -> Pool[RoleT]:
     """Start a pool. A checkpoint.
 
     If a worker does not start, or the caller is cancelled, no worker is left.

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import trio
 
-__all__ = ["CURRENT_READER", "Reader", "Station", "waiting_on"]
+__all__ = ["CURRENT_READER", "Reader", "Station", "current_reader", "waiting_on"]
 
 
 class Station(Protocol):
@@ -39,7 +38,7 @@ class Reader:
         station: the mailbox it serves.
         signals: messages of the runtime to this incarnation (`Down`, timers), which go before all others;
             shared by the readers of an incarnation.
-        task: while it waits for mail, its task.
+        task: the one that it is.
         scope: cancels the handler that runs.
         interrupted: its scope is used up.
         envelope: what it handles.
@@ -63,7 +62,7 @@ class Reader:
         "waits",
     )
 
-    def __init__(self, station: Station, signals: deque[Any]) -> None:
+    def __init__(self, station: Station, signals: list[Any]) -> None:
         self.station = station
         self.signals = signals
         self.task: trio.lowlevel.Task | None = None
@@ -87,6 +86,21 @@ CURRENT_READER: contextvars.ContextVar[Reader | None] = contextvars.ContextVar(
     "tinker_actors.CURRENT_READER", default=None
 )
 """The reader whose handler's code runs in this task; set by the runtime."""
+
+
+def current_reader() -> Reader | None:
+    """Return the reader on whose behalf this task runs: its own, or a task below it in the tree of nurseries.
+
+    A task that a handler has left in somebody else's nursery has inherited the context, but nobody waits for it.
+    """
+    reader = CURRENT_READER.get()
+    if reader is None:
+        return None
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None and task is not reader.task:
+        nursery = task.parent_nursery
+        task = None if nursery is None else nursery.parent_task
+    return None if task is None else reader
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import MailboxStatistics, Message, State
 from tinker_actors.kernel.outcome import Outcome
-from tinker_actors.kernel.reader import CURRENT_READER, Reader, waiting_on
+from tinker_actors.kernel.reader import Reader, current_reader, waiting_on
 from tinker_actors.kernel.watch import Down, Obituary, Watch
 
 __all__ = ["ActorRef", "Pending", "StopMode", "Target"]
@@ -68,7 +68,7 @@ class Pending(Generic[R_co]):
         return self._wait().__await__()
 
     async def _wait(self) -> R_co:
-        reader = CURRENT_READER.get()
+        reader = current_reader()
         if reader is None or self._envelope.settled:
             return await self._envelope.wait()
         check_cycle(reader, self._mailbox, exclusive=self._envelope.message.exclusive)
@@ -122,6 +122,7 @@ class ActorRef(Generic[RoleT_co]):
     def __repr__(self) -> str:
         return f"<ActorRef {self.path}>"
 
+    @trio.lowlevel.enable_ki_protection
     async def tell(self, message: Message[RoleT_co, Any]) -> None:
         """Put a message in line; waits for room. A checkpoint. Its handler's failure is a dead letter.
 
@@ -129,7 +130,13 @@ class ActorRef(Generic[RoleT_co]):
             ActorStopped: the actor has ended or is stopping.
             MailboxFull: the mailbox is full and refuses (`overflow="fail"`).
         """
-        await self._target.choose().put(Envelope(message, asked=False))
+        envelope = Envelope(message, math.inf, False)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        mailbox = self._target.choose()
+        if mailbox.offer(envelope):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await mailbox.put_slowly((envelope,))
 
     def tell_nowait(self, message: Message[RoleT_co, Any]) -> None:
         """Put a message in line now, even if the scope around this is cancelled.
@@ -160,12 +167,14 @@ class ActorRef(Generic[RoleT_co]):
             return await self._ask_in_time(message, target.reply_timeout)
         mailbox = target.choose()
         envelope = Envelope(message, deadline)
-        reader = CURRENT_READER.get()
-        if reader is None:
-            await mailbox.admit(envelope)
-            await _answered(mailbox, envelope)
-        else:
+        reader = current_reader()
+        if reader is not None:
             await self._ask_from_handler(reader, mailbox, envelope)
+            return envelope.result()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not mailbox.offer(envelope):
+            await mailbox.put_slowly((envelope,))
+        await _answered(mailbox, envelope)
         return envelope.result()
 
     async def _ask_in_time(self, message: Message[RoleT_co, R], seconds: float) -> R:
@@ -183,7 +192,9 @@ class ActorRef(Generic[RoleT_co]):
             if not (envelope.message.reentrant and mailbox.enter(envelope)):
                 raise
         else:
-            await mailbox.admit(envelope)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not mailbox.offer(envelope):
+                await mailbox.put_slowly((envelope,))
         with waiting_on(reader, mailbox):
             await _answered(mailbox, envelope)
 

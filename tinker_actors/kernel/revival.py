@@ -1,9 +1,9 @@
 """Starting children again together, as a supervisor's strategy says.
 
 Theory of operation. A revival is one task. It cancels its group in reverse order, each child within its own
-time, waits out the backoff, and starts the group in order, each child when the one before it is ready. A child
-that fails meanwhile, or an elder one, widens the group, and the round is made again; the supervisor has counted
-it by then. A stop of the supervisor ends the revival, wherever it is.
+time, waits out the backoff, and starts the group in order, each child when the one before it is ready. If a child
+fails meanwhile, its group is added to those that are down, and the round is made again for them; who is up and not
+concerned stays up. The supervisor has counted it by then. A stop of the supervisor ends the revival, wherever it is.
 """
 
 from __future__ import annotations
@@ -43,35 +43,36 @@ class Revival:
         self._supervisor = supervisor
         self._reason = reason
         self._scope = trio.CancelScope()
-        self._members: list[Child] = []
+        self._failed: list[Child] = []  # whose groups are to be added
+        self._down: list[Child] = []  # halted, and not up again yet
         self._delay = 0.0
-        self._again = False
 
     def include(self, child: Child, delay: float) -> None:
         """Restart the group of a child as well, after `delay` seconds."""
-        self._members.append(child)
+        self._failed.append(child)
         self._delay = delay
-        self._again = True
 
     def cancel(self) -> None:
         """End it; children that wait to be started stay as they are."""
         self._scope.cancel(reason="the supervisor stops")
 
-    def _group(self) -> list[Child]:
-        """Return all who are in a member's group, in the order of their start."""
-        groups = [self._supervisor.group_of(member) for member in self._members]
-        return [child for child in self._supervisor.everybody() if any(child in group for group in groups)]
+    def _take_down(self) -> list[Child]:
+        """Add the groups of those that failed, and return all that are down, in the order of their start."""
+        failed, self._failed = self._failed, []
+        down = [*self._down, *(child for member in failed for child in self._supervisor.group_of(member))]
+        self._down = [child for child in self._supervisor.everybody() if child in down]
+        return self._down
 
     async def run(self) -> None:
         """Do it. A checkpoint."""
         await trio.lowlevel.checkpoint()
         with self._scope:
-            while self._again:
-                self._again = False
-                for child in reversed(self._group()):
+            while self._failed:
+                for child in reversed(self._take_down()):
                     await child.halt(self._reason)
                 await trio.sleep(self._delay)
-                for child in self._group():
-                    await child.resume()
-                    if self._again:  # it did not start, or another one crashed
+                for child in list(self._down):
+                    if self._failed:  # one did not start, or another one crashed
                         break
+                    if await child.resume():
+                        self._down.remove(child)

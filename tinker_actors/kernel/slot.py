@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 
@@ -33,7 +34,6 @@ from tinker_actors.kernel.ref import ActorRef, StopMode
 from tinker_actors.kernel.restart import Await, Decision, GiveUp, Record, Remain, Restart
 from tinker_actors.kernel.snapshot import ActorSnapshot
 from tinker_actors.kernel.spec import ChildSpec
-from tinker_actors.kernel.stack import stack_of
 from tinker_actors.kernel.watch import Down, DownReason, Obituary
 
 __all__ = ["Overseer", "Slot", "current_slot"]
@@ -56,13 +56,17 @@ def current_slot() -> Slot[Any] | None:
 class Overseer(Protocol):
     """The supervisor, as its children see it."""
 
-    def judge(
-        self, child: Any, crash: Exception | None, ran_for: float, line: str
-    ) -> Decision | Await:
+    def judge(self, child: Any, crash: Exception | None, ran_for: float, line: str) -> Decision | Await:
         """Decide about a child that has ended."""
 
     def run_again(self, child: Any, stuck: Exit) -> None:
         """Run a child in a new task: the old one does not end."""
+
+    def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a task of the tree."""
+
+    def forget(self, name: str, child: Any) -> None:
+        """A child has ended."""
 
     def waits(self) -> None:
         """A child begins to wait for its restart."""
@@ -105,7 +109,7 @@ class Slot(Generic[RoleT]):
         self.started: Outcome[None] = Outcome()
         self.record = Record(spec.policy)
         self.failure: Exception | None = None
-        self.surviving: set[Envelope[Any]] = set()
+        self.surviving: dict[Envelope[Any], None] = {}
         self.checkpoint: object = None
         self.undelivered: list[Envelope[Any]] = []
         self.next_restart_at: float | None = None
@@ -117,8 +121,8 @@ class Slot(Generic[RoleT]):
         self._stop_mode: StopMode | None = None
         self._retired = False
         self._task: trio.lowlevel.Task | None = None
-        self._pause = trio.CancelScope()
-        self._up: Outcome[bool] = Outcome()
+        self._pause: trio.CancelScope | None = None
+        self._up: Outcome[bool] | None = None
         self.mailbox.when_drained(self._reconsider)
 
     def choose(self) -> Mailbox:
@@ -172,30 +176,31 @@ class Slot(Generic[RoleT]):
         CURRENT_READER.set(None)  # this task may have been started by another actor's handler, for good
         TRACE.set(None)
         task = self._task = trio.lowlevel.current_task()
+        result = stuck
         try:
-            if stuck is None or await self._after(stuck):
-                while await self._live_once(task):
-                    pass
+            while result is None or await self._goes_on_after(result):
+                if self._may_end():
+                    self._step(Event.ENDED)
+                    break
+                result = await self._begin().run()
+                if self._task is not task:
+                    break  # it was stuck, and nobody waits for it any more
+                self._current = None
         finally:
             if self._task is task:
                 self._finish()
 
-    async def _live_once(self, task: trio.lowlevel.Task) -> bool:
-        """Run one incarnation; True if there is to be another."""
-        if self._may_end():
-            self._step(Event.ENDED)
-            return False  # noqa: ASYNC910 - ends the loop
+    def _begin(self) -> Incarnation:
         self._step(Event.RETRY if self.life is Life.RESTARTING else Event.START)
         self._count += 1
-        incarnation = self._current = Incarnation(self, self._count, self.failure)
-        result = await incarnation.run()
-        if self._task is not task:
-            return False  # it was stuck, and nobody waits for it any more
-        self._current = None
+        self._current = Incarnation(self, self._count, self.failure)
+        return self._current
+
+    async def _goes_on_after(self, result: Exit) -> bool:
+        """Settle what an incarnation has left, once it is known whether another one follows."""
         again = await self._after(result)
         for envelope in result.again if not again else ():
-            assert envelope.crash is not None
-            envelope.fail(envelope.crash)
+            envelope.fail(cast("Exception", envelope.crash), reason="crashed")
         return again
 
     async def _after(self, result: Exit) -> bool:
@@ -234,7 +239,11 @@ class Slot(Generic[RoleT]):
             return Await()
         if not self.started.settled:
             return Remain()  # a first start that fails is its starter's to judge
-        line = f"incarnation {self._count}: {result.crash!r}" if result.crash else f"incarnation {self._count}: ended"
+        line = (
+            f"incarnation {self._count}: {result.crash!r}"
+            if result.crash
+            else f"incarnation {self._count}: ended"
+        )
         return self._overseer.judge(self, result.crash, result.ran_for or 0.0, line)
 
     def ready(self) -> None:
@@ -244,8 +253,16 @@ class Slot(Generic[RoleT]):
             self._step(Event.DRAIN)
         self.mailbox.resume()
         self.started.settle(None)
-        self._up.settle(True)
+        self._is_up(up=True)
         self._sight.notify(ActorReady(self.path, self._count))
+
+    def _is_up(self, *, up: bool) -> None:
+        if self._up is not None:
+            self._up.settle(up)
+
+    def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a task of the tree."""
+        self._overseer.start_task(function, name)
 
     def stopping(self) -> None:
         """An incarnation has handled its last message."""
@@ -255,7 +272,7 @@ class Slot(Generic[RoleT]):
         crash, halted = result.crash, self.halting
         delay = decision.delay if isinstance(decision, Restart) else None
         if crash is not None:
-            self._report(crash, delay, halted=halted)
+            self._report(crash, delay, "restarted with its group")
             self.failure = fresh(crash)  # the traceback would keep all it passed through alive
         self._step(Event.HALT if halted else Event.CRASH if crash is not None else Event.FINISH)
         self.obituary.restarting(Down(self.path, "restarting", self.failure))
@@ -264,21 +281,20 @@ class Slot(Generic[RoleT]):
             self.mailbox.hand_back(ActorRestarting(text, actor=self.path, started=False))
         self.halting = False
         self.next_restart_at = None if delay is None else trio.current_time() + delay
-        self._pause = trio.CancelScope(
-            deadline=math.inf if self.next_restart_at is None else self.next_restart_at
-        )
-        self._up.settle(False)
+        due = math.inf if self.next_restart_at is None else self.next_restart_at
+        self._pause = trio.CancelScope(deadline=due, shield=True)  # only its supervisor ends it
+        self._is_up(up=False)
         self._overseer.waits()
         with self._pause:
             self._reconsider()
             await trio.sleep_forever()
+        self._pause = None
         self._overseer.goes_on()
         self.next_restart_at = None
 
-    def _report(self, crash: Exception, delay: float | None, *, halted: bool = False) -> None:
-        what = "not restarted" if delay is None else f"restarted in {delay:.2f} s"
-        if delay is None and not self._stop_mode and (halted or self.life is Life.RESTARTING):
-            what = "restarted with its group"
+    def _report(self, crash: Exception, delay: float | None, what: str = "not restarted") -> None:
+        if delay is not None:
+            what = f"restarted in {delay:.2f} s"
         expected = isinstance(crash, TinkerActorsError)  # says itself what happened; a trace adds nothing
         _LOG.warning(
             "%s#%d crashed, %s: %r", self.path, self._count, what, crash, exc_info=None if expected else crash
@@ -298,21 +314,24 @@ class Slot(Generic[RoleT]):
         for envelope in list(self.surviving):
             lost = InFlightLost(f"{self.path} ended before it answered", actor=self.path, started=True)
             lost.__cause__ = self.failure
-            envelope.fail(lost)
+            envelope.fail(lost, reason="lost")
         if not self.started.settled:
             not_started = StartFailed(f"{self.path} did not start", actor=self.path)
             not_started.__cause__ = self.failure
             self.started.fail(not_started)
-        self._up.settle(False)
+        self._is_up(up=False)
         reason: DownReason = "failed" if failed else "stuck" if self.life is Life.STUCK else "stopped"
         self.obituary.ended(Down(self.path, reason, cause))
+        self._overseer.forget(self.spec.name, self)
         self._sight.notify(ActorEnded(self.path, self._count, failed))
 
     def _close_mailbox(self, why: str, cause: Exception | None = None, *, stopping: bool = False) -> None:
         unheard = self.mailbox.close(why, cause, stopping=stopping)
         self.undelivered += unheard
         if unheard:
-            _LOG.warning("%s %s; messages never begun that nobody waits for: %d", self.path, why, len(unheard))
+            _LOG.warning(
+                "%s %s; messages never begun that nobody waits for: %d", self.path, why, len(unheard)
+            )
 
     # --- restarts with a group ---------------------------------------------------------------------------
 
@@ -324,14 +343,15 @@ class Slot(Generic[RoleT]):
         """
         await trio.lowlevel.checkpoint()
         if self._current is None or self._stop_mode is not None:
-            self._pause.deadline = math.inf  # if it waits, then until `resume`
+            if self._pause is not None:
+                self._pause.deadline = math.inf  # it waits, and now until `resume`
             return
         down: Outcome[bool] = Outcome()
         self._up = down
         self.halting = True
         self._current.ending = "restart"
         self._current.kill(reason, restarting=True)
-        with trio.move_on_after(2 * self.spec.cleanup_timeout):
+        with trio.move_on_after(self._patience):
             await down.wait()
         if not down.settled:
             self.replace(trio.TooSlowError(f"{self.path} did not end when it was cancelled"))
@@ -339,7 +359,7 @@ class Slot(Generic[RoleT]):
     async def resume(self) -> bool:
         """Start the next incarnation; True when it is ready, False if it does not start. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        if self.life is not Life.RESTARTING:
+        if self._pause is None:
             return not self.has_ended
         self._up = Outcome()
         self._pause.cancel(reason=f"{self.path} is started again")
@@ -376,6 +396,8 @@ class Slot(Generic[RoleT]):
 
     def _reconsider(self) -> None:
         """End the wait if nothing needs another incarnation any more, or if it would last for ever."""
+        if self._pause is None:
+            return
         for_ever = self._stop_mode == "drain" and self._pause.deadline == math.inf
         if self._may_end() or for_ever:
             self._pause.cancel(reason=f"{self.path} is stopped")
@@ -391,17 +413,21 @@ class Slot(Generic[RoleT]):
         if current_slot() is self:
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(min(timeout, self.spec.stop_timeout)):
-            await self.obituary.wait()
-        if self.has_ended:
-            return
-        self.ask_to_stop("kill")
-        with trio.move_on_after(2 * self.spec.cleanup_timeout):  # to unwind, and for `on_stop`
+        if mode != "kill":
+            with trio.move_on_after(min(timeout, self.spec.stop_timeout)):
+                await self.obituary.wait()
+            self.ask_to_stop("kill")
+        with trio.move_on_after(self._patience):
             await self.obituary.wait()
         if not self.has_ended:
             self._leave_behind()
             self._step(Event.STICK)
             self._finish()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for a cancelled incarnation: to unwind, and for `on_stop` if it has started."""
+        return self.spec.cleanup_timeout * (1 if self.life is Life.STARTING else 2)
 
     # --- what does not end -------------------------------------------------------------------------------
 
@@ -412,9 +438,9 @@ class Slot(Generic[RoleT]):
         await trio.lowlevel.checkpoint()
         if incarnation is None or self._current is not incarnation or self._stop_mode is not None:
             return
+        patience = self._patience
         incarnation.abort(error)
-        deadline = trio.current_time() + 2 * self.spec.cleanup_timeout
-        with trio.CancelScope(deadline=deadline):
+        with trio.move_on_after(patience):
             await incarnation.over.wait()
         if self._current is incarnation:
             self.replace(error)
@@ -422,13 +448,13 @@ class Slot(Generic[RoleT]):
     @trio.lowlevel.enable_ki_protection
     def replace(self, crash: Exception) -> None:
         """Report an incarnation that does not end, and go on as if it had crashed."""
-        self._leave_behind()
-        self._overseer.run_again(self, Exit(crash, None))
+        again = self._leave_behind()
+        self._overseer.run_again(self, Exit(crash, None, again=again))
 
-    def _leave_behind(self) -> None:
+    def _leave_behind(self) -> tuple[Envelope[Any], ...]:
         incarnation, self._current, self._task = self._current, None, None
         assert incarnation is not None
-        stack = stack_of(incarnation.task)
+        stack = incarnation.stack()
         _LOG.error("%s#%d is stuck: it was cancelled and does not end\n%s", self.path, self._count, stack)
         self._sight.notify(ActorStuck(self.path, self._count, stack))
-        incarnation.disown()
+        return incarnation.disown()

@@ -10,8 +10,9 @@ import attrs
 import trio
 
 from tinker_actors.kernel.actor import Actor
+from tinker_actors.kernel.admission import Refusal, unchanged
 from tinker_actors.kernel.bound import at_least, within
-from tinker_actors.kernel.mailbox import Mailbox, Refusal, unchanged
+from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.overflow import MailboxSpec, Overflow, SizeOf
 from tinker_actors.kernel.restart import RestartPolicy
 

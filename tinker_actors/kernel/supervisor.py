@@ -126,7 +126,7 @@ class Supervisor:
         """
         slot: Slot[RoleT] = Slot(self._claim(spec.name), spec, self, self._root.sight)
         self.children[spec.name] = slot
-        self._root.nursery.start_soon(self._run, slot, None, name=slot.path)
+        self._root.nursery.start_soon(slot.run, name=slot.path)
         try:
             await slot.started.wait()
         except (trio.Cancelled, KeyboardInterrupt):
@@ -203,16 +203,13 @@ class Supervisor:
             raise InputError("name", name, f"{self.path} has a child of this name already")
         return f"{self.path}/{name}"
 
-    @trio.lowlevel.enable_ki_protection
-    async def _run(self, slot: Slot[Any], stuck: Exit | None) -> None:
-        with trio.CancelScope(shield=True):  # only its supervisor stops it
-            await slot.run(stuck)
-        if slot.has_ended:
-            self.forget(slot.spec.name, slot)
-
     def run_again(self, child: Slot[Any], stuck: Exit) -> None:
         """Run a child in a new task: the old one does not end."""
-        self._root.nursery.start_soon(self._run, child, stuck, name=child.path)
+        self._root.nursery.start_soon(child.run, stuck, name=child.path)
+
+    def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a task of the tree, for a child."""
+        self._root.nursery.start_soon(function, name=name)
 
     def forget(self, name: str, child: Slot[Any] | Supervisor) -> None:
         """Let go of a child that has ended, unless the name has a new one. The supervisor's own."""
@@ -271,7 +268,9 @@ class Supervisor:
         if self._parent is None:
             self._root.fail(error)
             return GiveUp()
-        verdict = self._parent.judge(self, error, trio.current_time() - self._since, f"{self.path}: {error!r}")
+        verdict = self._parent.judge(
+            self, error, trio.current_time() - self._since, f"{self.path}: {error!r}"
+        )
         if isinstance(verdict, Await):
             return verdict
         self.ask_to_stop("now")

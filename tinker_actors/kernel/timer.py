@@ -49,10 +49,10 @@ class Timers:
         Raises:
             InputError: a negative delay, or a period that is not positive.
         """
-        if not delay >= 0:
-            raise InputError("delay", delay, "must not be negative")
         if period is not None and not period > 0:
             raise InputError("period", period, "must be positive")
+        if not delay >= 0:
+            raise InputError("delay", delay, "must not be negative")
         self.cancel(key)
         scope = self._scopes[key] = trio.CancelScope()
         self._signals.spawn(self._run, key, scope, trio.current_time() + delay, message, period)

@@ -25,12 +25,12 @@ class ReplyToken(Generic[R]):
 
     __slots__ = ("__weakref__", "_actor", "_loop", "_registry", "envelope")
 
-    def __init__(self, envelope: Envelope[R], registry: set[Envelope[Any]], actor: str = "") -> None:
+    def __init__(self, envelope: Envelope[R], registry: dict[Envelope[Any], None], actor: str = "") -> None:
         self.envelope = envelope
         self._actor = actor
         self._registry = registry
         self._loop = trio.lowlevel.current_trio_token()
-        registry.add(envelope)
+        registry[envelope] = None
 
     @property
     def settled(self) -> bool:
@@ -44,13 +44,13 @@ class ReplyToken(Generic[R]):
     @trio.lowlevel.enable_ki_protection
     def settle(self, value: R) -> bool:
         """Answer with a value; False, and nothing else, if there was an answer already."""
-        self._registry.discard(self.envelope)
+        self._registry.pop(self.envelope, None)
         return self.envelope.settle(value)
 
     @trio.lowlevel.enable_ki_protection
     def fail(self, error: Exception) -> bool:
         """Answer with an error; False, and nothing else, if there was an answer already."""
-        self._registry.discard(self.envelope)
+        self._registry.pop(self.envelope, None)
         return self.envelope.fail(error)
 
     def __del__(self) -> None:
@@ -60,8 +60,8 @@ class ReplyToken(Generic[R]):
                 self._loop.run_sync_soon(_forsake, self.envelope, self._registry, self._actor)
 
 
-def _forsake(envelope: Envelope[Any], registry: set[Envelope[Any]], actor: str) -> None:
-    registry.discard(envelope)
+def _forsake(envelope: Envelope[Any], registry: dict[Envelope[Any], None], actor: str) -> None:
+    registry.pop(envelope, None)
     if not envelope.settled:
         text = f"{actor} dropped the reply token of {type(envelope.message).__name__} without an answer"
-        envelope.fail(InFlightLost(text, actor=actor, started=True))
+        envelope.fail(InFlightLost(text, actor=actor, started=True), reason="lost")

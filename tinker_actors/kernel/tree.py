@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 import trio
 
-from tinker_actors.kernel.incarnation import collapse
+from tinker_actors.kernel.handling import collapse
 from tinker_actors.kernel.instrument import Observer, Sight
 from tinker_actors.kernel.patrol import Patrol
 from tinker_actors.kernel.reader import Reader

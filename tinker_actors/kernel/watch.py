@@ -51,7 +51,7 @@ class Obituary:
     def __init__(self) -> None:
         self.down: Down | None = None
         self._watchers: dict[int, Callable[[Down], None]] = {}
-        self._incarnations: frozenset[int] = frozenset()
+        self._incarnations: tuple[int, ...] = ()
         self._next = 0
 
     @trio.lowlevel.enable_ki_protection
@@ -72,20 +72,22 @@ class Obituary:
             return key
         self._watchers[key] = watcher
         if incarnations:
-            self._incarnations |= {key}
+            self._incarnations += (key,)
         return key
 
     @trio.lowlevel.enable_ki_protection
     def remove(self, key: int) -> None:
         """Forget a watcher; one that is not there any more is no matter."""
         self._watchers.pop(key, None)
-        self._incarnations -= {key}
+        self._incarnations = tuple(other for other in self._incarnations if other != key)
 
     @trio.lowlevel.enable_ki_protection
     def restarting(self, down: Down) -> None:
         """Tell those who want to know of incarnations."""
-        for key in sorted(self._incarnations):
-            self._watchers[key](down)
+        for key in self._incarnations:
+            watcher = self._watchers.get(key)
+            if watcher is not None:  # else one that was told before has removed it
+                watcher(down)
 
     @trio.lowlevel.enable_ki_protection
     def ended(self, down: Down) -> None:
@@ -94,7 +96,7 @@ class Obituary:
             return
         self.down = down
         watchers, self._watchers = self._watchers, {}
-        self._incarnations = frozenset()
+        self._incarnations = ()
         for watcher in watchers.values():
             watcher(down)
 
