@@ -112,6 +112,7 @@ async def test_a_message_without_a_handler_is_answered(stage: Any, caplog: pytes
 # --- the context --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("S9")
 async def test_the_context_tells_an_actor_about_itself(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Its address, path, incarnation, what ended the one before, its call and the newest message in line."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import attrs
@@ -103,7 +102,7 @@ async def test_leaving_follows_the_policy(
     """Cancel ends the handler, finish and a point of no return spare it, wait makes the caller stay."""
     envelope = envelope_in(State.RUNNING, message)
     envelope.committed = committed
-    reader = envelope.reader = Reader(Mailbox("a", MailboxSpec()), deque())
+    reader = envelope.reader = Reader(Mailbox("a", MailboxSpec()), [])
     scope = reader.scope = trio.CancelScope()
     assert envelope.leave() is answer
     assert scope.cancel_called is reader.interrupted is interrupted

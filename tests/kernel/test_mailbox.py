@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import attrs
@@ -23,9 +22,11 @@ from tinker_actors.kernel.overflow import MailboxSpec
 from tinker_actors.kernel.reader import Reader
 
 
-async def take(box: Mailbox) -> Any:
+async def take(box: Mailbox, reader: Reader | None = None) -> Any:
     """Take the next message, as a reader of its own that stays with it."""
-    return await box.get(Reader(box, deque()))
+    reader = reader or Reader(box, [])
+    reader.task = trio.lowlevel.current_task()
+    return await box.get(reader)
 
 
 class Role:
@@ -370,7 +371,7 @@ async def get_in(
     box: Mailbox, scope: trio.CancelScope, into: list[Any], reader: Reader | None = None
 ) -> None:
     with scope:
-        into.append(await box.get(reader or Reader(box, deque())))
+        into.append(await take(box, reader))
 
 
 @pytest.mark.parametrize("message_first", [True, False])
@@ -386,7 +387,7 @@ async def test_a_reader_that_leaves_in_the_tick_of_a_message_loses_nothing(
     box = Mailbox("a", MailboxSpec(capacity=10))
     by_first: list[Any] = []
     by_second: list[Any] = []
-    first, second = Reader(box, deque()), Reader(box, deque())
+    first, second = Reader(box, []), Reader(box, [])
     scope = trio.CancelScope()
 
     def leave() -> None:
@@ -423,7 +424,7 @@ async def test_a_stolen_message_sends_the_reader_back_to_wait() -> None:
         nursery.start_soon(get_in, box, trio.CancelScope(), got)
         await trio.testing.wait_all_tasks_blocked()
         box.put_nowait(mail(1))
-        stolen = box.take(Reader(box, deque()))
+        stolen = box.take(Reader(box, []))
         assert stolen is not None
         await trio.testing.wait_all_tasks_blocked()
         assert got == []

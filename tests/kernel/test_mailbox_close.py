@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import attrs
@@ -28,9 +27,11 @@ from tinker_actors.kernel.overflow import MailboxSpec
 from tinker_actors.kernel.reader import Reader
 
 
-async def take(box: Mailbox) -> Any:
+async def take(box: Mailbox, reader: Reader | None = None) -> Any:
     """Take the next message, as a reader of its own that stays with it."""
-    return await box.get(Reader(box, deque()))
+    reader = reader or Reader(box, [])
+    reader.task = trio.lowlevel.current_task()
+    return await box.get(reader)
 
 
 class Role:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import attrs
@@ -49,7 +48,7 @@ STEPS = st.lists(
 
 def take(box: Mailbox) -> Envelope[Any] | None:
     """Take the next message, as a reader of its own that stays with it."""
-    return box.take(Reader(box, deque()))
+    return box.take(Reader(box, []))
 
 
 @attrs.define

@@ -91,7 +91,7 @@ async def test_the_log_says_who_takes_long_and_on_whom_it_waits(
         "tree/a: 1 handlers run for long; Do (#0) for more than 10 s, waiting on tree/group/b",
         "tree/group/b: 2 handlers run for long; Do (#0) for more than 10 s",
         "tree/a: 1 handlers run for long; Do (#0) for more than 20 s, waiting on tree/group/b",
-        "tree/group/b: 1 handlers run for long; Do (#0) for more than 20 s",
+        "tree/group/b: 2 handlers run for long; Do (#0) for more than 20 s",
         "tree/a: 1 handlers run for long; Do (#0) for more than 40 s, waiting on tree/group/b",
         "tree/group/b: 1 handlers run for long; Do (#0) for more than 40 s",
     ]

@@ -190,6 +190,7 @@ async def test_a_pool_s_own_refusal(stage: Any) -> None:
             await ref.ask(stage.Do(stage.say(1)))
 
 
+@pytest.mark.rule("N3")
 async def test_a_pool_that_does_not_start_leaves_nothing(stage: Any) -> None:
     """If the third worker fails, the first two are gone, the error names the third, and the name is free."""
     made = 0

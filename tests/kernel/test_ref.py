@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ class Bare:
 
     def take(self) -> Envelope[Any] | None:
         """Take the next message, as a reader of its own that stays with it."""
-        return self.mailbox.take(Reader(self.mailbox, deque()))
+        return self.mailbox.take(Reader(self.mailbox, []))
 
 
 # --- tell, ask, submit ---------------------------------------------------------------------------------------
@@ -81,6 +80,7 @@ async def test_a_thousand_submits_from_one_task_keep_their_order(stage: Any) -> 
     assert stage.log == list(range(1000))
 
 
+@pytest.mark.rule("M4")
 @pytest.mark.parametrize("capacity", [1, 3, 1000])
 async def test_two_tasks_keep_their_own_orders(stage: Any, capacity: int) -> None:
     """However two senders interleave, each one's messages are handled in the order it sent them."""
@@ -116,6 +116,7 @@ async def test_a_full_mailbox_blocks_or_refuses(stage: Any, autojump_clock: trio
 # --- one outcome per ask -------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("M3", "A2")
 @pytest.mark.parametrize("room", [True, False])
 async def test_a_caller_cancelled_before_admission_sends_nothing(
     stage: Any, room: bool, autojump_clock: trio.abc.Clock
@@ -136,22 +137,36 @@ async def test_a_caller_cancelled_before_admission_sends_nothing(
     assert "never" not in stage.log
 
 
+@pytest.mark.rule("C1")
+@pytest.mark.parametrize("why", ["cancelled", "deadline"])
 async def test_a_caller_cancelled_while_queued_takes_its_message_along(
-    stage: Any, autojump_clock: trio.abc.Clock
+    stage: Any, why: str, autojump_clock: trio.abc.Clock
 ) -> None:
-    """The handler is not called, and the place is free at once."""
+    """The handler is not called, the place is free at once, and the counters say why the caller left."""
+
+    async def cancel_later(scope: trio.CancelScope) -> None:
+        await trio.sleep(1)
+        scope.cancel()
+
     async with stage.open() as tree:
         ref = await stage.start(tree, capacity=1)
         await ref.tell(stage.Do(stage.sleep(10)))
         await trio.testing.wait_all_tasks_blocked()
-        with trio.move_on_after(1) as scope:
-            await ref.ask(stage.Do(stage.say("never")))
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                if why == "deadline":
+                    scope.deadline = trio.current_time() + 1
+                else:
+                    nursery.start_soon(cancel_later, scope)
+                await ref.ask(stage.Do(stage.say("never")))
         assert scope.cancelled_caught
         ref.tell_nowait(stage.Do(stage.say("next")))
-        assert ref.statistics().abandoned == 1
+        seen = ref.statistics()
+        assert (seen.abandoned, seen.expired) == ((0, 1) if why == "deadline" else (1, 0))
     assert stage.log == [("begin", None), ("end", None), "next"]
 
 
+@pytest.mark.rule("C1")
 async def test_a_caller_that_leaves_cancels_its_handler(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """By default the handler unwinds, the caller leaves at once, and the next message is handled."""
     async with stage.open() as tree:
@@ -166,6 +181,7 @@ async def test_a_caller_that_leaves_cancels_its_handler(stage: Any, autojump_clo
     assert stage.delays == []
 
 
+@pytest.mark.rule("C1")
 async def test_a_message_to_be_finished_is_finished(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Neither the caller's leaving nor its deadline touches the handler; its result is dropped."""
     async with stage.open() as tree:
@@ -180,6 +196,7 @@ async def test_a_message_to_be_finished_is_finished(stage: Any, autojump_clock: 
     assert stage.log == [("begin", "long"), ("end", "long"), "next"]
 
 
+@pytest.mark.rule("C1")
 async def test_a_caller_that_waits_leaves_after_its_handler(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -230,6 +247,7 @@ async def test_a_caller_that_leaves_a_unit_changes_nothing(
     assert stage.log == [("begin", "running"), ("end", "running"), "queued"]
 
 
+@pytest.mark.rule("C3")
 async def test_a_deadline_is_the_caller_s_own_error(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Under `fail_after`, a message that waits or runs too long ends in TooSlowError, not in ours."""
     async with stage.open() as tree:
@@ -288,6 +306,7 @@ async def test_a_deadline_that_was_moved_after_admission(stage: Any, autojump_cl
     assert stage.log == [("begin", "running"), ("cancelled", "running"), "next"]
 
 
+@pytest.mark.rule("C3")
 async def test_a_deadline_travels_down_a_chain_of_asks(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The innermost handler is cancelled at the outermost caller's deadline, and knows it beforehand."""
     async with stage.open() as tree:
@@ -314,6 +333,7 @@ async def test_a_deadline_travels_down_a_chain_of_asks(stage: Any, autojump_cloc
     assert stage.delays == []
 
 
+@pytest.mark.rule("A1")
 @pytest.mark.parametrize("first", ["reply", "cancel"])
 async def test_cancel_and_reply_in_one_tick(stage: Any, first: str) -> None:
     """Whichever is first wins; nobody else is cancelled and the actor lives on."""
@@ -343,6 +363,7 @@ async def test_cancel_and_reply_in_one_tick(stage: Any, first: str) -> None:
     assert stage.delays == []
 
 
+@pytest.mark.rule("A4")
 async def test_no_cancelled_reaches_a_caller_that_is_not_cancelled(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -424,6 +445,7 @@ async def test_a_submitted_message_has_no_deadline(stage: Any, autojump_clock: t
         assert await pending == "done"
 
 
+@pytest.mark.rule("A5")
 async def test_any_number_of_tasks_await_one_pending(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Each gets the crash as an exception object of its own, with the handler's exception as its cause."""
     error = KeyError("cause")
@@ -508,6 +530,7 @@ async def test_withdrawing_is_a_checkpoint_and_obeys_cancellation(
 # --- the end -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("M8")
 async def test_a_ref_knows_the_end(stage: Any) -> None:
     """`wait_stopped` and `stopped` tell; every way to send is refused with `started` False."""
     async with stage.open() as tree:
@@ -583,6 +606,7 @@ async def test_a_child_that_a_handler_starts_is_nobody_s_call(stage: Any) -> Non
     assert seen == [None]
 
 
+@pytest.mark.rule("N7")
 async def test_a_trace_ends_with_its_handler(stage: Any) -> None:
     """What the actor does between messages, and at its end, belongs to no caller."""
 

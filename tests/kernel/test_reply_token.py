@@ -55,14 +55,16 @@ async def test_a_token_answers_after_the_handler(stage: Any) -> None:
 
 @pytest.mark.rule("A6")
 async def test_a_reply_after_the_caller_left_is_dropped(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """The actor may answer for nobody; nothing is raised and it lives on."""
+    """The actor may answer for nobody; nothing is raised, it is counted as late, and the actor lives on."""
     desk = Desk()
     async with stage.open() as tree:
         ref = await stage.start(tree)
         with trio.move_on_after(1):
             await ref.ask(stage.Do(desk.detach()))
         assert desk.tokens[0].settle("for nobody")
-        assert desk.tokens[0].envelope.state is State.ABANDONED
+        assert desk.tokens[0].envelope.state is State.EXPIRED
+        assert ref.statistics().late_replies == 1
+        assert tree.dead_letters.counts == {"late_reply": 1}
         assert await ref.ask(stage.Do(stage.say("next"))) == "next"
     assert stage.delays == []
 
@@ -83,6 +85,7 @@ async def test_a_token_of_an_old_incarnation_is_void(stage: Any, autojump_clock:
         assert not desk.tokens[0].settle("late")
 
 
+@pytest.mark.rule("A7")
 async def test_a_surviving_token_outlives_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The next incarnation may answer it; nobody noticed the crash."""
     desk = Desk()

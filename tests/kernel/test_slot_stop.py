@@ -62,7 +62,6 @@ async def test_stop_before_the_first_breath(stage: Any, mode: str) -> None:
 
 def test_a_slot_that_is_new_ends_at_once(stage: Any) -> None:
     """The same, seen from within: NEW goes to STOPPED."""
-
     forgotten: list[str] = []
 
     class Overseer:

@@ -57,6 +57,7 @@ async def test_nested_supervisors_stop_where_they_stand(stage: Any, autojump_clo
     assert stage.log == ["drain z", "drain c", "drain b", "drain d", "drain a"]
 
 
+@pytest.mark.rule("S3")
 async def test_dynamic_children_stop_together(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Ten children that need a second each need one second, all of them."""
     async with stage.open() as tree:

@@ -84,6 +84,7 @@ async def test_a_cancellation_from_outside_is_caught_outside(
     assert stage.log == ["start a", "start b", "now b", "now a"]
 
 
+@pytest.mark.rule("D3")
 async def test_a_cancellation_during_the_drain_ends_the_drain(
     stage: Any, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -207,6 +208,7 @@ async def test_two_escalations_are_one_failure(stage: Any, autojump_clock: trio.
     assert len(stage.delays) == 2
 
 
+@pytest.mark.rule("S5")
 async def test_a_nested_supervisor_that_fails_is_restarted(
     stage: Any, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,6 +228,7 @@ async def test_a_nested_supervisor_that_fails_is_restarted(
     assert "tree/a" not in caplog.text
 
 
+@pytest.mark.rule("S5")
 async def test_a_nested_supervisor_escalates(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """If it may not be restarted it stops its own children at once and its parent fails; it starts nothing more."""
     error = ValueError("x")
@@ -379,6 +382,7 @@ def test_ctrl_c_stops_the_tree_in_order(stage: Any, moment: str) -> None:
         assert ("end", "drain") in stage.log
 
 
+@pytest.mark.rule("D3")
 @pytest.mark.usefixtures("default_sigint")
 def test_a_second_ctrl_c_kills(stage: Any) -> None:
     """While the tree stops in order, one more SIGINT kills what still runs, at once."""

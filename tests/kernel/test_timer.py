@@ -38,8 +38,21 @@ class Set(Message[Clockwork, Any]):
     seconds: float = 0.0
 
 
+@attrs.frozen(eq=False)
+class Broken(Message[Clockwork, None]):
+    """A tick whose handler raises."""
+
+    error: Exception = attrs.field(factory=ValueError)
+
+
+class BrokenAgain(Broken):
+    max_redeliver = 5
+
+
 class ClockworkActor(Actor[Clockwork]):
     """Notes its ticks, and does what it is told."""
+
+    declares = (KeyError,)
 
     def __init__(self, start: Callable[[Any], Any] | None = None) -> None:
         self.start = start
@@ -64,6 +77,17 @@ class ClockworkActor(Actor[Clockwork]):
     async def tock(self, message: Tock) -> None:
         LOG.append((trio.current_time(), self.context.incarnation, message.name))
         await trio.lowlevel.checkpoint()
+
+    @handles(Broken)
+    async def broken(self, message: Broken) -> None:
+        await trio.lowlevel.checkpoint()
+        raise message.error
+
+    @handles(BrokenAgain)
+    async def broken_again(self, message: BrokenAgain) -> None:
+        LOG.append((trio.current_time(), self.context.incarnation, "again"))
+        await trio.lowlevel.checkpoint()
+        raise message.error
 
 
 @pytest.fixture(autouse=True)
@@ -338,3 +362,44 @@ async def test_a_fire_without_handler_is_a_dead_letter(stage: Any, autojump_cloc
         await trio.sleep(5)
         assert [(letter.reason, letter.seq) for letter in tree.dead_letters.recent] == [("unhandled", -1)]
         assert await ref.ask(Set(lambda context: context.incarnation)) == 1
+
+
+@pytest.mark.parametrize(("error", "reason"), [(KeyError(), "failed"), (ValueError(), "crashed")])
+async def test_a_fire_that_fails_is_a_dead_letter(
+    stage: Any, error: Exception, reason: str, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its handler's error reaches nobody, declared or not, so it leaves a trace."""
+    async with stage.open() as tree:
+        ref = await start(tree)
+        await ref.ask(Set(lambda context: context.send_after(1, Broken(error))))
+        await trio.sleep(5)
+        assert [(letter.reason, letter.seq) for letter in tree.dead_letters.recent] == [(reason, -1)]
+        assert not ref.stopped
+
+
+async def test_a_fire_that_crashes_is_not_handled_again(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """No fire of an old incarnation reaches a new one, be its message idempotent; and the counters hold."""
+    async with stage.open() as tree:
+        ref = await start(tree)
+        await ref.ask(Set(lambda context: context.send_after(1, BrokenAgain())))
+        await trio.sleep(20)
+        assert LOG == [(1.0, 1, "again")]
+        seen = ref.statistics()
+        assert (seen.admitted, seen.handled, seen.queued, seen.running) == (1, 1, 0, 0)
+
+
+async def test_a_fire_is_no_message_of_the_books(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """It has not waited in line, so a timed tree does not take it for one that has, and none was admitted."""
+    async with stage.open(timed=True, trace_messages=True) as tree:
+        await trio.sleep(100)
+        ref = await start(
+            tree, factory=lambda: ClockworkActor(lambda context: context.send_after(1, Tick("x")))
+        )
+        await trio.sleep(5)
+        assert names() == ["x"]
+        seen = ref.statistics()
+        assert (seen.admitted, seen.handled, seen.running) == (0, 0, 0)
+        assert seen.waited is None
+        assert seen.took is None
+    kinds = [type(event).__name__ for event in stage.events]
+    assert kinds.count("MessageAdmitted") == kinds.count("MessageStarted") == kinds.count("MessageSettled")

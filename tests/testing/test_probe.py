@@ -78,9 +78,17 @@ async def test_fish_passes_over_the_others(cast: Any, autojump_clock: trio.abc.C
             await probe.ref.tell(cast.Add(amount))
         assert await probe.fish(lambda message: message.amount == 2) == cast.Add(2)
         begin = trio.current_time()
-        with pytest.raises(AssertionError, match=r"fished for 4 s and got Add\(amount=3\)$"):
-            await probe.fish(lambda message: message.amount == 2, within=4)
-        assert trio.current_time() == begin + 4
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await trio.sleep(3)
+                await probe.ref.tell(cast.Add(4))
+
+            nursery.start_soon(send)
+            what = r"fished for 5 s and got Add\(amount=3\), Add\(amount=4\)$"
+            with pytest.raises(AssertionError, match=what):
+                await probe.fish(lambda message: message.amount == 2, within=5)
+        assert trio.current_time() == begin + 5
         with pytest.raises(AssertionError, match="got no message"):
             await probe.fish(bool)
 

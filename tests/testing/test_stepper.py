@@ -105,6 +105,9 @@ async def test_a_step_that_does_not_come_fails(cast: Any, autojump_clock: trio.a
     async with open_test_system() as system, system.stepping(cast.CounterActor) as (ref, step):
         with pytest.raises(AssertionError, match=r"no step within 5 s: no message was begun"):
             await step(within=5)
+        begun = await ref.submit(cast.Add(1))
+        await trio.sleep(100)
+        assert await begun.withdraw()
         nap, add, last = [await ref.submit(m) for m in (cast.Nap(10), cast.Add(1), cast.Add(1))]
         with pytest.raises(AssertionError, match="its handler did not end"):
             await step(within=5)
@@ -151,9 +154,12 @@ async def test_timers_pass_without_a_step(cast: Any, autojump_clock: trio.abc.Cl
             return self.fired
 
     async with open_test_system() as system, system.stepping(TimerActor) as (ref, step):
-        await ref.tell(cast.Add())
-        await trio.sleep(2)
-        assert await step() == Step(cast.Add(), "replied", reply=1)
+        async with trio.open_nursery() as nursery:
+            steps: list[Step] = []
+            nursery.start_soon(note, steps, step)
+            await trio.sleep(2)
+            await ref.tell(cast.Add())
+        assert steps == [Step(cast.Add(), "replied", reply=1)]
 
 
 async def test_side_by_side_handlers_are_stepped_one_by_one(

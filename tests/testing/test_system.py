@@ -131,11 +131,27 @@ async def test_a_task_that_outlives_its_actor_fails_the_test(
             async with open_test_system() as system:
                 ref = await system.start(cast.CounterActor, "leaky")
                 await ref.ask(cast.Begin(nursery, trio.sleep_forever))
-                system.assert_no_leaks()
-                await ref.stop()
-                with pytest.raises(AssertionError, match="1 tasks have outlived"):
-                    system.assert_no_leaks()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_task_may_live_as_long_as_its_actor(cast: Any, autojump_clock: trio.abc.Clock) -> None:
+    """It is a leak once its actor has ended, and none if it ends then without waiting for anything else."""
+    async with trio.open_nursery() as nursery, open_test_system() as system:
+        ref, other = await system.start(cast.CounterActor), await system.start(cast.CounterActor)
+        stopped = trio.Event()
+        await ref.ask(cast.Begin(nursery, stopped.wait))
+        system.assert_no_leaks()
+        await ref.stop()
+        with pytest.raises(AssertionError, match="1 tasks have outlived"):
+            system.assert_no_leaks()
+        stopped.set()
+
+        async def leave_slowly() -> None:
+            await other.wait_stopped()
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+
+        await other.ask(cast.Begin(nursery, leave_slowly))
 
 
 async def test_tasks_of_the_test_are_no_leaks(cast: Any, autojump_clock: trio.abc.Clock) -> None:

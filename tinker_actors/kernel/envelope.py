@@ -151,7 +151,8 @@ class Envelope(Outcome[T], Generic[T]):
 
     def given_up(self) -> State:
         """Return how it ends if its caller leaves now."""
-        return State.EXPIRED if self.deadline <= trio.current_time() else State.ABANDONED
+        in_time = self.deadline == math.inf or self.deadline > trio.current_time()
+        return State.ABANDONED if in_time else State.EXPIRED
 
     def _end(self, state: State) -> None:
         before = self.state

@@ -23,6 +23,7 @@ from tinker_actors.errors import HandlerCrashed, InFlightLost, Unhandled
 from tinker_actors.kernel.actor import Actor, Ending, Stop
 from tinker_actors.kernel.border import own_cancellation
 from tinker_actors.kernel.context import CallerLeft
+from tinker_actors.kernel.dead_letter import Reason
 from tinker_actors.kernel.envelope import TRACE, Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import State
@@ -97,7 +98,6 @@ class Handling:
         "_finished",
         "_home",
         "_idle_readers",
-        "_left",
         "_mailbox",
         "_retired",
         "_signals",
@@ -117,7 +117,6 @@ class Handling:
         self._actor: Actor[Any] | None = None
         self._signals: list[Envelope[Any]] = []  # seldom more than one
         self._beside: dict[Reader, None] = {}
-        self._left: list[Envelope[Any]] = []  # begun, not ended, and their reader is gone
         self._again: list[Envelope[Any]] = []
         self._failure: Exception | None = None
         self._finished = False
@@ -197,8 +196,7 @@ class Handling:
             if reader.envelope is None:
                 self._idle_readers -= 1
             else:
-                self._left.append(reader.envelope)
-                self._mailbox.done(reader)
+                self._leave(reader)
             del self.readers[reader]
             if crew is not None:
                 self._mailbox.readers.pop(reader, None)
@@ -296,7 +294,7 @@ class Handling:
     def _unhandled(self, envelope: Envelope[Any]) -> None:
         name, path = type(envelope.message).__name__, self._home.ref.path
         error = Unhandled(f"{path} has no handler for {name}", actor=path, started=False)
-        envelope.fail(error, reason="unhandled")
+        self._fail(envelope, error, "unhandled")
 
     @trio.lowlevel.enable_ki_protection
     async def _handle_beside(self, actor: Actor[Any], envelope: Envelope[Any]) -> None:
@@ -311,9 +309,17 @@ class Handling:
             await self._turn(actor, reader, None, envelope)
         finally:
             if reader.envelope is not None:
-                self._left.append(reader.envelope)
-                self._mailbox.done(reader)
+                self._leave(reader)
             del self._beside[reader]
+
+    def _leave(self, reader: Reader) -> None:
+        """Settle what a reader had begun that ends with a crash or a cancellation.
+
+        It is done here and now: its caller may be a handler of this very actor that cannot leave before.
+        """
+        envelope = reader.envelope
+        self._mailbox.done(reader)
+        self._lose([envelope], self._failure, keep_tokens=True)
 
     # --- answers and failures ----------------------------------------------------------------------------
 
@@ -345,7 +351,7 @@ class Handling:
         crash = HandlerCrashed(f"{path} crashed on {name}", actor=path, started=True)
         crash.__cause__ = failure_in(error)
         if not self._may_run_again(envelope, crash):
-            envelope.fail(crash, reason="crashed")
+            self._fail(envelope, crash, "crashed")
 
     def _may_run_again(self, envelope: Envelope[Any], crash: Exception) -> bool:
         """Keep an idempotent message for the next incarnation, unless it is poison."""
@@ -370,7 +376,12 @@ class Handling:
         if not envelope.asked:
             name = type(envelope.message).__name__
             _LOG.warning("%s: %s, which nobody waits for, failed: %r", self._home.ref.path, name, error)
-        envelope.fail(error)
+        self._fail(envelope, error, "failed")
+
+    def _fail(self, envelope: Envelope[Any], error: Exception, reason: Reason) -> None:
+        envelope.fail(error, reason=reason)
+        if envelope.ledger is None:  # a signal: no mailbox counts it
+            self._mailbox.bury(envelope, reason)
 
     def _end(self, envelope: Envelope[Any], *, cut_short: bool = False) -> None:
         """Settle what the handler left unsettled, unless a token has taken the duty over."""
@@ -384,7 +395,7 @@ class Handling:
         if cut_short:
             envelope.cut_short(self._lost(envelope, "was told that nobody waits", None))
         elif not settled:
-            envelope.fail(self._lost(envelope, "ended", self._failure), reason="lost")
+            self._fail(envelope, self._lost(envelope, "ended", self._failure), "lost")
 
     def _note(self, error: BaseException) -> None:
         if self._failure is None:
@@ -403,7 +414,7 @@ class Handling:
                 continue
             lost = self._lost(envelope, "ended", cause)
             if not self._may_run_again(envelope, lost):
-                envelope.fail(lost, reason="lost")
+                self._fail(envelope, lost, "lost")
 
     def _lost(self, envelope: Envelope[Any], what: str, cause: Exception | None) -> InFlightLost:
         name, path = type(envelope.message).__name__, self._home.ref.path

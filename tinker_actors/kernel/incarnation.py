@@ -150,12 +150,11 @@ class Incarnation(Handling):
                 await self._side.end(f"{self._home.ref.path} has stopped")
             crash = crash or self._aborted
             self._let_go()
-            # In flight there is nothing any more, unless the kernel's own code broke.
-            self._lose([*self._left, *self.bound], crash, keep_tokens=True)
+            self._lose(self.bound, crash, keep_tokens=True)
             self.over.settle(None)
-            # Their tracebacks lead here: they would keep themselves alive.
-            self._failure = self._aborted = None
-            self._left.clear()
+            self._failure = self._aborted = (
+                None  # their tracebacks lead here: they would keep themselves alive
+            )
         again, self._again = tuple(self._again), []
         return Exit(crash, self._ran_for, self._finished, again)  # noqa: ASYNC910 - `_live` is one
 

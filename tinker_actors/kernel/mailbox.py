@@ -159,7 +159,7 @@ class Mailbox(Admission):
         envelope.reader = reader
         reader.envelope = envelope
         self._busy += 1
-        if self.watched:
+        if self.watched and envelope.ledger is not None:
             self.started(envelope)
         return envelope
 
@@ -262,6 +262,7 @@ class Mailbox(Admission):
         for task, envelopes in list(self._parked.items()):
             if envelopes[0].asked:
                 del self._parked[task]
+                self.refused += len(envelopes)
                 trio.lowlevel.reschedule(task, outcome.Error(self._refused(error, envelopes[0])))
         self._made_room()
 
@@ -313,6 +314,7 @@ class Mailbox(Admission):
         assert self._shut is not None
         while self._parked:
             task, envelopes = self._parked.popitem(last=False)
+            self.refused += len(envelopes)
             trio.lowlevel.reschedule(task, outcome.Error(self._refused(self._shut, envelopes[0])))
         for reader in [*self._idle, *self._thirsty]:
             self.wake(reader)

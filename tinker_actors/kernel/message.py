@@ -30,6 +30,9 @@ OnAbandon = Literal["cancel", "finish", "wait"]
 Unit = Literal["none", "part", "end"]
 
 
+_MEANINGS = ("on_abandon", "unit", "exclusive", "reentrant", "max_redeliver")
+
+
 class Message(Generic[RoleT_contra, ReplyT_co]):
     """Base of all messages; subclasses are frozen attrs classes.
 
@@ -49,6 +52,14 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
     """
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, kind in vars(cls).get("__annotations__", {}).items():
+            if name in _MEANINGS and "ClassVar" not in str(kind):
+                raise TypeError(
+                    f"{cls.__name__}.{name} means something to the runtime: give the field another name"
+                )
 
     on_abandon: ClassVar[OnAbandon] = "cancel"
     unit: ClassVar[Unit] = "none"

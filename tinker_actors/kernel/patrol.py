@@ -1,8 +1,8 @@
 """Handlers that take long are named, with what they wait on, long before anybody gives up.
 
-Theory of operation. One task per tree looks at all running handlers every `period` seconds. It knows a message
-by its envelope, so messages need no clock of their own: one that is still there after a period has run for at
-least that long. It is named then, and again each time it has run for twice as long; the messages of one actor
+Theory of operation. One task per tree looks at all running handlers, four times in `period` seconds. It knows
+a message by its envelope, so messages need no clock of their own: one that is still there a period after it was
+seen first has run for at least that long. It is named then, and again each time it has run for twice as long; the messages of one actor
 share a line.
 """
 
@@ -47,7 +47,7 @@ class Patrol:
     async def run(self) -> None:
         """Look again and again. A checkpoint."""
         while True:
-            await trio.sleep(self._period)
+            await trio.sleep(self._period / 4)
             for path, slow in self.look(trio.current_time()).items():
                 seconds, reader = slow[0]
                 envelope = reader.envelope

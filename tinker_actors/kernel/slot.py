@@ -36,7 +36,7 @@ from tinker_actors.kernel.snapshot import ActorSnapshot
 from tinker_actors.kernel.spec import ChildSpec
 from tinker_actors.kernel.watch import Down, DownReason, Obituary
 
-__all__ = ["Overseer", "Slot", "current_slot"]
+__all__ = ["Overseer", "Slot", "current_slot", "leave_slot"]
 
 _LOG = logging.getLogger("tinker_actors.kernel")
 
@@ -46,6 +46,11 @@ _HARDER: tuple[StopMode, ...] = ("drain", "now", "kill")
 _CURRENT: contextvars.ContextVar[Slot[Any] | None] = contextvars.ContextVar(
     "tinker_actors.SLOT", default=None
 )
+
+
+def leave_slot() -> None:
+    """Say that this task, which an actor has started, is not the actor's own."""
+    _CURRENT.set(None)
 
 
 def current_slot() -> Slot[Any] | None:
@@ -176,17 +181,19 @@ class Slot(Generic[RoleT]):
         CURRENT_READER.set(None)  # this task may have been started by another actor's handler, for good
         TRACE.set(None)
         task = self._task = trio.lowlevel.current_task()
-        result = stuck
+        ended, stuck = stuck, None
         try:
-            while result is None or await self._goes_on_after(result):
+            while ended is None or await self._goes_on_after(ended):
+                ended = None  # its crash would keep alive what its traceback has seen
                 if self._may_end():
                     self._step(Event.ENDED)
                     break
-                result = await self._begin().run()
+                ended = await self._begin().run()
                 if self._task is not task:
                     break  # it was stuck, and nobody waits for it any more
                 self._current = None
         finally:
+            ended = None
             if self._task is task:
                 self._finish()
 

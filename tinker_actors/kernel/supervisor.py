@@ -18,6 +18,7 @@ Slots stay across all of this, so refs stay valid and messages stay in line.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -40,11 +41,13 @@ from tinker_actors.kernel.restart import (
     Window,
 )
 from tinker_actors.kernel.revival import Revival
-from tinker_actors.kernel.slot import Slot, current_slot
+from tinker_actors.kernel.slot import Slot, current_slot, leave_slot
 from tinker_actors.kernel.snapshot import SupervisorSnapshot
 from tinker_actors.kernel.spec import ChildSpec
 
 __all__ = ["AutoShutdown", "Root", "Strategy", "Supervisor"]
+
+_LOG = logging.getLogger("tinker_actors.kernel")
 
 RoleT = TypeVar("RoleT")
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one", "dynamic"]
@@ -266,15 +269,23 @@ class Supervisor:
     def _fail(self, error: Exception) -> Decision | Await:
         """This supervisor has failed: decide what becomes of the child that made it fail."""
         if self._parent is None:
+            _LOG.error(
+                "%s has failed: %r",
+                self.path,
+                error,
+                exc_info=None if isinstance(error, ActorError) else error,
+            )
             self._root.fail(error)
             return GiveUp()
+        _LOG.error(
+            "%s has failed: %r", self.path, error, exc_info=None if isinstance(error, ActorError) else error
+        )
         verdict = self._parent.judge(
             self, error, trio.current_time() - self._since, f"{self.path}: {error!r}"
         )
         if isinstance(verdict, Await):
             return verdict
-        self.ask_to_stop("now")
-        self._root.nursery.start_soon(self._end_alone)
+        self._begin_to_stop("now", math.inf)
         return GiveUp()
 
     def _revive(self, child: Slot[Any] | Supervisor, delay: float, reason: str) -> None:
@@ -346,15 +357,25 @@ class Supervisor:
         if self._parent is None:
             self._root.shut_down()
             return
-        self.ask_to_stop("now")
-        self._root.nursery.start_soon(self._end_alone)
+        self._begin_to_stop("now", math.inf)
         if self.significant:
             self._parent.judge(self, None, trio.current_time() - self._since, f"{self.path}: ended by itself")
 
+    def _begin_to_stop(self, mode: StopMode, timeout: float) -> None:
+        """Stop in order, in a task of the tree; nothing new is started from now on."""
+        self._close_doors()
+        self._root.nursery.start_soon(self._stop_alone, mode, timeout, name=f"{self.path} (stop)")
+
     @trio.lowlevel.enable_ki_protection
-    async def _end_alone(self) -> None:
+    async def _stop_alone(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - as for `stop`
+        leave_slot()
         with trio.CancelScope(shield=True):
-            await self.stop("now", math.inf)
+            await self.stop(mode, timeout)
+
+    def _close_doors(self) -> None:
+        self._stopping = True
+        if self._revival is not None:
+            self._revival.cancel()
 
     def cancel(self, reason: str) -> None:
         """Stop the whole tree, as if its body had been cancelled; called again, kill it. Returns at once.
@@ -366,9 +387,7 @@ class Supervisor:
 
     def ask_to_stop(self, mode: StopMode) -> None:
         """Begin to stop all children; returns at once."""
-        self._stopping = True
-        if self._revival is not None:
-            self._revival.cancel()
+        self._close_doors()
         for child in reversed(self.everybody()):
             child.ask_to_stop(mode)
 
@@ -381,12 +400,10 @@ class Supervisor:
         the stop.
         """
         if self.holds(current_slot()):
-            self.ask_to_stop(mode)  # to wait would be to wait for oneself
+            self._begin_to_stop(mode, timeout)  # to wait would be to wait for oneself
             await trio.lowlevel.checkpoint()
             return
-        self._stopping = True
-        if self._revival is not None:
-            self._revival.cancel()
+        self._close_doors()
         deadline = trio.current_time() + timeout
         async with trio.open_nursery() as nursery:
             for child in list(self.children.values()) if self.strategy == "dynamic" else ():

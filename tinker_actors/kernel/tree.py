@@ -36,7 +36,7 @@ class _Root:
         self.body = trio.CancelScope()
         self.patrol = trio.CancelScope(shield=True)
         self.failure: Exception | None = None
-        self._cancelled = False
+        self.is_stopping = False  # the body was cancelled, or has raised
 
     def fail(self, error: Exception) -> None:
         """The root supervisor has failed: cancel the body."""
@@ -50,9 +50,9 @@ class _Root:
 
     def cancel(self, reason: str) -> None:
         """Cancel the body; the second time, kill the actors."""
-        if self._cancelled:
+        if self.is_stopping:
             self.supervisor.ask_to_stop("kill")
-        self._cancelled = True
+        self.is_stopping = True
         self.body.cancel(reason=reason)
 
     def busy_readers(self) -> Iterator[tuple[str, Reader]]:
@@ -128,6 +128,7 @@ async def open_supervisor(  # noqa: ASYNC911 - entering waits for nothing; leavi
                     await supervisor.stop("drain", grace)
             except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside the nursery's group
                 body = error
+            root.is_stopping = True
             try:
                 await _stop_now(supervisor, min(grace, max(0.0, deadline - trio.current_time())))
             finally:

@@ -111,8 +111,9 @@ class Probe:
         script = self._scripts.get(type(message))
         if script is not None:
             return await script(message)
+        # The test may answer as soon as it runs, so the duty is taken over before.
         token = None
-        if self._context.call.asked:  # the test may answer as soon as it runs, so the duty is taken over before
+        if self._context.call.asked:
             token = self._context.detach_reply()
             self._unanswered.append(_Unanswered(message, token))
         await trio.lowlevel.checkpoint()

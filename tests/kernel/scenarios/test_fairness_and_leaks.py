@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import statistics
 import time
 import traceback
@@ -54,8 +55,6 @@ class Ring(Message[Mill, None]):
 
 class Miller(Actor[Mill]):
     """Counts grains, and notes when signals come."""
-
-    declares = (KeyError,)
 
     def __init__(self, log: list[Any]) -> None:
         self.log = log
@@ -245,10 +244,18 @@ class Ask(Message[Mill, int]):
     number: int
 
 
+class Answer(Exception):
+    """A declared one; exceptions of Python itself cannot be referred to weakly."""
+
+
+class Broken(Exception):
+    """One that is a crash."""
+
+
 class Answering(Actor[Mill]):
     """Answers, declares or crashes."""
 
-    declares = (KeyError,)
+    declares = (Answer,)
     raised: weakref.WeakSet[Exception]
 
     @handles(Ask)
@@ -256,25 +263,26 @@ class Answering(Actor[Mill]):
         await trio.lowlevel.checkpoint()
         if message.number % 100:
             return message.number
-        error = KeyError(message.number) if message.number % 200 else ValueError(message.number)
+        error = Answer(message.number) if message.number % 200 else Broken(message.number)
         self.raised.add(error)
         raise error
 
 
 @pytest.mark.scenario(47)
 @pytest.mark.rule("A5", "N5")
-async def test_ten_thousand_asks_leave_nothing_behind(stage: Any) -> None:
+async def test_ten_thousand_asks_leave_nothing_behind(stage: Any, caplog: Any) -> None:
     """No message and no exception lives on, no task is left, and the last traceback is as deep as the first."""
+    caplog.set_level(logging.CRITICAL, "tinker_actors.kernel")  # a captured record would keep its exception
     messages: weakref.WeakSet[Ask] = weakref.WeakSet()
     raised = Answering.raised = weakref.WeakSet()
-    depths: dict[type, set[int]] = {KeyError: set(), HandlerCrashed: set()}
+    depths: dict[type, set[int]] = {Answer: set(), HandlerCrashed: set()}
 
     async def ask(ref: Any, number: int) -> None:
         message = Ask(number)
         messages.add(message)
         try:
             assert await ref.ask(message) == number
-        except (KeyError, HandlerCrashed) as error:
+        except (Answer, HandlerCrashed) as error:
             raised.add(error)
             depths[type(error)].add(len(traceback.extract_tb(error.__traceback__)))
 
@@ -370,12 +378,12 @@ async def test_a_trace_goes_on_with_asks_and_not_to_hooks_and_signals(
 @pytest.mark.scenario(50)
 @pytest.mark.rule("N3", "C6")
 @pytest.mark.parametrize(
-    ("shielded", "returns"), [(0.0, 1), (3.0, 3), (100.0, 11)], ids=["not at all", "for a while", "for too long"]
+    ("shielded", "returns"), [(0.0, 1), (3.0, 3), (100.0, 6)], ids=["not at all", "for a while", "for too long"]
 )
 async def test_a_starter_that_is_cancelled_comes_back_in_time(
     stage: Any, shielded: float, returns: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """While `on_start` is shielded the starter waits for it, for twice the `cleanup_timeout` of 5 s; nothing is left."""
+    """While `on_start` is shielded the starter waits for it, for the `cleanup_timeout` of 5 s at most; nothing is left."""
 
     async def start(_: Any) -> None:
         with trio.CancelScope(shield=bool(shielded)):

@@ -293,7 +293,8 @@ async def test_a_temporary_bystander_is_stopped_for_good(
         in_line = await guest.submit(stage.Do(stage.say("never")))
         await trio.testing.wait_all_tasks_blocked()
         await troupe.crash("a")
-        assert await guest.wait_stopped() == Down("tree/guest", "stopped")
+        with trio.fail_after(100):
+            assert await guest.wait_stopped() == Down("tree/guest", "stopped")
         assert trio.current_time() - troupe.since == 3.0
         for pending, started in ((running, True), (in_line, False)):
             assert pending.settled

@@ -1,5 +1,8 @@
 """First starts that fail, restarts that fail, constructors that raise and hooks that hang."""
 
+# What is bound inside `pytest.raises` is looked at after it.
+# pyright: reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -199,7 +202,8 @@ async def test_a_first_start_that_fails_leaves_no_zombie(
             await stage.start(tree, factory=factory, start_timeout=7)
         ended_at = 7.0 if how == "hangs" else 0.0
         cause = caught.value.__cause__
-        assert (type(cause) is trio.TooSlowError) if how == "hangs" else (cause is error)
+        assert isinstance(cause, trio.TooSlowError) if how == "hangs" else cause is error
+        assert isinstance(cause, Exception)
         down = Down("tree/a", "failed", cause)
         await stage.start(tree, "watcher", factory=lambda: Watcher(refs, heard))
         await trio.testing.wait_all_tasks_blocked()
