@@ -96,6 +96,26 @@ async def test_an_exclusive_message_is_a_barrier(stage: Any, autojump_clock: tri
     assert book.spans == {"f1": [0, 1], "f2": [0, 3], "O1": [3, 5], "f3": [5, 6], "O2": [6, 7]}
 
 
+async def test_a_barrier_that_comes_first_is_one(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Also where nothing ran before it, in an actor and in a pool that is enlarged meanwhile."""
+    book = Book()
+    async with stage.open() as tree:
+        ref = await start(tree, concurrency=3)
+        pool = await start_pool(tree, PoolSpec(name="pool", workers=1), WorkerActor)
+        for name, target in (("a", ref), ("pool", pool.ref)):
+            await submit(target, Alone(book.sleep((name, "O"), 2)), Step(book.sleep((name, "f"), 1)))
+        await trio.sleep(1)
+        await pool.resize(3)
+        await ref.stop()
+        await pool.ref.stop()
+    assert book.spans == {
+        ("a", "O"): [0, 2],
+        ("a", "f"): [2, 3],
+        ("pool", "O"): [0, 2],
+        ("pool", "f"): [2, 3],
+    }
+
+
 async def test_exclusive_messages_follow_each_other(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """Two barriers in a row run one after the other, and all that follow run side by side again."""
     book = Book()

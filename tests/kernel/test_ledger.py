@@ -422,3 +422,25 @@ class Role:
 @attrs.frozen
 class Note(Message[Role, Any]):
     pass
+
+
+async def test_a_handler_that_has_answered_may_be_cut_short(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its message's deadline ends the handler, and changes nothing about the answer."""
+
+    async def answer_and_stay(actor: Any) -> Any:
+        token = actor.context.detach_reply()
+        token.settle("answer")
+        await stage.sleep(100, "stays")(actor)
+        return token
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        with trio.fail_after(5):
+            assert await ref.ask(stage.Do(answer_and_stay)) == "answer"
+        assert await ref.ask(stage.Do(stage.say("next"))) == "next"
+        assert trio.current_time() == 5
+        seen = check(ref)
+        assert ends(seen) == {"handled": 2}
+        assert (seen.late_replies, seen.duplicate_replies) == (0, 0)

@@ -360,7 +360,7 @@ async def test_a_cancelled_reader_takes_nothing() -> None:
         nursery.start_soon(get_in, box, scope, [])
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
-    assert not box._idle
+    assert not box.idle
     box.put_nowait(mail(1))
     with trio.move_on_after(0):
         await take(box)

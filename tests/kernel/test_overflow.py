@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tinker_actors.errors import Dropped, InputError, MailboxFull
+from tinker_actors.errors import ActorRestarting, Dropped, HandlerCrashed, InputError, MailboxFull
 from tinker_actors.kernel import Coalesce, DeadLetter, Message
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.instrument import Sight
@@ -446,3 +446,54 @@ async def test_a_block_is_measured_whole() -> None:
         await box.put_block((tell(2, 1), tell(3, 2)))
     await box.put_block((tell(4, 1), tell(5, 1)))
     assert await rest(box) == [0, 1, 4, 5]
+
+
+async def test_a_block_must_be_able_to_fit(stage: Any) -> None:
+    """A block of nothing, or of more than the mailbox ever holds, is refused instead of waited for."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=2)
+        with pytest.raises(InputError) as caught:
+            await ref.submit_many([])
+        assert caught.value.field == "messages"
+        with pytest.raises(InputError, match="more than the 2") as caught:
+            await ref.submit_many([stage.Do(stage.say(number)) for number in range(3)])
+        assert caught.value.field == "len(messages)"
+        assert ref.statistics().admitted == 0
+
+
+async def test_parked_asks_are_handed_back_at_a_crash(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """With `fail_fast`, asks that wait for room hear of the restart at once; tells go on waiting, and get in."""
+    heard: list[str] = []
+    async with stage.open() as tree:
+        ref = await stage.start(tree, capacity=1, on_restart="fail_fast")
+        bad = await ref.submit(stage.Do(crash_at(1)))
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def ask_parked() -> None:
+            with pytest.raises(ActorRestarting) as caught:
+                await ref.ask(stage.Do(stage.say("never")))
+            assert caught.value.started is False
+            heard.append(f"ask at {trio.current_time()}")
+
+        async with trio.open_nursery() as nursery:
+            await ref.tell(stage.Do(stage.say("in line")))
+            nursery.start_soon(ask_parked)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ref.tell, stage.Do(stage.say("parked")))
+            await trio.testing.wait_all_tasks_blocked()
+            assert ref.statistics().parked == 2
+            with pytest.raises(HandlerCrashed):
+                await bad
+        await ref.stop()
+    assert heard == ["ask at 1.0"]
+    assert stage.log == ["in line", "parked"]
+
+
+def crash_at(seconds: float) -> Any:
+    """Crash after a while."""
+
+    async def run(_: Any) -> None:
+        await trio.sleep(seconds)
+        raise ValueError
+
+    return run

@@ -341,3 +341,24 @@ async def test_tokens_are_not_handed_on_twice(stage: Any, autojump_clock: trio.a
             await pending
         await trio.sleep(5)
         assert len(keep) == 1
+
+
+async def test_a_caller_that_leaves_during_the_clean_up_is_not_served_again(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A message whose caller left between the crash and the next try is not put back in line."""
+    log: list[Any] = []
+
+    class Slow(WorkerActor):
+        async def on_stop(self, ending: str) -> None:
+            await trio.sleep(3)
+
+    async with stage.open() as tree:
+        ref = await tree.start_child(ChildSpec(name="a", factory=Slow, policy=QUICK))
+        with trio.move_on_after(2) as left:
+            await ref.ask(Again(crash_until(2, log)))
+        assert left.cancelled_caught
+        assert await ref.ask(Once(say(log, "alive"))) == "alive"
+        seen = ref.statistics()
+        assert (seen.expired, seen.handled, seen.running, seen.queued) == (1, 1, 0, 0)
+    assert log == [(1, "done"), (2, "alive")]

@@ -144,22 +144,18 @@ async def test_a_caller_cancelled_while_queued_takes_its_message_along(
 ) -> None:
     """The handler is not called, the place is free at once, and the counters say why the caller left."""
 
-    async def cancel_later(scope: trio.CancelScope) -> None:
-        await trio.sleep(1)
-        scope.cancel()
+    async def ask() -> None:
+        with trio.move_on_after(1 if why == "deadline" else math.inf):
+            await ref.ask(stage.Do(stage.say("never")))
 
     async with stage.open() as tree:
         ref = await stage.start(tree, capacity=1)
         await ref.tell(stage.Do(stage.sleep(10)))
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as scope:
-                if why == "deadline":
-                    scope.deadline = trio.current_time() + 1
-                else:
-                    nursery.start_soon(cancel_later, scope)
-                await ref.ask(stage.Do(stage.say("never")))
-        assert scope.cancelled_caught
+            nursery.start_soon(ask)
+            await trio.sleep(2)
+            nursery.cancel_scope.cancel()
         ref.tell_nowait(stage.Do(stage.say("next")))
         seen = ref.statistics()
         assert (seen.abandoned, seen.expired) == ((0, 1) if why == "deadline" else (1, 0))
@@ -307,6 +303,26 @@ async def test_a_deadline_that_was_moved_after_admission(stage: Any, autojump_cl
 
 
 @pytest.mark.rule("C3")
+@pytest.mark.parametrize("kind", ["Do", "Wait", "Finish"])
+async def test_a_deadline_cancels_what_its_caller_s_leaving_would(
+    stage: Any, kind: str, autojump_clock: trio.abc.Clock
+) -> None:
+    """The handler has the caller's deadline, unless its message is one that is finished; the next one has none."""
+
+    async def look(_: Any) -> None:
+        stage.log.append(trio.current_effective_deadline())
+        await trio.lowlevel.checkpoint()
+
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        due = trio.current_time() + 5
+        with trio.fail_at(due):
+            await ref.ask(getattr(stage, kind)(look))
+        await ref.ask(stage.Do(look))
+    assert stage.log == [math.inf if kind == "Finish" else due, math.inf]
+
+
+@pytest.mark.rule("C3")
 async def test_a_deadline_travels_down_a_chain_of_asks(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The innermost handler is cancelled at the outermost caller's deadline, and knows it beforehand."""
     async with stage.open() as tree:
@@ -408,123 +424,6 @@ async def test_an_answer_may_be_there_before_its_caller_looks(stage: Any) -> Non
         assert taken is not None
         taken.settle("there")
     assert replies == ["there"]
-
-
-# --- Pending -------------------------------------------------------------------------------------------------
-
-
-async def test_leaving_a_pending_changes_nothing(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """However often and however early a waiter leaves, what was admitted is handled and can be awaited."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        running = await ref.submit(stage.Do(stage.sleep(3, "running")))
-        queued = await ref.submit(stage.Do(stage.sleep(1, "queued")))
-        before = ref.statistics()
-        for pending in (running, queued, running):
-            with trio.move_on_after(0) as scope:
-                await pending
-            assert scope.cancelled_caught
-        assert ref.statistics().admitted == before.admitted
-        assert ref.statistics().abandoned == 0
-        with trio.move_on_after(1):
-            await running
-        assert await queued == "queued"
-        assert await running == "running"
-        with trio.move_on_after(0) as scope:
-            await running
-        assert scope.cancelled_caught
-    assert [kind for kind, _ in stage.log] == ["begin", "end", "begin", "end"]
-
-
-async def test_a_submitted_message_has_no_deadline(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """The submitter's deadline bounds its wait for room, not the message."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        with trio.move_on_after(1):
-            pending = await ref.submit(stage.Do(stage.sleep(5, "done")))
-        assert await pending == "done"
-
-
-@pytest.mark.rule("A5")
-async def test_any_number_of_tasks_await_one_pending(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """Each gets the crash as an exception object of its own, with the handler's exception as its cause."""
-    error = KeyError("cause")
-    caught: list[HandlerCrashed] = []
-
-    async def read(pending: Any) -> None:
-        try:
-            await pending
-        except HandlerCrashed as raised:
-            caught.append(raised)
-
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Do(stage.fail(error)))
-        async with trio.open_nursery() as nursery:
-            for _ in range(10):
-                nursery.start_soon(read, pending)
-        await read(pending)
-    assert len({id(raised) for raised in caught}) == 11
-    assert all(raised.__cause__ is error for raised in caught)
-    assert all(raised.started for raised in caught)
-
-
-async def test_a_pending_is_shown_by_its_message_and_state(stage: Any) -> None:
-    """The repr names the message's type and where it is, not its contents."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        pending = await ref.submit(stage.Part(stage.say(1)))
-        await pending
-        assert repr(pending) == "<Pending Part settled>"
-        assert repr(ref) == "<ActorRef tree/a>"
-
-
-async def test_withdrawing_takes_back_a_whole_unit(stage: Any, autojump_clock: trio.abc.Clock) -> None:
-    """From any of its Pendings, if nothing of it has begun; all of them end in Withdrawn."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        await ref.tell(stage.Do(stage.sleep(10)))
-        await trio.testing.wait_all_tasks_blocked()
-        unit = [await ref.submit(kind(stage.say("unit"))) for kind in (stage.Part, stage.Part, stage.End)]
-        after = await ref.submit(stage.End(stage.say("after")))
-        assert await unit[1].withdraw()
-        assert not await unit[0].withdraw()
-        for pending in unit:
-            with pytest.raises(Withdrawn) as caught:
-                await pending
-            assert caught.value.started is False
-        assert await after == "after"
-    assert "unit" not in stage.log
-
-
-@pytest.mark.parametrize("progress", ["running", "handled"])
-async def test_withdrawing_a_unit_that_has_begun_changes_nothing(
-    stage: Any, progress: str, autojump_clock: trio.abc.Clock
-) -> None:
-    """If its first message has been dequeued, even if it is long done, the rest stays in line."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        first = await ref.submit(stage.Part(stage.sleep(1, "first")))
-        await ref.submit(stage.Do(stage.sleep(5)))
-        last = await ref.submit(stage.End(stage.say("last")))
-        await trio.sleep(0.5 if progress == "running" else 2)
-        assert not await last.withdraw()
-        assert not await first.withdraw()
-        assert await last == "last"
-
-
-async def test_withdrawing_is_a_checkpoint_and_obeys_cancellation(
-    stage: Any, autojump_clock: trio.abc.Clock
-) -> None:
-    """A withdrawal in a cancelled scope takes nothing back."""
-    async with stage.open() as tree:
-        ref = await stage.start(tree)
-        await ref.tell(stage.Do(stage.sleep(1)))
-        pending = await ref.submit(stage.Do(stage.say("kept")))
-        with trio.move_on_after(0) as scope:
-            await pending.withdraw()
-        assert scope.cancelled_caught
-        assert await pending == "kept"
 
 
 # --- the end -------------------------------------------------------------------------------------------------

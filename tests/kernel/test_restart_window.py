@@ -50,6 +50,16 @@ def test_the_clock_stands_still_while_a_child_waits() -> None:
     assert window.admit(1111.0)
 
 
+@pytest.mark.parametrize(("now", "admitted"), [(1059.9, False), (1060.0, True)])
+def test_what_ran_before_a_wait_counts(now: float, admitted: bool) -> None:
+    """The seconds before a pause and those after it add up to the period."""
+    window = Window(Intensity(max_restarts=1, period=60.0), 0.0)
+    assert window.admit(0.0)
+    window.pause(10.0)
+    window.resume(1010.0)
+    assert window.admit(now) is admitted
+
+
 def test_it_goes_on_when_the_last_one_has_waited() -> None:
     """Two waits that overlap are one pause."""
     window = Window(Intensity(max_restarts=1, period=60.0), 0.0)
@@ -142,6 +152,8 @@ def test_the_history_is_that_of_the_window() -> None:
     for number in range(4):
         end(record, ran_for=4.0, line=str(number))
     assert record.history == ("1", "2", "3")
+    end(record, ran_for=2.0, line="4")
+    assert record.history == ("2", "3", "4")  # the end before is exactly a period old
     record.clear()
     assert record.history == ()
     assert record.streak == 0

@@ -343,3 +343,25 @@ async def test_a_defect_in_the_judgement_fails_the_tree(stage: Any, autojump_clo
             await ignore(refs["a"].ask, stage.Do(stage.fail(ValueError("x"))))
             await trio.sleep_forever()
     assert all(ref.stopped for ref in refs.values())
+
+
+async def test_one_that_does_not_start_below_leaves_nobody_down(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A nested child that fails its start in the revival above is restarted, and its younger siblings come up."""
+
+    async def moody(actor: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        if actor.context.incarnation == 2:
+            raise ValueError("not yet")
+
+    async with stage.open(strategy="one_for_all") as tree:
+        group = tree.start_supervisor("group")
+        inner = {"x": await stage.start(group, "x", policy=QUICK, starting=moody)}
+        inner |= await start(stage, group, "yz")
+        outer = await start(stage, tree, "c")
+        await crash(outer["c"], stage)
+        await trio.sleep(20)
+        with trio.fail_after(5):
+            for ref in (*inner.values(), *outer.values()):
+                assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"

@@ -283,3 +283,20 @@ async def test_a_limiter_gets_its_token_back(stage: Any, autojump_clock: trio.ab
         assert await other.ask(stage.Do(stage.say("served"))) == "served"
         mule.release.set()
     assert limiter.borrowed_tokens == 0
+
+
+async def test_who_has_gone_on_is_not_aborted(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """To abort a child that waits for its restart, stops, or has another incarnation meanwhile, does nothing."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree, policy=QUICK)
+        slot: Any = tree.children["a"]
+        with pytest.raises(HandlerCrashed):
+            await ref.ask(stage.Do(stage.fail(ValueError())))
+        await trio.testing.wait_all_tasks_blocked()
+        await slot.abort(trio.TooSlowError())
+        await trio.sleep(5)
+        assert await ref.ask(stage.Do(stage.say("alive"))) == "alive"
+        slot.ask_to_stop("drain")
+        await slot.abort(trio.TooSlowError())
+        assert await ref.wait_stopped() == Down("tree/a", "stopped")
+    assert len([event for event in stage.events if isinstance(event, ActorCrashed)]) == 1

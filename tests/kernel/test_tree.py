@@ -252,3 +252,42 @@ async def test_an_unfinished_stop_is_over_when_the_tree_is_left(
         assert not ref.stopped
     assert ref.obituary.down == Down("tree/a", "stopped")
     assert stage.log[-1] == ("end", "x")
+
+
+# --- defects ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", ["plain", "nursery"])
+async def test_a_defect_of_the_kernel_is_never_lost(
+    stage: Any, body: str, autojump_clock: trio.abc.Clock
+) -> None:
+    """What one of its own tasks raises leaves the tree, wherever the body stood when it was cancelled for it."""
+
+    async def broken() -> None:
+        await trio.sleep(1)
+        raise ZeroDivisionError("planted")
+
+    error: BaseException | None = None
+    try:
+        async with stage.open() as tree:
+            tree.attend(broken)
+            if body == "nursery":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+                    await trio.sleep_forever()
+            await trio.sleep_forever()
+    except BaseException as caught:  # noqa: BLE001 - a Cancelled that belongs to nobody would pass for a success
+        error = caught
+    assert isinstance(error, ZeroDivisionError)
+
+
+async def test_long_waits_do_not_hide_a_storm(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """Restarts that each wait longer than the period still add up: waiting is no running time."""
+    slow = RestartPolicy(backoff=Backoff(base=100.0, maximum=100.0, jitter=0.0), max_restarts=9)
+    with pytest.raises(RestartIntensityExceeded):
+        async with stage.open(intensity=Intensity(max_restarts=2, period=60.0)) as tree:
+            ref = await stage.start(tree, policy=slow)
+            for _ in range(3):
+                await ref.tell(stage.Do(stage.fail(ValueError())))
+            await trio.sleep_forever()
+    assert trio.current_time() < 300

@@ -411,3 +411,21 @@ async def test_the_end_of_the_tree_is_an_end(stage: Any, autojump_clock: trio.ab
             await crash(ref, stage)
             await trio.sleep_forever()
     assert downs == {"tree/a": "stopped", "tree/b": "failed"}
+
+
+async def test_several_wait_on_one_watch(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """One of them may leave; the others, and who comes later, get the same `Down`."""
+    found: list[Down] = []
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+
+        async def wait(watch: Any, seconds: float) -> None:
+            with trio.move_on_after(seconds):
+                found.append(await watch.down())
+
+        async with ref.watching() as watch, trio.open_nursery() as nursery:
+            for seconds in (1, 100, 100):
+                nursery.start_soon(wait, watch, seconds)
+            await trio.sleep(5)
+            await ref.stop()
+        assert found == [Down("tree/a", "stopped")] * 2

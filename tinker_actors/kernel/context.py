@@ -12,7 +12,7 @@ from tinker_actors.errors import InputError, Withdrawn
 from tinker_actors.kernel.border import await_user
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.message import Message
-from tinker_actors.kernel.reader import current_reader
+from tinker_actors.kernel.reader import Reader, current_reader
 from tinker_actors.kernel.ref import ActorRef, StopMode
 from tinker_actors.kernel.ticker import next_tick
 from tinker_actors.kernel.timer import Timers
@@ -212,13 +212,12 @@ class Context(Generic[RoleT]):
         exception that the runtime knows.
         """
         envelope = self.call
-        reader = envelope.reader
-        if reader is None or reader.scope is None:
-            return  # the handler has returned and left the answer to a token
-        if reader.interrupted or reader.scope.cancel_called:
+        scope = cast("Reader", envelope.reader).scope
+        assert scope is not None  # a message is in its reader's scope for as long as it has one
+        if scope.cancel_called:
             raise CallerLeft("the caller left before the point of no return", actor=self.path, started=True)
         envelope.committed = True
-        reader.scope.deadline = math.inf
+        scope.deadline = math.inf
 
 
 def _key(message: Message[Any, Any], key: Hashable) -> Hashable:

@@ -189,7 +189,8 @@ class Handling:
         try:
             while await self._turn(actor, reader, crew):
                 reader.interrupted = False
-        except BaseException:
+        except BaseException as error:
+            self._note(error)
             self.retire()  # as in `kill`: the others are about to be cancelled
             raise
         finally:
@@ -219,7 +220,10 @@ class Handling:
             envelope: what it has to begin with.
         """
         mailbox, line, signals = self._mailbox, self._mailbox.line, self._signals
-        handlers, checkpoint = actor.handlers, trio.lowlevel.checkpoint
+        idle, leaving, wait = mailbox.idle, mailbox.leaving(reader), trio.lowlevel.wait_task_rescheduled
+        handlers, checkpoint, inf = actor.handlers, trio.lowlevel.checkpoint, math.inf
+        spec = self._home.spec
+        alone = spec.concurrency == 1 and spec.mailbox is None and spec.limiter is None and envelope is None
         reply: object = None
         try:
             with trio.CancelScope() as scope:
@@ -230,7 +234,8 @@ class Handling:
                             await checkpoint()
                             envelope = mailbox.take(reader)
                         elif mailbox.is_open and not signals and not reader.retired:
-                            await mailbox.wait_for_mail(reader)
+                            idle[reader] = None
+                            await wait(leaving)
                             envelope = mailbox.take(reader)
                         if envelope is None:
                             envelope = await mailbox.get(reader)
@@ -240,7 +245,7 @@ class Handling:
                         self._one_is_busy(actor, crew)
                     handler = handlers.get(type(envelope.message))
                     TRACE.set(envelope.trace)
-                    is_timed = envelope.deadline != math.inf and envelope.message.on_abandon != "finish"
+                    is_timed = envelope.deadline != inf and envelope.message.on_abandon != "finish"
                     if is_timed:
                         scope.deadline = envelope.deadline
                     try:
@@ -256,11 +261,14 @@ class Handling:
                         if not self._is_answer(actor, envelope, error):
                             raise
                     if is_timed:
-                        scope.deadline = math.inf
+                        scope.deadline = inf
                         reader.interrupted |= scope.cancel_called
                     if envelope.duty != "handler" or not envelope.settled:
                         self._end(envelope)
-                    mailbox.done(reader)
+                    if alone and mailbox.barrier is None:
+                        reader.envelope = envelope.reader = None  # all that `done` would do
+                    else:
+                        mailbox.done(reader)
                     envelope = reply = None  # or they would live until the next message comes
                     if crew is not None:
                         self._idle_readers += 1
@@ -358,6 +366,8 @@ class Handling:
         allowed = envelope.message.max_redeliver
         if not allowed or envelope.state is not State.RUNNING or envelope.duty != "handler":
             return False
+        if envelope.ledger is None:
+            return False  # a signal is for its own incarnation
         if self._is_stopped:
             return False
         envelope.crashes += self.ending != "restart"  # a sibling's failure is not this message's fault
@@ -394,8 +404,6 @@ class Handling:
         self.surviving.pop(envelope, None)
         if cut_short:
             envelope.cut_short(self._lost(envelope, "was told that nobody waits", None))
-        elif not settled:
-            self._fail(envelope, self._lost(envelope, "ended", self._failure), "lost")
 
     def _note(self, error: BaseException) -> None:
         if self._failure is None:

@@ -39,6 +39,7 @@ from tinker_actors.kernel.reader import Reader
 __all__ = ["Mailbox"]
 
 _RUNNING = State.RUNNING
+_INF = math.inf
 _SUCCEEDED = trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -54,10 +55,11 @@ class Mailbox(Admission):
 
     Attributes:
         readers: those that serve it.
+        barrier: the exclusive message that runs.
         on_reentry: has a reentrant message handled; None while nobody can.
     """
 
-    __slots__ = ("_barrier", "_busy", "_limiter", "_thirsty", "on_reentry", "readers")
+    __slots__ = ("_limiter", "_thirsty", "barrier", "on_reentry", "readers")
 
     def __init__(
         self,
@@ -72,8 +74,7 @@ class Mailbox(Admission):
         self.on_reentry: Callable[[AnyEnvelope], None] | None = None
         self._limiter = limiter
         self._thirsty: dict[Reader, trio.CancelScope] = {}  # they wait for a token
-        self._barrier: AnyEnvelope | None = None
-        self._busy = 0  # readers with a message; kept by `begin` and `done`
+        self.barrier: AnyEnvelope | None = None
 
     # --- readers -----------------------------------------------------------------------------------------
 
@@ -91,15 +92,12 @@ class Mailbox(Admission):
         while not reader.retired:
             if reader.signals:
                 return self.begin(reader.signals.pop(0), reader)
-            if (
-                self._limiter is not None
-                and self._may_take()
-                and not await self._acquire(self._limiter, reader)
-            ):
-                continue  # it was woken for something else
             envelope = self.take(reader)
             if envelope is not None:
                 return envelope
+            if self._limiter is not None and not reader.holds_token and self._may_take():
+                await self._acquire(self._limiter, reader)
+                continue
             self._give_back_token(reader)
             if self._shut is not None and not self.line:
                 return None
@@ -113,10 +111,8 @@ class Mailbox(Admission):
         if self.line:
             self._wake_reader()
 
-    async def _acquire(self, limiter: trio.CapacityLimiter, reader: Reader) -> bool:
-        """Wait for a token; the message that it is for stays in line. False if it was `wake`d instead."""
-        if reader.holds_token:
-            return True  # noqa: ASYNC910 - the checkpoint was when it got it
+    async def _acquire(self, limiter: trio.CapacityLimiter, reader: Reader) -> None:
+        """Wait for a token, or until the reader is `wake`d; the message that it is for stays in line."""
         with trio.CancelScope() as scope:
             self._thirsty[reader] = scope
             try:
@@ -124,29 +120,53 @@ class Mailbox(Admission):
                 reader.holds_token = True
             finally:
                 del self._thirsty[reader]
-        return reader.holds_token
+
+    def _has_token(self, reader: Reader) -> bool:
+        """Whether a reader has a token, or there is one for it now, or none is needed."""
+        if self._limiter is None or reader.holds_token:
+            return True
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(reader)
+        except trio.WouldBlock:
+            return False
+        reader.holds_token = True
+        return True
 
     def _may_take(self) -> bool:
         """Whether the head of the line, if there is one, may begin."""
-        if not self.line or self._barrier is not None:
+        if not self.line or self.barrier is not None:
             return False
-        return not self._busy or not self.line[0].message.exclusive
+        return not self.line[0].message.exclusive or all(reader.envelope is None for reader in self.readers)
 
     def take(self, reader: Reader) -> AnyEnvelope | None:
-        """Take the next message now; None if there is none that may begin, or a signal or retirement goes first."""
-        if reader.signals or reader.retired or (self._limiter is not None and not reader.holds_token):
-            return None
-        while self._may_take():
-            envelope = self.line.popleft()
+        """Take the next message now.
+
+        Returns:
+            the message; None if there is none that may begin, or a signal or the reader's retirement goes
+            first, or there is no token.
+        """
+        line = self.line
+        while line and self.barrier is None and not reader.retired and not reader.signals:
+            envelope = line[0]
+            exclusive = envelope.message.exclusive
+            if exclusive and not self._may_take():
+                return None
+            if self._limiter is not None and not self._has_token(reader):
+                return None
+            line.popleft()
             if envelope.size:
                 self._bytes -= envelope.size
-            if envelope.deadline == math.inf or envelope.deadline > trio.current_time():
+            if envelope.deadline == _INF or envelope.deadline > trio.current_time():
                 self.taken += 1
-                if envelope.message.exclusive:
-                    self._barrier = envelope
+                if exclusive:
+                    self.barrier = envelope
                 if envelope.unit is not None:
                     self._started_unit = envelope.unit
-                self.begin(envelope, reader)
+                envelope.state = _RUNNING
+                envelope.reader = reader
+                reader.envelope = envelope
+                if self.watched:
+                    self.started(envelope)
                 if self._parked or self._shut is not None:
                     self._made_room()
                 return envelope
@@ -154,13 +174,15 @@ class Mailbox(Admission):
         return None
 
     def begin(self, envelope: AnyEnvelope, reader: Reader) -> AnyEnvelope:
-        """A reader has taken a message; the kernel's own."""
+        """Give a reader a message that does not come out of the line; the kernel's own."""
         envelope.state = _RUNNING
         envelope.reader = reader
         reader.envelope = envelope
-        self._busy += 1
-        if self.watched and envelope.ledger is not None:
-            self.started(envelope)
+        if self.watched:
+            if envelope.ledger is None:  # a signal: it shows how long it runs, and is not counted
+                envelope.stamp = trio.current_time()
+            else:
+                self.started(envelope)
         return envelope
 
     def _expire(self, envelope: AnyEnvelope) -> None:
@@ -181,31 +203,34 @@ class Mailbox(Admission):
             return  # it was stuck, and has been given up before
         reader.envelope = None
         envelope.reader = None
-        self._busy -= 1
         if reader.holds_token:
             self._give_back_token(reader)
-        if self._barrier is not None and self._barrier is envelope:
-            self._barrier = None
-            for _ in range(len(self._idle)):
+        if self.barrier is not None and self.barrier is envelope:
+            self.barrier = None
+            for _ in range(len(self.idle)):
                 self._wake_reader()
-        elif self.line and self._idle:
+        elif self.line and self.idle:
             self._wake_reader()  # it may be a barrier that waits for the last to end
 
     async def wait_for_mail(self, reader: Reader) -> None:
         """Wait until there is something to look at. A checkpoint; once woken, it is not cancelled."""
+        self.idle[reader] = None
+        await trio.lowlevel.wait_task_rescheduled(self.leaving(reader))
+
+    def leaving(self, reader: Reader) -> Callable[[Callable[[], object]], trio.lowlevel.Abort]:
+        """Return what a reader does whose wait for mail is cancelled."""
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            del self._idle[reader]
+            del self.idle[reader]
             return _SUCCEEDED
 
-        self._idle[reader] = None
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        return abort
 
     @trio.lowlevel.enable_ki_protection
     def wake(self, reader: Reader) -> None:
         """Let a reader look again, if it waits: it has a signal, or is retired."""
-        if reader in self._idle:
-            del self._idle[reader]
+        if reader in self.idle:
+            del self.idle[reader]
             trio.lowlevel.reschedule(cast("trio.lowlevel.Task", reader.task))
         elif reader in self._thirsty:
             self._thirsty[reader].cancel(reason=f"{self.owner} has something else to do")
@@ -216,8 +241,8 @@ class Mailbox(Admission):
         Args:
             exclusive: the next message is.
         """
-        if self._barrier is not None:
-            return [reader for reader in self.readers if reader.envelope is self._barrier], True
+        if self.barrier is not None:
+            return [reader for reader in self.readers if reader.envelope is self.barrier], True
         busy = [reader for reader in self.readers if reader.envelope is not None or reader.in_hook]
         if len(self.readers) > 1 and (exclusive or any(e.message.exclusive for e in self.line)):
             return busy, True
@@ -316,7 +341,7 @@ class Mailbox(Admission):
             task, envelopes = self._parked.popitem(last=False)
             self.refused += len(envelopes)
             trio.lowlevel.reschedule(task, outcome.Error(self._refused(self._shut, envelopes[0])))
-        for reader in [*self._idle, *self._thirsty]:
+        for reader in [*self.idle, *self._thirsty]:
             self.wake(reader)
         self._tell_if_drained()
 
@@ -335,7 +360,7 @@ class Mailbox(Admission):
     @property
     def load(self) -> int:
         """Messages that wait or run."""
-        return len(self.line) + self._busy
+        return len(self.line) + sum(reader.envelope is not None for reader in self.readers)
 
     def statistics(self, **_: object) -> MailboxStatistics:
         """Return counters and depths."""

@@ -1,9 +1,9 @@
 """Handlers that take long are named, with what they wait on, long before anybody gives up.
 
-Theory of operation. One task per tree looks at all running handlers, four times in `period` seconds. It knows
-a message by its envelope, so messages need no clock of their own: one that is still there a period after it was
-seen first has run for at least that long. It is named then, and again each time it has run for twice as long; the messages of one actor
-share a line.
+Theory of operation. One task per tree looks at all running handlers, four times in `period` seconds. It knows a
+message by its envelope, so messages need no clock of their own: one that is still there a period after it was seen
+first has run for at least that long. It is named then, and again each time it has run for twice as long; the
+messages of one actor share a line.
 """
 
 from __future__ import annotations

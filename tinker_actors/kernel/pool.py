@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import attrs
 import trio
 
-from tinker_actors.errors import ActorError
 from tinker_actors.kernel.actor import Actor
 from tinker_actors.kernel.admission import Refusal, unchanged
 from tinker_actors.kernel.bound import at_least, check_count, within
@@ -93,12 +92,12 @@ class Pool(Generic[RoleT]):
         self.path = group.path
         self.obituary = Obituary()
         self.reply_timeout = spec.reply_timeout
-        self.ref: ActorRef[RoleT] = ActorRef(self)
         self._group = group
         self._spec = spec
         self._factory = factory
         line = MailboxSpec(capacity=spec.capacity, overflow=spec.overflow)
         self._mailbox = Mailbox(group.path, line, spec.refusal, group.sight, spec.limiter)
+        self.ref: ActorRef[RoleT] = ActorRef(self, self._mailbox if spec.routing == "shared" else None)
         self._workers: dict[str, Slot[RoleT]] = {}  # those that are to stay
         self._gone: list[MailboxStatistics] = []  # what ended workers have seen, with mailboxes of their own
         self._made = 0
@@ -148,7 +147,7 @@ class Pool(Generic[RoleT]):
         """
         check_count("workers", workers, 1)
         await trio.lowlevel.checkpoint()
-        for slot in sorted(self._workers.values(), key=_order)[: max(0, self.size - workers)]:
+        for slot in sorted(self._workers.values(), key=_of_use)[: max(0, self.size - workers)]:
             del self._workers[slot.spec.name]
             if self._spec.routing == "shared":
                 slot.retire()
@@ -161,9 +160,7 @@ class Pool(Generic[RoleT]):
         spec = self._worker(self._made)
         self._made += 1
         await self._group.start_child(spec)
-        slot = self._group.children.get(spec.name)
-        if not isinstance(slot, Slot):
-            raise ActorError(f"{self.path}/{spec.name} ended as soon as it had started", actor=self.path)
+        slot = cast("Slot[RoleT]", self._group.children[spec.name])  # nobody has run since it was ready
         self._workers[spec.name] = slot
         slot.obituary.add(lambda _: self._forget(spec.name, slot))
 
@@ -207,10 +204,18 @@ class Pool(Generic[RoleT]):
                     nursery.start_soon(slot.abort, trio.TooSlowError(text))
 
 
+def _load(slot: Slot[Any]) -> int:
+    return slot.mailbox.load if slot.spec.mailbox is None else len(slot.current.busy()) if slot.current else 0
+
+
 def _order(slot: Slot[Any]) -> tuple[bool, int]:
-    """Sort workers: those that can take a message now first, by what they have to do."""
-    load = slot.mailbox.load if slot.spec.mailbox is None else len(slot.current.busy()) if slot.current else 0
-    return slot.life is not Life.RUNNING, load
+    """Sort workers for the next message: those that run first, by what they have to do."""
+    return slot.life is not Life.RUNNING, _load(slot)
+
+
+def _of_use(slot: Slot[Any]) -> tuple[bool, int]:
+    """Sort workers for leaving: those that do not run first, by what they have to do."""
+    return slot.life is Life.RUNNING, _load(slot)
 
 
 def _sum(parts: list[MailboxStatistics]) -> MailboxStatistics:

@@ -113,11 +113,12 @@ class ActorRef(Generic[RoleT_co]):
         path: names of its supervisors and its own, joined by `/`.
     """
 
-    __slots__ = ("__weakref__", "_target", "path")
+    __slots__ = ("__weakref__", "_mailbox", "_target", "path")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, mailbox: Mailbox | None = None) -> None:
         self.path = target.path
         self._target = target
+        self._mailbox = mailbox  # the only one, if the target has no choice
 
     def __repr__(self) -> str:
         return f"<ActorRef {self.path}>"
@@ -132,7 +133,7 @@ class ActorRef(Generic[RoleT_co]):
         """
         envelope = Envelope(message, math.inf, False)
         await trio.lowlevel.checkpoint_if_cancelled()
-        mailbox = self._target.choose()
+        mailbox = self._mailbox or self._target.choose()
         if mailbox.offer(envelope):
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
@@ -165,7 +166,7 @@ class ActorRef(Generic[RoleT_co]):
         target = self._target
         if deadline == math.inf and target.reply_timeout != math.inf and message.unit == "none":
             return await self._ask_in_time(message, target.reply_timeout)
-        mailbox = target.choose()
+        mailbox = self._mailbox or target.choose()
         envelope = Envelope(message, deadline)
         reader = current_reader()
         if reader is not None:

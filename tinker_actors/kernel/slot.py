@@ -109,7 +109,7 @@ class Slot(Generic[RoleT]):
         )
         self.obituary = Obituary()
         self.reply_timeout = spec.reply_timeout
-        self.ref: ActorRef[RoleT] = ActorRef(self)
+        self.ref: ActorRef[RoleT] = ActorRef(self, self.mailbox)
         self.life = Life.NEW
         self.started: Outcome[None] = Outcome()
         self.record = Record(spec.policy)
@@ -310,8 +310,6 @@ class Slot(Generic[RoleT]):
 
     def _finish(self) -> None:
         """Leave nothing that waits for it."""
-        if self.has_ended:
-            return
         if self.life not in (Life.STOPPED, Life.FAILED, Life.STUCK):
             self._step(Event.GIVE_UP)  # something that is not an Exception passes through
         failed = self.life is Life.FAILED

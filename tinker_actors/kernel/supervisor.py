@@ -331,11 +331,13 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
         self.window.clear()
         self._since = trio.current_time()
+        fine = True
         for child in self.everybody():
+            if self._stopping or self._revival is not None:
+                return False  # one that did not start: the revival goes on from here
             child.record.clear()
-            if not await child.resume():
-                return False
-        return True
+            fine = await child.resume() and fine
+        return fine
 
     def waits(self) -> None:
         """A child waits for its restart."""

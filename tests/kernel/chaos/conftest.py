@@ -11,16 +11,21 @@ from types import ModuleType
 import pytest
 
 
+def load(name: str) -> ModuleType:
+    """Load a module of this folder, to be imported as `chaos_<name>`."""
+    spec = importlib.util.spec_from_file_location(f"chaos_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def runner() -> ModuleType:
     """Give the module that plays programs from seeds."""
-    name = "tinker_actors_chaos_runner"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("runner.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    load("world")
+    return load("runner")
 
 
 @pytest.fixture(autouse=True)

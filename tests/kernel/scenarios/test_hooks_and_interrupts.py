@@ -73,7 +73,9 @@ async def test_a_failing_subscriber_of_dead_letters_is_logged_and_the_next_one_i
 
 @pytest.mark.scenario(35)
 @pytest.mark.rule("M1")
-async def test_a_failing_size_of_is_logged_and_the_message_counts_for_nothing(stage: Any, caplog: Any) -> None:
+async def test_a_failing_size_of_is_logged_and_the_message_counts_for_nothing(
+    stage: Any, caplog: Any
+) -> None:
     """A message whose size cannot be told is admitted, in a mailbox that is full of bytes as well."""
     async with stage.open() as tree:
         ref = await stage.start(tree, max_bytes=1, size_of=boom)

@@ -70,10 +70,13 @@ class Worker(Actor[Crew]):
 
     @handles(Alone)
     async def alone(self, message: Alone) -> int:
-        return await self.job(message)
+        return await self.do(message)
 
     @handles(Job)
     async def job(self, message: Job) -> int:
+        return await self.do(message)
+
+    async def do(self, message: Job) -> int:
         log = self.log
         log.begun.append(message.number)
         log.entries.append(("begin", message.number, trio.current_time()))
@@ -255,9 +258,7 @@ def test_blocks_of_two_tasks_stay_whole(capacity: int) -> None:
     async def main() -> None:
         log = Log()
         async with open_supervisor("tree", rng=random.Random(0)) as tree:
-            ref = await tree.start_child(
-                ChildSpec(name="a", factory=lambda: Worker(log), capacity=capacity)
-            )
+            ref = await tree.start_child(ChildSpec(name="a", factory=lambda: Worker(log), capacity=capacity))
 
             async def send(first: int) -> None:
                 await trio.sleep_until(1)

@@ -47,7 +47,8 @@ def readies(stage: Any) -> list[tuple[str, int]]:
 @pytest.mark.scenario(37)
 @pytest.mark.rule("N1", "S3", "T4")
 @pytest.mark.parametrize(
-    ("strategy", "restarts"), [("one_for_one", 2), ("dynamic", 2), ("one_for_all", None), ("rest_for_one", None)]
+    ("strategy", "restarts"),
+    [("one_for_one", 2), ("dynamic", 2), ("one_for_all", None), ("rest_for_one", None)],
 )
 @given(schedule=st.random_module())
 @settings(max_examples=10)
@@ -263,24 +264,11 @@ async def test_work_ends_in_order_while_the_heart_beats(
 @pytest.mark.scenario(38)
 @pytest.mark.rule("D3")
 @pytest.mark.parametrize("first", ["scope", "tree"])
-async def test_a_second_cancel_kills(
-    stage: Any, first: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_second_cancel_kills(stage: Any, first: str, autojump_clock: trio.testing.MockClock) -> None:
     """After any first cancellation, a `cancel` of the tree cuts the work off, still in order, and tells its caller."""
     play = Play(stage)
     await play.run((2, first), (3, "tree"))
     assert play.ends["in hand"] == (3.5, InFlightLost, True)
     phases = [entry for entry in play.log if "beat" not in entry[1]]
-    assert phases == [
-        (2.5, "cancel"),
-        (3.5, "cancel"),
-        (3.5, "worker cut off"),
-        (3.5, "worker stopped (kill)"),
-        (3.5, "heart stopped (kill)"),
-    ] or phases == [
-        (2.5, "cancel"),
-        (3.5, "cancel"),
-        (3.5, "worker cut off"),
-        (3.5, "heart stopped (kill)"),
-        (3.5, "worker stopped (kill)"),
-    ]
+    assert phases[:3] == [(2.5, "cancel"), (3.5, "cancel"), (3.5, "worker cut off")]
+    assert sorted(phases[3:]) == [(3.5, "heart stopped (kill)"), (3.5, "worker stopped (kill)")]

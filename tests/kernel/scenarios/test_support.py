@@ -30,7 +30,9 @@ def test_the_running_releases_are_admitted() -> None:
     """Interpreter and trio are at least what pyproject.toml says, and the floor of trio has what the kernel calls."""
     assert sys.version_info >= (3, 11)
     assert PROJECT["project"]["requires-python"] == ">=3.11"
-    floors = {Requirement(line).name: Requirement(line).specifier for line in PROJECT["project"]["dependencies"]}
+    floors = {
+        Requirement(line).name: Requirement(line).specifier for line in PROJECT["project"]["dependencies"]
+    }
     assert str(floors["trio"]) == ">=0.34"
     assert Version(trio.__version__) in floors["trio"]
 
