@@ -154,6 +154,7 @@ async def test_a_barrier_that_is_left_opens(stage: Any, autojump_clock: trio.abc
                     await trio.testing.wait_all_tasks_blocked()
                     nursery.start_soon(ref.ask, Step(book.sleep("f2", 1)))
         assert book.spans == {"f1": [0, 5], "f2": [1, 2]}
+        behind: Any = None
         with trio.move_on_after(1):
             async with trio.open_nursery() as inner:
                 inner.start_soon(ref.ask, Alone(book.sleep("O2", 50)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import attrs
@@ -29,7 +28,7 @@ class Place:
 
     def add(self) -> Reader:
         """Give it one more busy reader."""
-        reader = Reader(self, deque())
+        reader = Reader(self, [])
         self.readers.append(reader)
         return reader
 

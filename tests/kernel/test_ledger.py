@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +127,7 @@ async def test_what_is_past_its_deadline_is_not_begun() -> None:
     old = Envelope(Note(), trio.current_time() - 1)
     box.put_nowait(old)
     box.drain("is stopping")
-    assert await box.get(Reader(box, deque())) is None
+    assert await box.get(Reader(box, [])) is None
     assert old.state is State.EXPIRED
     assert box.statistics().expired == 1
 
@@ -444,3 +443,28 @@ async def test_a_handler_that_has_answered_may_be_cut_short(
         seen = check(ref)
         assert ends(seen) == {"handled": 2}
         assert (seen.late_replies, seen.duplicate_replies) == (0, 0)
+
+
+async def test_every_way_in_is_traced(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """A message that waited for room, and one handled beside another, is admitted, begun and settled once."""
+
+    class Again(stage.Do):
+        reentrant = True
+
+    class Host(stage.PuppetActor):
+        @handles(Again)
+        async def again(self, message: Any) -> Any:
+            return await message.run(self)
+
+    async def outer(actor: Any) -> Any:
+        await trio.sleep(1)
+        return await actor.context.ref.ask(Again(stage.sleep(2, "inner")))
+
+    async with stage.open(timed=True, trace_messages=True) as tree:
+        ref = await stage.start(tree, factory=Host, capacity=1)
+        pendings = [await ref.submit(stage.Do(run)) for run in (outer, stage.say(1), stage.say(2))]
+        assert [await pending for pending in pendings] == ["inner", 1, 2]
+        check(ref)
+    for name in ("MessageAdmitted", "MessageStarted", "MessageSettled"):
+        seen = [event.seq for event in stage.events if type(event).__name__ == name]
+        assert sorted(seen) == [0, 1, 2, 3]

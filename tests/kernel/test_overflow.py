@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import Any
 
 import attrs
@@ -58,7 +57,7 @@ async def rest(box: Mailbox) -> list[int]:
     """Take what waits, and say which numbers that was."""
     found = []
     while not box.is_empty:
-        reader = Reader(box, deque())
+        reader = Reader(box, [])
         envelope: Any = await box.get(reader)
         envelope.settle(None)
         box.done(reader)
@@ -154,7 +153,7 @@ async def test_block_waits_in_order(autojump_clock: trio.abc.Clock) -> None:
             box.put_nowait(tell(4))
         found = []
         for _ in range(4):
-            reader = Reader(box, deque())
+            reader = Reader(box, [])
             envelope: Any = await box.get(reader)
             envelope.settle(None)
             box.done(reader)
@@ -351,7 +350,7 @@ async def test_a_parked_message_coalesces_when_it_gets_in(autojump_clock: trio.a
                 nursery.start_soon(box.put, tell(number))
                 await trio.testing.wait_all_tasks_blocked()
             for _ in range(2):  # both get in before either is read
-                reader = Reader(box, deque())
+                reader = Reader(box, [])
                 envelope: Any = await box.get(reader)
                 envelope.settle(None)
                 box.done(reader)
@@ -386,7 +385,7 @@ async def test_one_larger_than_everything_passes_alone(autojump_clock: trio.abc.
         nursery.start_soon(box.put, tell(1, 100))
         await trio.testing.wait_all_tasks_blocked()
         assert box.statistics().parked == 1
-        reader = Reader(box, deque())
+        reader = Reader(box, [])
         first: Any = await box.get(reader)
         first.settle(None)
         box.done(reader)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ from tinker_actors.kernel.reader import Reader
 def busy(name: str = "a", seq: int = 0) -> Reader:
     """Make a reader that has a message."""
     station: Any = SimpleNamespace(owner=f"tree/{name}")
-    reader = Reader(station, deque())
+    reader = Reader(station, [])
     envelope: Envelope[Any] = Envelope(SimpleNamespace())  # type: ignore[arg-type]  # any message will do
     envelope.seq = seq
     reader.envelope = envelope

@@ -302,3 +302,15 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind(
         assert await behind == "tree/pool/worker-0"
         assert trio.current_time() <= 20
         release.set()
+
+
+async def test_the_guard_leaves_those_alone_that_wait(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """A worker that waits long for its restart is not busy."""
+    slow = RestartPolicy(backoff=Backoff(base=50.0, maximum=50.0, jitter=0.0))
+    async with stage.open() as tree:
+        pool = await open_pool(stage, tree, 2, stuck_after=8.0, policy=slow)
+        with pytest.raises(HandlerCrashed):
+            await pool.ref.ask(stage.Do(stage.fail(ValueError())))
+        await trio.sleep(100)
+        assert len(set(await paths(stage, pool, 2))) == 2
+    assert len(stage.delays) == 1

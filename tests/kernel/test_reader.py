@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,12 +18,12 @@ PLACE: Any = SimpleNamespace(owner="tree/a")
 
 def test_interrupting_cancels_the_handler_that_runs() -> None:
     """The scope is used up; a reader that has none yet only remembers it."""
-    reader = Reader(PLACE, deque())
+    reader = Reader(PLACE, [])
     reader.interrupt("early")
     assert reader.interrupted
 
     async def main() -> None:
-        reader = Reader(PLACE, deque())
+        reader = Reader(PLACE, [])
         with trio.CancelScope() as scope:
             reader.scope = scope
             reader.interrupt("now")
@@ -37,7 +36,7 @@ def test_interrupting_cancels_the_handler_that_runs() -> None:
 
 def test_notes_of_waits_come_and_go() -> None:
     """Also when the wait ends in an error, and when one waits twice on the same place."""
-    reader = Reader(PLACE, deque())
+    reader = Reader(PLACE, [])
     other: Any = SimpleNamespace(owner="tree/b")
     with (
         waiting_on(reader, PLACE),
@@ -57,7 +56,7 @@ def test_nobody_reads_outside() -> None:
 
 def test_a_reader_can_be_collected() -> None:
     """It may be referred to weakly, and nothing keeps it."""
-    reader = Reader(PLACE, deque())
+    reader = Reader(PLACE, [])
     gone = weakref.ref(reader)
     del reader
     gc.collect()

@@ -332,9 +332,10 @@ async def test_a_child_that_fails_alone_is_nobody_elses_matter(
 
 async def test_a_defect_in_the_judgement_fails_the_tree(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """What a supervisor's own code raises escalates; it never leaves children without supervisor."""
+    refs: dict[str, Any] = {}
     with pytest.raises(ZeroDivisionError):
         async with stage.open() as tree:
-            refs = await start(stage, tree, "ab")
+            refs |= await start(stage, tree, "ab")
 
             def broken(*_: Any, **__: Any) -> None:
                 raise ZeroDivisionError
@@ -345,8 +346,9 @@ async def test_a_defect_in_the_judgement_fails_the_tree(stage: Any, autojump_clo
     assert all(ref.stopped for ref in refs.values())
 
 
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one", "dynamic"])
 async def test_one_that_does_not_start_below_leaves_nobody_down(
-    stage: Any, autojump_clock: trio.abc.Clock
+    stage: Any, strategy: Any, autojump_clock: trio.abc.Clock
 ) -> None:
     """A nested child that fails its start in the revival above is restarted, and its younger siblings come up."""
 
@@ -356,7 +358,7 @@ async def test_one_that_does_not_start_below_leaves_nobody_down(
             raise ValueError("not yet")
 
     async with stage.open(strategy="one_for_all") as tree:
-        group = tree.start_supervisor("group")
+        group = tree.start_supervisor("group", strategy)
         inner = {"x": await stage.start(group, "x", policy=QUICK, starting=moody)}
         inner |= await start(stage, group, "yz")
         outer = await start(stage, tree, "c")

@@ -122,7 +122,7 @@ class Tree:
                 concurrency=CONCURRENCY,
             )
         )
-        self.training = self.root.start_supervisor("training", "dynamic")
+        self.training = self.root.start_supervisor("training", "dynamic", intensity=_ANY_NUMBER)
         self.sampling = await self._start_sampling()
 
     def _telemetry_spec(self) -> ChildSpec[Telemetry]:

@@ -33,8 +33,11 @@ class Host(Protocol):
 
     checkpoint: object
     bound: dict[Envelope[Any], None]
-    watches: dict[Obituary, int]
     handles_down: bool
+
+    @property
+    def watches(self) -> dict[Obituary, int]:
+        """Whom it watches, with the keys to unwatch."""
 
     @property
     def surviving(self) -> dict[Envelope[Any], None]:

@@ -111,12 +111,12 @@ class Handling:
         self.scope = trio.CancelScope(shield=True)
         self.ending: Ending = "drain"
         self.bound: dict[Envelope[Any], None] = {}
-        self.readers: dict[Reader, None] = {}
+        self.readers: list[Reader] = []
         self._home = home
         self._mailbox = home.mailbox
         self._actor: Actor[Any] | None = None
         self._signals: list[Envelope[Any]] = []  # seldom more than one
-        self._beside: dict[Reader, None] = {}
+        self._beside: list[Reader] = []
         self._again: list[Envelope[Any]] = []
         self._failure: Exception | None = None
         self._finished = False
@@ -178,7 +178,8 @@ class Handling:
         reader = Reader(self._mailbox, self._signals)
         reader.retired = self._retired
         self._idle_readers += 1
-        self.readers[reader] = self._mailbox.readers[reader] = None
+        self.readers.append(reader)
+        self._mailbox.readers.append(reader)
         crew.start_soon(self._read, actor, reader, crew)
 
     @trio.lowlevel.enable_ki_protection
@@ -198,9 +199,9 @@ class Handling:
                 self._idle_readers -= 1
             else:
                 self._leave(reader)
-            del self.readers[reader]
-            if crew is not None:
-                self._mailbox.readers.pop(reader, None)
+            self.readers.remove(reader)
+            if crew is not None and reader in self._mailbox.readers:
+                self._mailbox.readers.remove(reader)
             self._mailbox.pass_on(reader)
             reader.scope = None
 
@@ -234,7 +235,7 @@ class Handling:
                             await checkpoint()
                             envelope = mailbox.take(reader)
                         elif mailbox.is_open and not signals and not reader.retired:
-                            idle[reader] = None
+                            idle.append(reader)
                             await wait(leaving)
                             envelope = mailbox.take(reader)
                         if envelope is None:
@@ -311,14 +312,14 @@ class Handling:
         reader.retired = True  # after this one
         CURRENT_READER.set(reader)
         reader.task = trio.lowlevel.current_task()
-        self._beside[reader] = None
+        self._beside.append(reader)
         self._mailbox.begin(envelope, reader)
         try:
             await self._turn(actor, reader, None, envelope)
         finally:
             if reader.envelope is not None:
                 self._leave(reader)
-            del self._beside[reader]
+            self._beside.remove(reader)
 
     def _leave(self, reader: Reader) -> None:
         """Settle what a reader had begun that ends with a crash or a cancellation.

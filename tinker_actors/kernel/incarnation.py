@@ -56,8 +56,7 @@ class Incarnation(Handling):
 
     Attributes:
         number: 1 for the first life.
-        over: settled when it has ended.
-        watches: whom it watches, with the keys to unwatch.
+        has_ended: it has, and does not count any more.
         handles_down: the actor has a handler for `Down`.
     """
 
@@ -66,20 +65,22 @@ class Incarnation(Handling):
         "_aborted",
         "_first_reader",
         "_last_failure",
+        "_over",
         "_ran_for",
         "_side",
         "_task",
+        "_watches",
         "handles_down",
+        "has_ended",
         "number",
-        "over",
-        "watches",
     )
 
     def __init__(self, home: Home, number: int, last_failure: Exception | None) -> None:
         super().__init__(home)
         self.number = number
-        self.over: Outcome[None] = Outcome()
-        self.watches: dict[Obituary, int] = {}
+        self.has_ended = False
+        self._over: Outcome[None] | None = None
+        self._watches: dict[Obituary, int] | None = None
         self.handles_down = False
         self._last_failure = last_failure
         self._first_reader = Reader(self._mailbox, self._signals)
@@ -100,13 +101,25 @@ class Incarnation(Handling):
         self._home.checkpoint = state
 
     @property
+    def watches(self) -> dict[Obituary, int]:
+        """Whom it watches, with the keys to unwatch."""
+        if self._watches is None:
+            self._watches = {}
+        return self._watches
+
+    async def wait_ended(self) -> None:
+        """Wait until it has ended. A checkpoint."""
+        self._over = Outcome()
+        await self._over.wait()
+
+    @property
     def last_seq(self) -> int:
         """The `seq` of the newest message in line."""
         return self._mailbox.last_seq
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task that ends with this incarnation."""
-        if self._side is None and not self.over.settled:
+        if self._side is None and not self.has_ended:
             self._side = Side(self._side_failed)
             self._home.start_task(self._side.run, f"{self._home.ref.path} (spawned)")
         if self._side is None:
@@ -151,20 +164,26 @@ class Incarnation(Handling):
             crash = crash or self._aborted
             self._let_go()
             self._lose(self.bound, crash, keep_tokens=True)
-            self.over.settle(None)
+            self.has_ended = True
+            if self._over is not None:
+                self._over.settle(None)
             self._failure = self._aborted = (
                 None  # their tracebacks lead here: they would keep themselves alive
             )
         again, self._again = tuple(self._again), []
         return Exit(crash, self._ran_for, self._finished, again)  # noqa: ASYNC910 - `_live` is one
 
+    def _forget(self, reader: Reader) -> None:
+        if reader in self._mailbox.readers:
+            self._mailbox.readers.remove(reader)
+
     def _let_go(self) -> None:
         """Leave nothing behind that would reach the next incarnation."""
         self._mailbox.on_reentry = None
-        self._mailbox.readers.pop(self._first_reader, None)
-        for obituary, key in self.watches.items():
+        self._forget(self._first_reader)
+        for obituary, key in (self._watches or {}).items():
             obituary.remove(key)
-        self.watches.clear()
+        self._watches = None
         self._signals.clear()
 
     async def _live(self) -> None:
@@ -178,10 +197,10 @@ class Incarnation(Handling):
             first.in_hook, first.retired = False, self._retired
             self._mailbox.on_reentry = self._reenter
             if self._home.spec.concurrency == 1:
-                self.readers[first] = None
+                self.readers.append(first)
                 await self._read(actor, first, None)
             else:
-                del self._mailbox.readers[first]
+                self._forget(first)
                 await self._serve_side_by_side(actor)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._home.stopping()
@@ -200,7 +219,8 @@ class Incarnation(Handling):
         """Have a reader stand for the hook that is about to run."""
         reader = self._first_reader
         reader.in_hook = True
-        self._mailbox.readers[reader] = None
+        if reader not in self._mailbox.readers:
+            self._mailbox.readers.append(reader)
         CURRENT_READER.set(reader)
         reader.task = self._task
         TRACE.set(None)
@@ -268,7 +288,7 @@ class Incarnation(Handling):
         """
         self.kill("it is left behind")
         for reader in [self._first_reader, *self.readers, *self._beside]:
-            self._mailbox.readers.pop(reader, None)
+            self._forget(reader)
             self._mailbox.done(reader)
         self._let_go()
         return tuple(self._again)

@@ -40,6 +40,7 @@ __all__ = ["Mailbox"]
 
 _RUNNING = State.RUNNING
 _INF = math.inf
+_NOBODY: dict[Reader, trio.CancelScope] = {}
 _SUCCEEDED = trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -70,10 +71,10 @@ class Mailbox(Admission):
         limiter: trio.CapacityLimiter | None = None,
     ) -> None:
         super().__init__(owner, spec, refusal, sight)
-        self.readers: dict[Reader, None] = {}
+        self.readers: list[Reader] = []
         self.on_reentry: Callable[[AnyEnvelope], None] | None = None
         self._limiter = limiter
-        self._thirsty: dict[Reader, trio.CancelScope] = {}  # they wait for a token
+        self._thirsty = {} if limiter is not None else _NOBODY  # they wait for a token
         self.barrier: AnyEnvelope | None = None
 
     # --- readers -----------------------------------------------------------------------------------------
@@ -214,14 +215,14 @@ class Mailbox(Admission):
 
     async def wait_for_mail(self, reader: Reader) -> None:
         """Wait until there is something to look at. A checkpoint; once woken, it is not cancelled."""
-        self.idle[reader] = None
+        self.idle.append(reader)
         await trio.lowlevel.wait_task_rescheduled(self.leaving(reader))
 
     def leaving(self, reader: Reader) -> Callable[[Callable[[], object]], trio.lowlevel.Abort]:
         """Return what a reader does whose wait for mail is cancelled."""
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            del self.idle[reader]
+            self.idle.remove(reader)
             return _SUCCEEDED
 
         return abort
@@ -230,7 +231,7 @@ class Mailbox(Admission):
     def wake(self, reader: Reader) -> None:
         """Let a reader look again, if it waits: it has a signal, or is retired."""
         if reader in self.idle:
-            del self.idle[reader]
+            self.idle.remove(reader)
             trio.lowlevel.reschedule(cast("trio.lowlevel.Task", reader.task))
         elif reader in self._thirsty:
             self._thirsty[reader].cancel(reason=f"{self.owner} has something else to do")

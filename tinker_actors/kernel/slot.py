@@ -446,7 +446,7 @@ class Slot(Generic[RoleT]):
         patience = self._patience
         incarnation.abort(error)
         with trio.move_on_after(patience):
-            await incarnation.over.wait()
+            await incarnation.wait_ended()
         if self._current is incarnation:
             self.replace(error)
 

@@ -29,6 +29,7 @@ from tinker_actors.errors import ActorError, InputError, RestartIntensityExceede
 from tinker_actors.kernel.dead_letter import DeadLetters
 from tinker_actors.kernel.incarnation import Exit
 from tinker_actors.kernel.instrument import Sight
+from tinker_actors.kernel.reader import current_reader, waiting_on
 from tinker_actors.kernel.ref import ActorRef, StopMode
 from tinker_actors.kernel.restart import (
     Await,
@@ -131,12 +132,22 @@ class Supervisor:
         self.children[spec.name] = slot
         self._root.nursery.start_soon(slot.run, name=slot.path)
         try:
-            await slot.started.wait()
+            await self._started(slot)
         except (trio.Cancelled, KeyboardInterrupt):
             with trio.CancelScope(shield=True):
                 await slot.stop("kill", 0.0)
             raise
         return slot.ref
+
+    async def _started(self, slot: Slot[Any]) -> None:
+        reader = current_reader()
+        if reader is None:
+            await slot.started.wait()
+            return
+        with waiting_on(
+            reader, slot.mailbox
+        ):  # a child that asks the actor which starts it is told of the cycle
+            await slot.started.wait()
 
     def start_supervisor(
         self,
