@@ -9,7 +9,6 @@ Memory is measured in a process of its own, so that nothing that ran before has 
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 import resource
 import statistics
@@ -19,7 +18,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
-from typing import Any
 
 import attrs
 import ours
@@ -31,15 +29,16 @@ from tinker_actors.kernel import (
     ActorReady,
     Backoff,
     ChildSpec,
+    Intensity,
     Message,
     RestartPolicy,
     handles,
-    open_supervisor,
 )
 
 __all__ = ["resident_mb", "restart_us", "traced_kb"]
 
 _OFTEN = 10**9
+_AT_ONCE = 1e-6  # seconds
 _PAGE = resource.getpagesize()
 _STATM = Path("/proc/self/statm")
 
@@ -132,13 +131,9 @@ class _Stopwatch:
 async def _restart(count: int) -> list[float]:
     """Crash an actor so many times; windows so short that they are always empty, as in an actor that crashes rarely."""
     watch = _Stopwatch()
-    options: dict[str, Any] = {"observer": watch.observe}
-    often: dict[str, Any] = {"max_restarts": _OFTEN, "period": 1e-6}
-    known = inspect.signature(open_supervisor).parameters
-    if "intensity" in known:
-        options["intensity"] = type(known["intensity"].default)(**often)
-    policy = RestartPolicy(**often, backoff=Backoff(base=0.0))
-    async with ours.open_tree(**options) as tree:
+    intensity = Intensity(max_restarts=_OFTEN, period=_AT_ONCE)
+    policy = RestartPolicy(max_restarts=_OFTEN, period=_AT_ONCE, backoff=Backoff(base=0.0))
+    async with ours.open_tree(observer=watch.observe, intensity=intensity) as tree:
         ref = await tree.start_child(
             ChildSpec(name="fragile", factory=lambda: FragileActor(watch.crashed), policy=policy)
         )

@@ -29,7 +29,6 @@ Bars say what the kernel promises; missing one changes nothing but the last colu
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import platform
@@ -45,8 +44,6 @@ import raw
 import rivals
 import trio
 from pairs import Pair, Side, measure
-
-from tinker_actors.kernel import open_supervisor
 
 CALLERS = 100
 AT_LEAST = {
@@ -111,15 +108,16 @@ def compare(our_side: Side, their_side: Side, operations: int) -> Benchmark:
     return run
 
 
-def only_if(possible: bool, benchmark: Benchmark) -> Benchmark:
-    """Measure it, or say that it cannot be."""
-    return benchmark if possible else lambda _name, _effort: Row(None)
+def against(library: str, their_side: Side, operations: int) -> Benchmark:
+    """Compare our ask to another library's, or say that it is not installed."""
+    if not rivals.installed(library):
+        return lambda _name, _effort: Row(None)
+    return compare(ASK, their_side, operations)
 
 
-def with_option(option: str, **options: Any) -> Benchmark:
-    """Compare our ask in a tree with some options to our ask without, if `option` is known."""
-    known = option in inspect.signature(open_supervisor).parameters
-    return only_if(known, compare(in_trio(partial(ours.ask, **options)), ASK, 10_000))
+def with_options(**options: Any) -> Benchmark:
+    """Compare our ask in a tree with some options to our ask without."""
+    return compare(in_trio(partial(ours.ask, **options)), ASK, 10_000)
 
 
 ASK = in_trio(ours.ask)
@@ -134,13 +132,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "ask_deadline": compare(in_trio(ours.ask_with_deadline), in_trio(raw.ask_with_deadline), 8_000),
     "pool_ask": compare(in_trio(ours.ask_pool), ROUND_TRIP, 8_000),
-    "pykka": only_if(rivals.installed("pykka"), compare(ASK, rivals.ask_pykka, 8_000)),
-    "triotp": only_if(rivals.installed("triotp"), compare(ASK, in_trio(rivals.call_triotp), 6_000)),
+    "pykka": against("pykka", rivals.ask_pykka, 8_000),
+    "triotp": against("triotp", in_trio(rivals.call_triotp), 6_000),
     "actor_kb": lambda _name, _effort: Row(costs.traced_kb(2_000)),
     "actors_10k_mb": lambda _name, _effort: Row(costs.resident_mb(10_000)),
     "restart_us": lambda _name, effort: Row(costs.restart_us(effort.operations(1_000))),
-    "counters": with_option("timed", timed=True),
-    "hooks": with_option("trace_messages", trace_messages=True, observer=lambda _event: None),
+    "counters": with_options(timed=True),
+    "hooks": with_options(trace_messages=True, observer=lambda _event: None),
 }
 
 

@@ -140,13 +140,10 @@ async def ask_concurrently(count: int, callers: int) -> float:
 
 async def ask_pool(count: int) -> float:
     """Ask a pool whose workers share a limiter, one message after the other."""
-    options: dict[str, Any] = {}
-    if "limiter" in attrs.fields_dict(PoolSpec):
-        options["limiter"] = trio.CapacityLimiter(WORKERS)
+    spec = PoolSpec(name="echoes", workers=WORKERS, limiter=trio.CapacityLimiter(WORKERS))
     async with open_tree() as tree:
-        pool = await start_pool(tree, PoolSpec(name="echoes", workers=WORKERS, **options), EchoActor)
+        pool = await start_pool(tree, spec, EchoActor)
         await trio.testing.wait_all_tasks_blocked()
-        ref: ActorRef[Echo] = getattr(pool, "ref", pool)
         begin = process_time()
-        await _ask(ref, count)
+        await _ask(pool.ref, count)
         return process_time() - begin

@@ -45,6 +45,7 @@ from tinker_actors.kernel import (
     ActorCrashed,
     ActorRef,
     ChildSpec,
+    Intensity,
     KernelEvent,
     PoolSpec,
     RestartPolicy,
@@ -62,6 +63,8 @@ __all__ = ["Tree", "open_tree", "raise_cause"]
 # A restore may have hundreds of operations to send again before the actor takes its next message.
 _RESTORE_TIMEOUT = 3600.0
 _TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0)
+# Models and samplers fail together when the service does, and each is bounded by its own policy.
+_ANY_NUMBER = Intensity(max_restarts=1_000_000)
 
 
 @attrs.define(eq=False)
@@ -141,6 +144,7 @@ class Tree:
         share = SamplingShare(trio.CapacityLimiter(in_flight), shared_backoff(config), self.rng)
         spec = PoolSpec(
             name="sampling",
+            intensity=_ANY_NUMBER,
             workers=config.sampling_actors,
             concurrency=-(-in_flight // config.sampling_actors),
             refusal=refusal,

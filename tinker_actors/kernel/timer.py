@@ -75,11 +75,9 @@ class Timers:
         period: float | None,
     ) -> None:
         first = due
-        with scope:
+        with scope:  # cancelled, it also stops a timer that was due in this very tick
             while True:
                 await trio.sleep_until(due)
-                if self._scopes.get(key) is not scope:
-                    return  # it was set again in the very tick in which it was due
                 if period is None:
                     del self._scopes[key]
                 self._fire(key, message)

@@ -11,6 +11,7 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncGenerator, Iterator
+from typing import cast
 
 import trio
 
@@ -153,6 +154,13 @@ async def _stop_now(supervisor: Supervisor, timeout: float) -> None:  # noqa: AS
         raise
 
 
+def _without_cancelled(error: BaseException | None) -> BaseException | None:
+    """Return what of an exception is no cancellation; None if nothing is."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
+
+
 def _what_leaves(
     body: BaseException | None, broken: BaseException | None, failure: Exception | None
 ) -> BaseException | None:
@@ -163,10 +171,12 @@ def _what_leaves(
         broken: what an actor's task raised: an interrupt, or the sign of a defect in the kernel.
         failure: what was escalated.
     """
+    if broken is not None:
+        body = _without_cancelled(body)  # a task that raises also cancels the body
     interrupted = broken is not None and not isinstance(broken, Exception)
     errors = [error for error in (body, broken, failure) if error is not None]
-    if broken is not None and (interrupted or isinstance(body, trio.Cancelled)):
-        errors.remove(broken)  # a task that raises also cancels the body
+    if broken is not None and interrupted:
+        errors.remove(broken)
         errors.insert(0, broken)
     for other in errors[1:]:
         if not isinstance(other, trio.Cancelled):

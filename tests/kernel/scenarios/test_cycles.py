@@ -259,9 +259,8 @@ async def test_a_parent_stops_children_that_ask_it_in_their_clean_up(
 @pytest.mark.scenario(19)
 @pytest.mark.rule("D2", "A2", "N3")
 @pytest.mark.parametrize("mode", ["drain", "now", "kill"])
-@pytest.mark.parametrize("where", ["on_start", "handler"])
 async def test_children_ask_a_parent_that_starts(
-    stage: Any, books: Any, where: str, mode: str, autojump_clock: trio.abc.Clock
+    stage: Any, books: Any, mode: str, autojump_clock: trio.abc.Clock
 ) -> None:
     """A parent that never gets ready may still be stopped, and the child that waits for room is free at once."""
     ends: list[Any] = []
@@ -277,7 +276,7 @@ async def test_children_ask_a_parent_that_starts(
         refs["parent"] = actor.context.ref
         books.refs.append(actor.context.ref)
         await refs["parent"].tell(stage.Do(stage.say("fills it")))
-        child = await books.start(group, **({"starting": run} if where == "on_start" else {}))
+        child = await books.start(group)
         await child.tell(stage.Do(run))
         await trio.sleep_forever()
 
@@ -295,3 +294,30 @@ async def test_children_ask_a_parent_that_starts(
     assert ends[0] == (0.0, 1.0, False)
     assert stage.log == []
     assert trio.current_time() <= 20.0
+
+
+@pytest.mark.scenario(19)
+@pytest.mark.rule("K5", "D2")
+async def test_a_child_that_asks_who_starts_it_is_told_of_the_cycle(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """A parent that waits for a child's start, and a child that asks it meanwhile, would wait for ever."""
+    refs: dict[str, Any] = {}
+
+    async def ask_parent(_: Any) -> None:
+        await refs["parent"].ask(stage.Do(stage.say("never")))
+
+    async def start_child(actor: Any) -> None:
+        refs["parent"] = actor.context.ref
+        await stage.start(group, "child", starting=ask_parent)
+
+    async with stage.open() as tree:
+        group = tree.start_supervisor("group")
+        with pytest.raises(StartFailed) as caught:
+            await stage.start(tree, "parent", starting=start_child)
+        child_failed = caught.value.__cause__
+        assert isinstance(child_failed, StartFailed)
+        assert isinstance(child_failed.__cause__, AskCycle)
+        assert child_failed.__cause__.path == ("tree/group/child", "tree/parent", "tree/group/child")
+        assert trio.current_time() == 0.0
+    assert stage.log == []
