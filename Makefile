@@ -135,6 +135,8 @@ lint: $(VENV)/.dev ## ruff (rules and format) and flake8-async
 types: $(VENV)/.dev ## mypy --strict, pyright, and what both must and must not accept
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m pyright --pythonpath $(PYTHON)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PYTHON) -m pyright --verifytypes tinker_actors.kernel --ignoreexternal >$(VENV)/public-types.txt || \
+		{ cat $(VENV)/public-types.txt; exit 1; }
 	@$(PYTHON) $(PYTEST) -q tests/test_typing.py
 
 .PHONY: layers
@@ -144,6 +146,10 @@ layers: $(VENV)/.test ## the direction of imports
 .PHONY: check
 check: lint types layers ## all static checks
 	@$(PYTHON) $(PYTEST) -q tests/test_budgets.py tests/test_house.py tests/test_layers.py tests/docs
+
+.PHONY: pages
+pages: $(PYTHON) ## write the generated pages of docs/kernel anew
+	@$(PYTHON) tools/write_kernel_pages.py
 
 # ---------------------------------------------------------------------------------------------------- distribution
 

@@ -430,7 +430,7 @@ class AskCycle(ActorError):
 
     def __init__(self, message: str, *, actor: str, path: Sequence[str]) -> None:
         super().__init__(message, actor=actor, started=False)
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)
 
 
 class Dropped(ActorError):

@@ -57,6 +57,7 @@ class Admission(MailboxLedger):
         idle: the readers that wait for a message, in order. (Lists take less room than dicts, and there are few.)
     """
 
+    refused: int
     __slots__ = (
         "_bytes",
         "_capacity",
@@ -85,9 +86,9 @@ class Admission(MailboxLedger):
         self._is_easy = self._plain  # nothing but the count decides about an admission
         self._refusal = refusal
         self.line: deque[AnyEnvelope] = deque()
-        self.is_open = True
+        self.is_open: bool = True
         self._bytes = 0
-        self._parked = _NOBODY
+        self._parked: OrderedDict[trio.lowlevel.Task, Block] = _NOBODY
         self.idle: list[Reader] = []
         self._shut: ActorStopped | None = None
         self._handing_back: ActorRestarting | None = None
@@ -183,7 +184,7 @@ class Admission(MailboxLedger):
             return trio.lowlevel.Abort.SUCCEEDED
 
         if self._parked is _NOBODY:
-            self._parked = OrderedDict()
+            self._parked = OrderedDict[trio.lowlevel.Task, Block]()
         self._parked[task] = envelopes
         await trio.lowlevel.wait_task_rescheduled(abort)
 

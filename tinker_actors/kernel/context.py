@@ -31,33 +31,47 @@ class CallerLeft(Withdrawn):
 class Host(Protocol):
     """The incarnation, as its context sees it."""
 
-    checkpoint: object
+    @property
+    def checkpoint(self) -> object:
+        """What the actor keeps for its next incarnation."""
+        ...
+
+    @checkpoint.setter
+    def checkpoint(self, state: object) -> None: ...
+
     bound: dict[Envelope[Any], None]
     handles_down: bool
 
     @property
     def watches(self) -> dict[Obituary, int]:
         """Whom it watches, with the keys to unwatch."""
+        ...
 
     @property
     def surviving(self) -> dict[Envelope[Any], None]:
         """Messages whose reply tokens outlive the incarnation."""
+        ...
 
     @property
     def last_seq(self) -> int:
         """The `seq` of the newest message in line."""
+        ...
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task of the incarnation."""
+        ...
 
     def post(self, envelope: Envelope[Any]) -> None:
         """Put a signal in line."""
+        ...
 
     def take_back(self, envelope: Envelope[Any]) -> bool:
         """Remove a signal that has not been taken."""
+        ...
 
     def forget_down(self, path: str) -> None:
         """Remove the `Down` of an actor, if it has not been taken."""
+        ...
 
 
 class Context(Generic[RoleT]):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from tinker_actors.errors import AskCycle
 from tinker_actors.kernel.reader import Reader, Station
 
-__all__ = ["check_cycle", "find_cycle"]
+__all__ = ["check_cycle", "cycle_error", "find_cycle"]
 
 
 def find_cycle(asker: Reader, target: Station, *, exclusive: bool) -> tuple[str, ...] | None:
@@ -60,5 +60,10 @@ def check_cycle(asker: Reader, target: Station, *, exclusive: bool) -> None:
     """
     path = find_cycle(asker, target, exclusive=exclusive)
     if path is not None:
-        way = " -> ".join(path)
-        raise AskCycle(f"waiting for {target.owner} would never end: {way}", actor=target.owner, path=path)
+        raise cycle_error(target, path)
+
+
+def cycle_error(target: Station, path: tuple[str, ...]) -> AskCycle:
+    """Return what to raise in place of waiting for oneself."""
+    way = " -> ".join(path)
+    return AskCycle(f"waiting for {target.owner} would never end: {way}", actor=target.owner, path=path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -91,7 +91,7 @@ class DeadLetters:
         return MappingProxyType(self._counts)
 
     @contextlib.contextmanager
-    def subscribe(self, callback: Callable[[DeadLetter], None]) -> Iterator[None]:
+    def subscribe(self, callback: Callable[[DeadLetter], None]) -> Generator[None]:
         """Call `callback` with every letter, message included; what it raises is logged."""
         self._subscribers.append(callback)
         try:

@@ -48,12 +48,15 @@ class Ledger(Protocol):
 
     def settled(self, envelope: Envelope[Any]) -> None:
         """It has ended in a value, and somebody wants to know: called only if `watched`."""
+        ...
 
     def ended(self, envelope: Envelope[Any], before: State) -> None:
         """It has ended in another way than by a value."""
+        ...
 
     def answered_again(self, envelope: Envelope[Any]) -> None:
         """It was answered when it had ended already."""
+        ...
 
 
 class Envelope(Outcome[T], Generic[T]):
@@ -80,6 +83,9 @@ class Envelope(Outcome[T], Generic[T]):
         stamp: when it was admitted, and then when it began; only in a timed mailbox.
     """
 
+    settled: bool = False
+    error: Exception | None = None
+    observed: bool = False
     seq: int = -1
     unit: int | None = None
     state: State = State.NEW
@@ -99,7 +105,7 @@ class Envelope(Outcome[T], Generic[T]):
     def __init__(self, message: Message[Any, T], deadline: float = math.inf, asked: bool = True) -> None:
         self.message = message
         self.deadline = deadline
-        self.trace = TRACE.get()
+        self.trace: object = TRACE.get()
         if not asked:
             self.asked = False
             self.observed = True  # nobody is going to look

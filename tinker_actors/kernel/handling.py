@@ -66,18 +66,21 @@ class Home(Protocol):
     mailbox: Mailbox
     spec: ChildSpec[Any]
     checkpoint: object
-    undelivered: list[Envelope[Any]]
+    undelivered: tuple[Envelope[Any], ...]
 
     surviving: dict[Envelope[Any], None]
 
     def ready(self) -> None:
         """An incarnation begins to take messages."""
+        ...
 
     def stopping(self) -> None:
         """An incarnation has handled its last message."""
+        ...
 
     def start_task(self, function: Any, name: str) -> None:
         """Start a task of the tree."""
+        ...
 
 
 class Handling:
@@ -108,7 +111,7 @@ class Handling:
     )
 
     def __init__(self, home: Home) -> None:
-        self.scope = trio.CancelScope(shield=True)
+        self.scope: trio.CancelScope = trio.CancelScope(shield=True)
         self.ending: Ending = "drain"
         self.bound: dict[Envelope[Any], None] = {}
         self.readers: list[Reader] = []
@@ -116,8 +119,8 @@ class Handling:
         self._mailbox = home.mailbox
         self._actor: Actor[Any] | None = None
         self._signals: list[Envelope[Any]] = []  # seldom more than one
-        self._beside: list[Reader] = []
-        self._again: list[Envelope[Any]] = []
+        self._beside: tuple[Reader, ...] = ()
+        self._again: tuple[Envelope[Any], ...] = ()
         self._failure: Exception | None = None
         self._finished = False
         self._retired = False
@@ -227,7 +230,7 @@ class Handling:
         alone = spec.concurrency == 1 and spec.mailbox is None and spec.limiter is None and envelope is None
         reply: object = None
         try:
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() as scope:  # noqa: ASYNC912 - every way to a message is a checkpoint
                 reader.scope = scope
                 while not reader.interrupted:
                     if envelope is None:
@@ -255,10 +258,11 @@ class Handling:
                         else:
                             reply = await handler(actor, envelope.message)
                             if reply is not None and isinstance(reply, _SPECIAL):
-                                self._take_special(envelope, reply)
+                                # The type of what they hold is not known here, and does not matter.
+                                self._take_special(envelope, reply)  # pyright: ignore[reportUnknownArgumentType]
                             else:
                                 envelope.settle(reply)
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: ASYNC103 - answers are exceptions, no Cancelled
                         if not self._is_answer(actor, envelope, error):
                             raise
                     if is_timed:
@@ -312,14 +316,14 @@ class Handling:
         reader.retired = True  # after this one
         CURRENT_READER.set(reader)
         reader.task = trio.lowlevel.current_task()
-        self._beside.append(reader)
+        self._beside += (reader,)
         self._mailbox.begin(envelope, reader)
         try:
             await self._turn(actor, reader, None, envelope)
         finally:
             if reader.envelope is not None:
                 self._leave(reader)
-            self._beside.remove(reader)
+            self._beside = tuple(other for other in self._beside if other is not reader)
 
     def _leave(self, reader: Reader) -> None:
         """Settle what a reader had begun that ends with a crash or a cancellation.
@@ -375,7 +379,7 @@ class Handling:
         if envelope.crashes > allowed:
             return False  # it is poison
         envelope.crash = crash
-        self._again.append(envelope)
+        self._again += (envelope,)
         return True
 
     @property

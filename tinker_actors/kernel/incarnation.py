@@ -60,6 +60,7 @@ class Incarnation(Handling):
         handles_down: the actor has a handler for `Down`.
     """
 
+    ending: Ending
     __slots__ = (
         "__weakref__",
         "_aborted",
@@ -77,11 +78,11 @@ class Incarnation(Handling):
 
     def __init__(self, home: Home, number: int, last_failure: Exception | None) -> None:
         super().__init__(home)
-        self.number = number
-        self.has_ended = False
+        self.number: int = number
+        self.has_ended: bool = False
         self._over: Outcome[None] | None = None
         self._watches: dict[Obituary, int] | None = None
-        self.handles_down = False
+        self.handles_down: bool = False
         self._last_failure = last_failure
         self._first_reader = Reader(self._mailbox, self._signals)
         self._side: Side | None = None
@@ -160,7 +161,7 @@ class Incarnation(Handling):
         finally:
             CURRENT_READER.set(None)
             if self._side is not None:
-                await self._side.end(f"{self._home.ref.path} has stopped")
+                await self._side.end(f"{self._home.ref.path} has stopped")  # noqa: ASYNC102 - is shielded
             crash = crash or self._aborted
             self._let_go()
             self._lose(self.bound, crash, keep_tokens=True)
@@ -170,7 +171,7 @@ class Incarnation(Handling):
             self._failure = self._aborted = (
                 None  # their tracebacks lead here: they would keep themselves alive
             )
-        again, self._again = tuple(self._again), []
+        again, self._again = self._again, ()
         return Exit(crash, self._ran_for, self._finished, again)  # noqa: ASYNC910 - `_live` is one
 
     def _forget(self, reader: Reader) -> None:
@@ -210,7 +211,8 @@ class Incarnation(Handling):
         finally:
             self._ran_for = trio.current_time() - ready_at
             self._stand_in()
-            await self._clean_up(actor, self._cancelled_as() if self.scope.cancel_called else ending)
+            how = self._cancelled_as() if self.scope.cancel_called else ending
+            await self._clean_up(actor, how)  # noqa: ASYNC102 - is shielded, and bounded
 
     def _cancelled_as(self) -> Ending:
         return self.ending if self.ending in ("restart", "crash") else "kill"
@@ -240,7 +242,7 @@ class Incarnation(Handling):
     async def _clean_up(self, actor: Actor[Any], ending: Ending) -> None:  # noqa: ASYNC910 - as the hooks are
         seconds = self._home.spec.cleanup_timeout
         undelivered = [envelope.message for envelope in self._home.undelivered]
-        with trio.move_on_after(seconds, shield=True) as cleaning:
+        with trio.move_on_after(seconds, shield=True) as cleaning:  # noqa: ASYNC912 - as the hooks are
             try:
                 if undelivered and ending in ("drain", "now", "kill"):
                     await await_user(actor.on_undelivered, undelivered)
@@ -291,7 +293,7 @@ class Incarnation(Handling):
             self._forget(reader)
             self._mailbox.done(reader)
         self._let_go()
-        return tuple(self._again)
+        return self._again
 
     def stack(self) -> str:
         """Return where its tasks stand."""

@@ -138,7 +138,7 @@ class Sight:
     def __init__(
         self, observer: Observer | None = None, *, trace_messages: bool = False, timed: bool = False
     ) -> None:
-        self.dead_letters = DeadLetters(self.notify)
+        self.dead_letters: DeadLetters = DeadLetters(self.notify)
         self.timed = timed
         self.trace: Observer | None = self.notify if trace_messages and observer is not None else None
         self._observer = observer

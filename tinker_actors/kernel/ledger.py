@@ -56,13 +56,13 @@ class MailboxLedger:
     )
 
     def __init__(self, owner: str, sight: Sight | None) -> None:
-        self.owner = owner
-        self.taken = 0
-        self.handled = 0
+        self.owner: str = owner
+        self.taken: int = 0
+        self.handled: int = 0
         self._sight = sight
         self._trace = None if sight is None else sight.trace
-        self.is_timed = sight is not None and sight.timed
-        self.watched = self.is_timed or self._trace is not None
+        self.is_timed: bool = sight is not None and sight.timed
+        self.watched: bool = self.is_timed or self._trace is not None
         self._failed = 0
         self._abandoned = 0
         self._expired = 0
@@ -71,7 +71,7 @@ class MailboxLedger:
         self._broken_off = 0  # of those taken, that did not end in a value
         self._late = 0
         self._duplicate = 0
-        self.refused = 0
+        self.refused: int = 0
         self._waited: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
         self._took: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
 

@@ -60,6 +60,14 @@ class Mailbox(Admission):
         on_reentry: has a reentrant message handled; None while nobody can.
     """
 
+    is_open: bool
+    taken: int
+    refused: int
+    _bytes: int
+    _is_easy: bool
+    _started_unit: int
+    _shut: ActorStopped | None
+    _handing_back: ActorRestarting | None
     __slots__ = ("_limiter", "_thirsty", "barrier", "on_reentry", "readers")
 
     def __init__(
@@ -279,7 +287,7 @@ class Mailbox(Admission):
     def hand_back(self, error: ActorRestarting) -> None:
         """Give every queued ask back to its caller, and every ask that comes before `resume`."""
         self._handing_back = error
-        self._is_easy = False
+        self._is_easy: bool = False
         for envelope in [
             e for e in self.line if e.asked and e.crash is None
         ]:  # what had begun, keeps its place

@@ -89,9 +89,9 @@ class Pool(Generic[RoleT]):
     """
 
     def __init__(self, group: Supervisor, spec: PoolSpec, factory: Callable[[], Actor[RoleT]]) -> None:
-        self.path = group.path
-        self.obituary = Obituary()
-        self.reply_timeout = spec.reply_timeout
+        self.path: str = group.path
+        self.obituary: Obituary = Obituary()
+        self.reply_timeout: float = spec.reply_timeout
         self._group = group
         self._spec = spec
         self._factory = factory
@@ -222,7 +222,8 @@ def _sum(parts: list[MailboxStatistics]) -> MailboxStatistics:
     """Return counters and depths added up; what cannot be added is left out."""
     left_out = ("max_bytes", "waited", "took")
     names = [field.name for field in attrs.fields(MailboxStatistics) if field.name not in left_out]
-    return MailboxStatistics(**{name: sum(getattr(part, name) for part in parts) for name in names})
+    sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
+    return MailboxStatistics(**sums)
 
 
 async def start_pool(parent: Supervisor, spec: PoolSpec, factory: Callable[[], Actor[RoleT]]) -> Pool[RoleT]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 import trio
@@ -29,6 +29,7 @@ class Station(Protocol):
 
     def occupants(self, *, exclusive: bool) -> tuple[list[Reader], bool]:
         """Return the readers that stand between it and its next message, and whether all of them must end."""
+        ...
 
 
 class Reader:
@@ -63,16 +64,16 @@ class Reader:
     )
 
     def __init__(self, station: Station, signals: list[Any]) -> None:
-        self.station = station
-        self.signals = signals
+        self.station: Station = station
+        self.signals: list[Any] = signals
         self.task: trio.lowlevel.Task | None = None
         self.scope: trio.CancelScope | None = None
-        self.interrupted = False
+        self.interrupted: bool = False
         self.envelope: Any = None
         self.waits: list[Station] = []
-        self.retired = False
-        self.holds_token = False
-        self.in_hook = False
+        self.retired: bool = False
+        self.holds_token: bool = False
+        self.in_hook: bool = False
 
     @trio.lowlevel.enable_ki_protection
     def interrupt(self, reason: str) -> None:
@@ -104,7 +105,7 @@ def current_reader() -> Reader | None:
 
 
 @contextlib.contextmanager
-def waiting_on(reader: Reader, station: Station) -> Iterator[None]:
+def waiting_on(reader: Reader, station: Station) -> Generator[None]:
     """Note that a reader's handler waits on a mailbox."""
     reader.waits.append(station)
     try:

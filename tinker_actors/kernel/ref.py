@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
-from tinker_actors.errors import AskCycle, InputError
-from tinker_actors.kernel.cycle import check_cycle
+from tinker_actors.errors import InputError
+from tinker_actors.kernel.cycle import check_cycle, cycle_error, find_cycle
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.mailbox import Mailbox
 from tinker_actors.kernel.message import MailboxStatistics, Message, State
@@ -41,12 +41,15 @@ class Target(Protocol):
 
     def choose(self) -> Mailbox:
         """Return the mailbox for the next message."""
+        ...
 
     async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
         """Stop it."""
+        ...
 
     def statistics(self) -> MailboxStatistics:
         """Return counters and depths."""
+        ...
 
 
 @final
@@ -116,7 +119,7 @@ class ActorRef(Generic[RoleT_co]):
     __slots__ = ("__weakref__", "_mailbox", "_target", "path")
 
     def __init__(self, target: Target, mailbox: Mailbox | None = None) -> None:
-        self.path = target.path
+        self.path: str = target.path
         self._target = target
         self._mailbox = mailbox  # the only one, if the target has no choice
 
@@ -186,12 +189,12 @@ class ActorRef(Generic[RoleT_co]):
 
     @trio.lowlevel.enable_ki_protection
     async def _ask_from_handler(self, reader: Reader, mailbox: Mailbox, envelope: Envelope[Any]) -> None:
-        try:
-            check_cycle(reader, mailbox, exclusive=envelope.message.exclusive)
-        except AskCycle:
+        message = envelope.message
+        path = find_cycle(reader, mailbox, exclusive=message.exclusive)
+        if path is not None:
             await trio.lowlevel.checkpoint()
-            if not (envelope.message.reentrant and mailbox.enter(envelope)):
-                raise
+            if not (message.reentrant and mailbox.enter(envelope)):
+                raise cycle_error(mailbox, path)
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
             if not mailbox.offer(envelope):
@@ -254,7 +257,7 @@ class ActorRef(Generic[RoleT_co]):
         return await self._target.obituary.wait()
 
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[Watch]:  # noqa: ASYNC911 - entering and leaving wait for nothing
+    async def watching(self) -> AsyncGenerator[Watch]:  # noqa: ASYNC911 - entering and leaving wait for nothing
         """Watch the actor for as long as the block lasts; `await watch.down()` waits for its end."""
         async with self._target.obituary.watching() as watch:
             yield watch

@@ -221,7 +221,7 @@ class Record:
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
-        self.streak = 0
+        self.streak: int = 0
         self._ends: tuple[tuple[float, str], ...] = ()
         self._running_time = 0.0
 

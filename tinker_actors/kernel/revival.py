@@ -21,9 +21,11 @@ class Child(Protocol):
 
     async def halt(self, reason: str) -> None:
         """Cancel it, to be started again."""
+        ...
 
     async def resume(self) -> bool:
         """Start it again; False if it does not start."""
+        ...
 
 
 class Group(Protocol):
@@ -31,9 +33,11 @@ class Group(Protocol):
 
     def group_of(self, child: Any) -> Sequence[Child]:
         """Return who is restarted with a child, in order."""
+        ...
 
     def everybody(self) -> Sequence[Child]:
         """Return all children, in order."""
+        ...
 
 
 class Revival:

@@ -63,21 +63,27 @@ class Overseer(Protocol):
 
     def judge(self, child: Any, crash: Exception | None, ran_for: float, line: str) -> Decision | Await:
         """Decide about a child that has ended."""
+        ...
 
     def run_again(self, child: Any, stuck: Exit) -> None:
         """Run a child in a new task: the old one does not end."""
+        ...
 
     def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """Start a task of the tree."""
+        ...
 
     def forget(self, name: str, child: Any) -> None:
         """A child has ended."""
+        ...
 
     def waits(self) -> None:
         """A child begins to wait for its restart."""
+        ...
 
     def goes_on(self) -> None:
         """A child has waited for its restart."""
+        ...
 
 
 class Slot(Generic[RoleT]):
@@ -102,23 +108,23 @@ class Slot(Generic[RoleT]):
     def __init__(self, path: str, spec: ChildSpec[RoleT], overseer: Overseer, sight: Sight) -> None:
         self.path = path
         self.spec = spec
-        self.mailbox = (
+        self.mailbox: Mailbox = (
             Mailbox(path, spec.line(), spec.refusal, sight, spec.limiter)
             if spec.mailbox is None
             else spec.mailbox
         )
-        self.obituary = Obituary()
-        self.reply_timeout = spec.reply_timeout
+        self.obituary: Obituary = Obituary()
+        self.reply_timeout: float = spec.reply_timeout
         self.ref: ActorRef[RoleT] = ActorRef(self, self.mailbox)
-        self.life = Life.NEW
+        self.life: Life = Life.NEW
         self.started: Outcome[None] = Outcome()
-        self.record = Record(spec.policy)
+        self.record: Record = Record(spec.policy)
         self.failure: Exception | None = None
         self.surviving: dict[Envelope[Any], None] = {}
         self.checkpoint: object = None
-        self.undelivered: list[Envelope[Any]] = []
+        self.undelivered: tuple[Envelope[Any], ...] = ()
         self.next_restart_at: float | None = None
-        self.halting = False
+        self.halting: bool = False
         self._overseer = overseer
         self._sight = sight
         self._current: Incarnation | None = None
@@ -332,7 +338,7 @@ class Slot(Generic[RoleT]):
 
     def _close_mailbox(self, why: str, cause: Exception | None = None, *, stopping: bool = False) -> None:
         unheard = self.mailbox.close(why, cause, stopping=stopping)
-        self.undelivered += unheard
+        self.undelivered += tuple(unheard)
         if unheard:
             _LOG.warning(
                 "%s %s; messages never begun that nobody waits for: %d", self.path, why, len(unheard)

@@ -65,12 +65,15 @@ class Root(Protocol):
 
     def fail(self, error: Exception) -> None:
         """The root supervisor has failed."""
+        ...
 
     def shut_down(self) -> None:
         """The root supervisor has ended of its own will."""
+        ...
 
     def cancel(self, reason: str) -> None:
         """Stop the tree; the second time, kill it."""
+        ...
 
 
 class Supervisor:
@@ -106,8 +109,8 @@ class Supervisor:
         self.auto_shutdown: AutoShutdown = auto_shutdown
         self.significant = significant
         self.children: dict[str, Slot[Any] | Supervisor] = {}
-        self.record = Record(policy)
-        self.window = Window(intensity, trio.current_time())
+        self.record: Record = Record(policy)
+        self.window: Window = Window(intensity, trio.current_time())
         self._root = root
         self._parent = parent
         self._stopping = False

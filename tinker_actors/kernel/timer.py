@@ -25,12 +25,15 @@ class Signals(Protocol):
 
     def post(self, envelope: Envelope[Any]) -> None:
         """Put a signal in line and wake a reader."""
+        ...
 
     def take_back(self, envelope: Envelope[Any]) -> bool:
         """Remove a signal that has not been taken; False if it has."""
+        ...
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task that ends with the incarnation."""
+        ...
 
 
 class Timers:

@@ -26,7 +26,7 @@ class ReplyToken(Generic[R]):
     __slots__ = ("__weakref__", "_actor", "_loop", "_registry", "envelope")
 
     def __init__(self, envelope: Envelope[R], registry: dict[Envelope[Any], None], actor: str = "") -> None:
-        self.envelope = envelope
+        self.envelope: Envelope[R] = envelope
         self._actor = actor
         self._registry = registry
         self._loop = trio.lowlevel.current_trio_token()

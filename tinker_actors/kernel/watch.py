@@ -8,7 +8,7 @@ an actor's messages, wake a task) is its own affair.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -111,7 +111,7 @@ class Obituary:
             return await watch.down()
 
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[Watch]:  # noqa: ASYNC911 - entering and leaving wait for nothing
+    async def watching(self) -> AsyncGenerator[Watch]:  # noqa: ASYNC911 - entering and leaving wait for nothing
         """Watch for as long as the block lasts."""
         outcome: Outcome[Down] = Outcome()
 
