@@ -483,3 +483,25 @@ async def test_a_reader_of_expired_mail_goes_on_waiting(autojump_clock: trio.abc
         assert got == []
         box.put_nowait(mail(1))
     assert numbers(got) == [1]
+
+
+@pytest.mark.rule("M3", "M4")
+async def test_nobody_overtakes_a_block_that_waits() -> None:
+    """A message that would fit does not pass a block of two that does not fit yet."""
+    box = Mailbox("a", MailboxSpec(capacity=3))
+    reader, late = Reader(box, []), mail(4)
+    block = (mail(2), mail(3))
+    for number in range(2):
+        await box.put(mail(number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.put_block, block)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(box.put, late)
+        await trio.testing.wait_all_tasks_blocked()
+        assert late.seq == -1
+        for _ in range(2):
+            taken = await take(box, reader)
+            taken.settle(None)
+            box.done(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [envelope.seq for envelope in (*block, late)] == [2, 3, 4]

@@ -179,6 +179,5 @@ def _what_leaves(
         errors.remove(broken)
         errors.insert(0, broken)
     for other in errors[1:]:
-        if not isinstance(other, trio.Cancelled):
-            errors[0].add_note(f"also, in the same tree of actors: {other!r}")
+        errors[0].add_note(f"also, in the same tree of actors: {other!r}")
     return errors[0] if errors else None
