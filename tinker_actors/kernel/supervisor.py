@@ -147,9 +147,8 @@ class Supervisor:
         if reader is None:
             await slot.started.wait()
             return
-        with waiting_on(
-            reader, slot.mailbox
-        ):  # a child that asks the actor which starts it is told of the cycle
+        # So a child that asks the actor which starts it is told of the cycle.
+        with waiting_on(reader, slot.mailbox):
             await slot.started.wait()
 
     def start_supervisor(
@@ -213,6 +212,8 @@ class Supervisor:
             children=tuple(child.snapshot() for child in self.children.values()),
         )
 
+    # --- children ----------------------------------------------------------------------------------------
+
     def _claim(self, name: str) -> str:
         if self._stopping:
             raise ActorError(f"{self.path} is stopping and starts nothing new", actor=self.path)
@@ -257,9 +258,11 @@ class Supervisor:
         if isinstance(decision, GiveUp):
             if isinstance(child, Slot) and child.spec.on_exhausted == "fail":
                 return decision
-            return self._give_up(child, crash, child.record.history)
+            history = child.record.history
+            return self._give_up(child, crash, f"{child.path} crashed {len(history)} times in a row", history)
         if not self.window.admit(trio.current_time()):
-            return self._give_up(child, crash, child.record.history)
+            much = f"the children of {self.path} were restarted too often, {child.path} last,"
+            return self._give_up(child, crash, much, child.record.history)
         if isinstance(child, Slot) and (self._stopping or not self._restarts_groups):
             return decision
         self._revive(child, decision.delay, f"{self.strategy} restart of {child.path}")
@@ -270,30 +273,20 @@ class Supervisor:
         return self.strategy in ("one_for_all", "rest_for_one") or self._revival is not None
 
     def _give_up(
-        self, child: Slot[Any] | Supervisor, crash: Exception | None, history: tuple[str, ...]
+        self, child: Slot[Any] | Supervisor, crash: Exception | None, why: str, history: tuple[str, ...]
     ) -> Decision | Await:
-        error = RestartIntensityExceeded(
-            f"{child.path} crashed {len(history)} times in a row and is given up: {crash!r}",
-            actor=child.path,
-            history=history,
-        )
+        text = f"{why} and is given up: {crash!r}"
+        error = RestartIntensityExceeded(text, actor=child.path, history=history)
         error.__cause__ = crash
         return self._fail(error)
 
     def _fail(self, error: Exception) -> Decision | Await:
         """This supervisor has failed: decide what becomes of the child that made it fail."""
+        trace = None if isinstance(error, ActorError) else error
+        _LOG.error("%s has failed: %r", self.path, error, exc_info=trace)
         if self._parent is None:
-            _LOG.error(
-                "%s has failed: %r",
-                self.path,
-                error,
-                exc_info=None if isinstance(error, ActorError) else error,
-            )
             self._root.fail(error)
             return GiveUp()
-        _LOG.error(
-            "%s has failed: %r", self.path, error, exc_info=None if isinstance(error, ActorError) else error
-        )
         verdict = self._parent.judge(
             self, error, trio.current_time() - self._since, f"{self.path}: {error!r}"
         )
@@ -408,7 +401,7 @@ class Supervisor:
             child.ask_to_stop(mode)
 
     @trio.lowlevel.enable_ki_protection
-    async def stop(self, mode: StopMode, timeout: float) -> None:  # noqa: ASYNC109 - a stop that kills
+    async def stop(self, mode: StopMode = "drain", timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it kills
         """Stop all children; kill what is not done after `timeout` seconds. A checkpoint.
 
         Children are stopped in reverse order of their start, each within its own `stop_timeout` and all
@@ -428,6 +421,7 @@ class Supervisor:
             name, last = next(reversed(self.children.items()))
             await last.stop(mode, max(0.0, deadline - trio.current_time()))
             self.forget(name, last)
+        self._close_doors()  # a crash during the stop may have begun another revival
         self.run_callbacks()
         if self._parent is not None:
             self._parent.forget(self.path.rpartition("/")[2], self)
