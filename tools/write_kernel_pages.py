@@ -51,14 +51,12 @@ class Proof(NamedTuple):
     Attributes:
         file: its file, from the root of the project.
         test: its name, after that of its class if it has one.
-        promise: the first line of its docstring.
         rules: what its `rule` marks name.
         scenarios: what its `scenario` marks name.
     """
 
     file: str
     test: str
-    promise: str
     rules: tuple[object, ...]
     scenarios: tuple[object, ...]
 
@@ -115,9 +113,8 @@ def _proofs(body: Sequence[ast.stmt], file: str, above: str, marks: list[ast.exp
         if isinstance(node, ast.ClassDef):
             yield from _proofs(node.body, file, f"{above}{node.name}::", [*marks, *node.decorator_list])
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
-            promise = (ast.get_docstring(node) or "").partition("\n")[0]
             own = [*marks, *node.decorator_list]
-            yield Proof(file, above + node.name, promise, _named(own, "rule"), _named(own, "scenario"))
+            yield Proof(file, above + node.name, _named(own, "rule"), _named(own, "scenario"))
 
 
 def _is_pytestmark(node: ast.Assign) -> bool:
@@ -237,8 +234,14 @@ def rules_page(rulebook: Rulebook, proofs: Sequence[Proof]) -> str:
 
 
 def _entry(name: str, text: str, proofs: Sequence[Proof]) -> str:
-    tests = "".join(f"- [`{proof.place}`](../../{proof.file}): {proof.promise}\n" for proof in proofs)
-    return f"**{name}.** {text}\n\n{tests or '- no test yet' + chr(10)}"
+    """Return a rule and its tests, those of one file together; the page would be too long for single ones."""
+    files: dict[str, list[str]] = {}
+    for proof in proofs:
+        files.setdefault(proof.file, []).append(f"`{proof.test}`")
+    tests = [
+        f"[{file.removeprefix('tests/')}](../../{file}): {', '.join(names)}" for file, names in files.items()
+    ]
+    return f"**{name}.** {text}\n\n- {'; '.join(tests) or 'no test yet'}\n"
 
 
 def lifecycle_page(lifecycle: Lifecycle) -> str:

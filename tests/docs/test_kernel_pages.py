@@ -163,7 +163,7 @@ class TestIt:
 def fixture(): ...
 """
     (proof,) = tool.proofs_in(source, "f.py")
-    assert (proof.place, proof.promise) == ("f.py::TestIt::test_this", "")
+    assert proof.place == "f.py::TestIt::test_this"
     assert (proof.rules, proof.scenarios) == (("A1", "A2", "A3"), (7,))
 
 
@@ -172,19 +172,13 @@ def test_a_test_without_marks_proves_nothing(tool: Any) -> None:
     assert tool.proofs_in("@pytest.mark.slow\ndef test_it(): ...\n", "f.py") == []
 
 
-def test_the_promise_is_the_first_line_of_the_docstring(tool: Any) -> None:
-    """The rest of it is for those who read the test."""
-    (proof,) = tool.proofs_in(TESTS, "f.py")
-    assert proof.promise == "It does."
-
-
 def test_pages_are_written_and_then_checked(tool: Any, project: Path, capsys: Any) -> None:
     """What was written passes the check, and says each rule with its test, and the states with their remarks."""
     assert tool.main([], project) == 0
     assert tool.main(["--check"], project) == 0
     assert capsys.readouterr() == ("", "")
     rules = (project / tool.PAGES / "rules.md").read_text("utf-8")
-    entry = "- [`tests/kernel/test_it.py::test_it`](../../tests/kernel/test_it.py): It does.\n"
+    entry = "- [kernel/test_it.py](../../tests/kernel/test_it.py): `test_it`\n"
     assert f"## Mailbox\n\n**M1.** It is bounded.\n\n{entry}\n**M2.** It loses nothing.\n\n{entry}" in rules
     assert rules.endswith(f"## Scenarios\n\n**1.** It is full: senders wait.\n\n{entry}")
     lifecycle = (project / tool.PAGES / "lifecycle.md").read_text("utf-8")
