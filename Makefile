@@ -24,6 +24,8 @@ QUICK := -m "not slow"
 ASYNC_RULES := --disable=ASYNC109,ASYNC127,ASYNC910,ASYNC911,ASYNC913
 # Passed through to pytest: make test PYTEST_ARGS="tests/kernel -x"
 PYTEST_ARGS ?=
+# Passed through to the run of mutants: make mutants MUTANTS_ARGS="drain --jobs 1"
+MUTANTS_ARGS ?=
 # Passed through to the demo: make demo DEMO_ARGS="--seed 2 --no-kill"
 DEMO_ARGS ?=
 # Passed through to the pre-training script.
@@ -109,6 +111,10 @@ test-py313: .venv-py313/.test ## the same on Python 3.13
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## the slow tests only, in full
 	@$(PYTHON) $(PYTEST) -m slow $(PYTEST_ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.test ## break the kernel on purpose, a rule at a time: its tests must notice each time (minutes)
+	@$(PYTHON) tools/run_mutants.py $(MUTANTS_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach

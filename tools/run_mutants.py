@@ -29,14 +29,14 @@ from typing import Literal, NamedTuple
 
 import trio
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
 PACKAGE = "tinker_actors"
-SUITE = ("-m", "pytest", "-m", "not slow", "-x", "-q", "-p", "no:cacheprovider", "--tb=no")
-LONGEST = 180.0
+PYTEST = ["-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"]
+SUITE = [*PYTEST, "-c", f"{ROOT}/pyproject.toml", f"--rootdir={ROOT}", f"{ROOT}/tests/kernel"]
 
 _RULE = re.compile(r"Rule ([A-Z]\d+): (\S.*)")
-_BREAKER = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+_BREAKER = re.compile(r"^(?:FAILED|ERROR) .*?(tests/kernel/.+?)(?: - .*)?$", re.MULTILINE)
 _WHERE = f"import {PACKAGE}.kernel; print({PACKAGE}.__file__)"
 
 
@@ -53,9 +53,8 @@ class Verdict(NamedTuple):
 
 def patches(names: Sequence[str] = (), folder: Path = MUTANTS) -> list[Path]:
     """Return the patches whose names begin with one of `names`, or all."""
-    return [
-        file for file in sorted(folder.glob("*.patch")) if not names or file.stem.startswith(tuple(names))
-    ]
+    starts = tuple(names or [""])
+    return [file for file in sorted(folder.glob("*.patch")) if file.stem.startswith(starts)]
 
 
 def rule_of(patch: Path) -> tuple[str, str]:
@@ -114,50 +113,33 @@ def surroundings(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def check_import(folder: Path) -> None:
-    """See that a copy can be imported, and that it is what is imported: the package is installed as well.
-
-    Raises:
-        Unusable: it cannot, or is not.
-    """
-    command = [sys.executable, "-c", _WHERE]
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        command, cwd=folder, env=surroundings(folder), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Unusable(f"it cannot be imported: {done.stderr.strip().splitlines()[-1]}")
-    place = Path(done.stdout.strip()).resolve()
-    if folder.resolve() not in place.parents:
-        raise Unusable(f"another package is imported: {place}")
-
-
 def prepare(patch: Path | None, folder: Path) -> None:
-    """Make a copy in a folder, patched or not.
+    """Make a copy in a folder, patched or not, and see that it is what is imported: the package is installed as well.
 
     Raises:
-        Unusable: there is nothing to judge.
+        Unusable: it is not, or cannot be made.
     """
     copy_package(folder)
     if patch is not None:
         rule_of(patch)
         apply(patch, folder)
-    check_import(folder)
+    done = subprocess.run(  # noqa: S603 - this very interpreter
+        [sys.executable, "-c", _WHERE], cwd=folder, env=surroundings(folder), capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Unusable(f"it cannot be imported: {done.stderr.decode().strip().splitlines()[-1]}")
+    place = Path(done.stdout.decode().strip()).resolve()
+    if folder.resolve() not in place.parents:
+        raise Unusable(f"another package is imported: {place}")
 
 
 async def judge(folder: Path, seconds: float) -> Verdict:
     """Run the tests of the kernel against a copy. From its folder, so that what they leave behind lies there."""
-    suite = [
-        *SUITE,
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(ROOT),
-        str(ROOT / "tests" / "kernel"),
-    ]
+    done: subprocess.CompletedProcess[bytes] | None = None
     log = folder / "log.txt"
-    with log.open("wb") as file, trio.move_on_after(seconds) as patience:
+    with log.open("wb") as file, trio.move_on_after(seconds):
         done = await trio.run_process(
-            [sys.executable, *suite],
+            [sys.executable, *SUITE],
             cwd=folder,
             env=surroundings(folder),
             stdout=file,
@@ -166,7 +148,7 @@ async def judge(folder: Path, seconds: float) -> Verdict:
             start_new_session=True,
             deliver_cancel=_kill,
         )
-    if patience.cancelled_caught:
+    if done is None:
         return Verdict("failed", f"hanging for {seconds:g} s")
     said = log.read_text("utf-8", errors="replace")
     breaker = _BREAKER.search(said)
@@ -176,7 +158,7 @@ async def judge(folder: Path, seconds: float) -> Verdict:
     return Verdict("neither" if done.returncode else "passed", f"pytest ended with {done.returncode}: {last}")
 
 
-async def _kill(process: trio.Process) -> None:  # noqa: ASYNC910 - there is nothing to wait for
+async def _kill(process: trio.Process) -> None:  # noqa: ASYNC124, ASYNC910 - trio wants it async; nothing to wait for
     """Kill a run with all that its tests have started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -251,9 +233,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break the kernel, one rule at a time, and run its tests.")
     parser.add_argument("names", nargs="*", help="beginnings of the names of patches (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
-    parser.add_argument(
-        "--limit", type=float, default=LONGEST, help=f"seconds for one run (default: {LONGEST:g})"
-    )
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds for one run (default: 180)")
     options = parser.parse_args()
     mutants = patches(options.names)
     if not mutants:

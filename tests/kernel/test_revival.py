@@ -330,7 +330,9 @@ async def test_a_child_that_fails_alone_is_nobody_elses_matter(
         assert await refs["a"].ask(stage.Do(stage.say("alive"))) == "alive"
 
 
-async def test_a_defect_in_the_judgement_fails_the_tree(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+async def test_a_defect_in_the_judgement_fails_the_tree(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
     """What a supervisor's own code raises escalates; it never leaves children without supervisor."""
     refs: dict[str, Any] = {}
     with pytest.raises(ZeroDivisionError):
@@ -340,7 +342,7 @@ async def test_a_defect_in_the_judgement_fails_the_tree(stage: Any, autojump_clo
             def broken(*_: Any, **__: Any) -> None:
                 raise ZeroDivisionError
 
-            tree.children["a"].record.ended = broken
+            monkeypatch.setattr(type(tree.children["a"].record), "ended", broken)
             await ignore(refs["a"].ask, stage.Do(stage.fail(ValueError("x"))))
             await trio.sleep_forever()
     assert all(ref.stopped for ref in refs.values())

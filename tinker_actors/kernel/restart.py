@@ -219,8 +219,10 @@ class Record:
         streak: restarts since it was last healthy for a while.
     """
 
+    __slots__ = ("_ends", "_running_time", "policy", "streak")
+
     def __init__(self, policy: RestartPolicy) -> None:
-        self.policy = policy
+        self.policy: RestartPolicy = policy
         self.streak: int = 0
         self._ends: tuple[tuple[float, str], ...] = ()
         self._running_time = 0.0

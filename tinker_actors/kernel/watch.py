@@ -50,7 +50,7 @@ class Obituary:
 
     def __init__(self) -> None:
         self.down: Down | None = None
-        self._watchers: dict[int, Callable[[Down], None]] = {}
+        self._watchers: dict[int, Callable[[Down], None]] | None = None  # few are watched
         self._incarnations: tuple[int, ...] = ()
         self._next = 0
 
@@ -70,6 +70,8 @@ class Obituary:
         if self.down is not None:
             watcher(self.down)
             return key
+        if self._watchers is None:
+            self._watchers = {}
         self._watchers[key] = watcher
         if incarnations:
             self._incarnations += (key,)
@@ -78,14 +80,15 @@ class Obituary:
     @trio.lowlevel.enable_ki_protection
     def remove(self, key: int) -> None:
         """Forget a watcher; one that is not there any more is no matter."""
-        self._watchers.pop(key, None)
+        if self._watchers is not None:
+            self._watchers.pop(key, None)
         self._incarnations = tuple(other for other in self._incarnations if other != key)
 
     @trio.lowlevel.enable_ki_protection
     def restarting(self, down: Down) -> None:
         """Tell those who want to know of incarnations."""
         for key in self._incarnations:
-            watcher = self._watchers.get(key)
+            watcher = (self._watchers or {}).get(key)
             if watcher is not None:  # else one that was told before has removed it
                 watcher(down)
 
@@ -95,15 +98,15 @@ class Obituary:
         if self.down is not None:
             return
         self.down = down
-        watchers, self._watchers = self._watchers, {}
+        watchers, self._watchers = self._watchers, None
         self._incarnations = ()
-        for watcher in watchers.values():
+        for watcher in (watchers or {}).values():
             watcher(down)
 
     @property
     def watchers(self) -> int:
         """How many wait for it."""
-        return len(self._watchers)
+        return len(self._watchers or ())
 
     async def wait(self) -> Down:
         """Wait for the end. A checkpoint."""
