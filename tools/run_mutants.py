@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import re
 import shutil
@@ -29,15 +28,17 @@ from typing import Literal, NamedTuple
 
 import trio
 
+import tinker_actors
+
 ROOT = Path(__file__).resolve().parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
-PACKAGE = "tinker_actors"
+PACKAGE = Path(tinker_actors.__file__).parent
 PYTEST = ["-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"]
 SUITE = [*PYTEST, "-c", f"{ROOT}/pyproject.toml", f"--rootdir={ROOT}", f"{ROOT}/tests/kernel"]
 
 _RULE = re.compile(r"Rule ([A-Z]\d+): (\S.*)")
 _BREAKER = re.compile(r"^(?:FAILED|ERROR) .*?(tests/kernel/.+?)(?: - .*)?$", re.MULTILINE)
-_WHERE = f"import {PACKAGE}.kernel; print({PACKAGE}.__file__)"
+_WHERE = "import tinker_actors.kernel; print(tinker_actors.__file__)"
 
 
 class Unusable(Exception):
@@ -51,10 +52,9 @@ class Verdict(NamedTuple):
     text: str
 
 
-def patches(names: Sequence[str] = (), folder: Path = MUTANTS) -> list[Path]:
+def patches(names: Sequence[str] = ()) -> list[Path]:
     """Return the patches whose names begin with one of `names`, or all."""
-    starts = tuple(names or [""])
-    return [file for file in sorted(folder.glob("*.patch")) if file.stem.startswith(starts)]
+    return [file for file in sorted(MUTANTS.glob("*.patch")) if file.stem.startswith(tuple(names) or "")]
 
 
 def rule_of(patch: Path) -> tuple[str, str]:
@@ -71,10 +71,7 @@ def rule_of(patch: Path) -> tuple[str, str]:
 
 def copy_package(folder: Path) -> None:
     """Copy the package into a folder, without what was compiled of it."""
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.origin is not None
-    shutil.copytree(Path(spec.origin).parent, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def patcher(*, dry_run: bool) -> list[str]:
@@ -99,13 +96,13 @@ def apply(patch: Path, folder: Path, *, dry_run: bool = False) -> None:
     """
     # Inside somebody's repository, git would go by that repository's paths.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
-    command = patcher(dry_run=dry_run)
+    command, text = patcher(dry_run=dry_run), patch.read_bytes()
     done = subprocess.run(  # noqa: S603 - one of two programs, and a patch of the project
-        command, cwd=folder, env=environment, input=patch.read_bytes(), capture_output=True, check=False
+        command, cwd=folder, env=environment, input=text, capture_output=True, check=False
     )
     if done.returncode:
-        said = (done.stdout + done.stderr).decode(errors="replace").strip()
-        raise Unusable(f"its patch does not apply: {' / '.join(said.splitlines())}")
+        said = (done.stdout + done.stderr).decode(errors="replace").strip().replace("\n", " / ")
+        raise Unusable(f"its patch does not apply: {said}")
 
 
 def surroundings(folder: Path) -> dict[str, str]:
@@ -238,7 +235,11 @@ def main() -> int:
     mutants = patches(options.names)
     if not mutants:
         parser.error("no patch of this name")
-    fine = trio.run(run, mutants, options.jobs, options.limit)
+    fine: dict[str, bool] = {}
+    try:
+        fine = trio.run(run, mutants, options.jobs, options.limit)
+    except* KeyboardInterrupt:
+        parser.exit(130, "\ninterrupted\n")
     killed = sum(fine.get(patch.stem, False) for patch in mutants)
     print(f"{killed} of {len(mutants)} mutants killed")
     return 0 if all(fine.values()) and killed == len(mutants) else 1
