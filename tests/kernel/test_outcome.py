@@ -86,7 +86,8 @@ async def test_every_reader_gets_a_fresh_exception_with_the_same_cause(
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(read)
-        nursery.cancel_scope.deadline = trio.current_time() + 60  # who is not woken fails the test, not the run
+        # Who is not woken fails the test, not the run.
+        nursery.cancel_scope.deadline = trio.current_time() + 60
         await trio.testing.wait_all_tasks_blocked()
         outcome.fail(error)
         await trio.sleep(1)
