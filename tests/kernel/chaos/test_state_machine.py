@@ -163,9 +163,9 @@ class Model:
             self.finish(name, how)
 
     def resize(self, size: int) -> int:
-        """Retire workers, idle ones first and those that are down last; return how many are to come."""
+        """Retire workers, those that are down first and then the idle ones; return how many are to come."""
         staying = {path: worker for path, worker in self.workers.items() if not worker.leaving}
-        ordered = sorted(staying, key=lambda path: (staying[path].down, staying[path].job is not None))
+        ordered = sorted(staying, key=lambda path: (not staying[path].down, staying[path].job is not None))
         for path in ordered[: max(0, len(staying) - size)]:
             self.workers[path].leaving = True
             if self.workers[path].job is None:
