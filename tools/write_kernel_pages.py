@@ -136,6 +136,13 @@ def _is_mark(node: ast.expr, mark: str) -> bool:
     return ast.unparse(node) == f"pytest.mark.{mark}"
 
 
+def _source_of_lifecycle(root: Path) -> Path:
+    """Return the file with the table; where only the tests lie beside this, that of the installed package."""
+    beside = root / LIFECYCLE
+    found = None if beside.exists() else importlib.util.find_spec("tinker_actors.kernel.lifecycle")
+    return beside if found is None or found.origin is None else Path(found.origin)
+
+
 def read_lifecycle(path: Path) -> Lifecycle:
     """Read the table of a module that needs nothing else of the package; remarks are its comments."""
     spec = importlib.util.spec_from_file_location("kernel_lifecycle", path)
@@ -284,7 +291,7 @@ def _table(lifecycle: Lifecycle) -> str:
 
 def pages_of(root: Path, rulebook: Rulebook, proofs: Sequence[Proof]) -> dict[str, str]:
     """Return every page: its name and what it should read."""
-    lifecycle = read_lifecycle(root / LIFECYCLE)
+    lifecycle = read_lifecycle(_source_of_lifecycle(root))
     return {"rules.md": rules_page(rulebook, proofs), "lifecycle.md": lifecycle_page(lifecycle)}
 
 
