@@ -40,12 +40,15 @@ def command() -> None:
 
 def main() -> None:
     """Run the command line; errors that say what the user can do are printed without a trace."""
+    refused = False
     try:
         command(prog_name="tinker-actors")
     except* TinkerActorsError as group:
         for error in leaves(group):
             _print_error(error)
-        sys.exit(1)
+        refused = True
+    if refused:
+        sys.exit(1)  # not above: early releases of Python 3.11 put what an `except*` raises into a group
 
 
 def _print_error(error: Exception) -> None:
