@@ -4,6 +4,7 @@
     ├── ConfigError                       local: a setting is missing, wrong or contradicts another
     ├── InputError                        local: a value refused before a byte was sent (`field`, `value`)
     ├── DecodeError                       bytes that are not the message they should be (`problems`)
+    ├── StreamAlreadyConsumed             a response's body or events were asked for a second time
     ├── UnobservedFailure                 an earlier operation failed and nobody had awaited it
     ├── TinkerError                       what comes from a Tinker service
     │   ├── APIError                      one call failed
@@ -16,6 +17,7 @@
     │   │       ├── SessionGoneError 410 · UnprocessableEntityError 422 · RateLimitError 429
     │   │       └── InternalServerError 500 and above
     │   ├── RequestFailedError            the service ran the request and it failed (`category`)
+    │   ├── ResultLost                    the service carried the request out, and its result is lost
     │   ├── ModelLost                     the service no longer has the model
     │   ├── ModelPoisoned                 the model's state is not known any more; nothing is sent to it
     │   ├── StepVoid                      a step was given up because a part of it failed
@@ -73,10 +75,12 @@ __all__ = [
     "RateLimitError",
     "RequestFailedError",
     "RestartIntensityExceeded",
+    "ResultLost",
     "ServiceClosing",
     "SessionGoneError",
     "StartFailed",
     "StepVoid",
+    "StreamAlreadyConsumed",
     "TinkerActorsError",
     "TinkerError",
     "Unhandled",
@@ -180,6 +184,10 @@ class DecodeError(TinkerActorsError):
         self.problems = tuple(problems)
 
 
+class StreamAlreadyConsumed(TinkerActorsError):
+    """A body or a stream of events can be gone through once, and it has been."""
+
+
 class UnobservedFailure(TinkerActorsError):
     """An operation failed earlier and nobody had awaited its result; the failure is the cause.
 
@@ -193,7 +201,16 @@ class TinkerError(TinkerActorsError):
 
 
 class APIError(TinkerError):
-    """One call to the service failed."""
+    """One call to the service failed.
+
+    Attributes:
+        request: the request as it was sent (`httpx.Request`); None if none was made. Not pickled with the error.
+        response: the answer (`httpx.Response`); None if there was none. Not pickled with the error.
+    """
+
+    request: object = None
+    response: object = None
+    _unpickled = ("request", "response")
 
     def __init__(
         self, message: str, *, retryable: bool = False, request_id: str | None = None, attempts: int = 1
@@ -339,6 +356,19 @@ class RequestFailedError(TinkerError):
         super().__init__(message)
         self.request_id = request_id
         self.category = category
+        self.started = True
+
+
+class ResultLost(TinkerError):
+    """The service carried the request out, but its result cannot be had any more.
+
+    A service that refuses repeated numbers says so when a doubtful request is sent again: the first one had arrived.
+    The effect counts; only what it would have answered is missing.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
         self.started = True
 
 
