@@ -18,7 +18,7 @@ from tinker_actors.local.tokenizer import character_tokenizer
 from tinker_actors.local.transformer import ModelConfig, initial_weights
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.wire.codec import encode, structure
-from tinker_actors.wire.endpoint import ENDPOINTS
+from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import CreateModelRequest, LoraConfig, SaveWeightsRequest
 from tinker_actors.wire.sampling import SampleRequest, SamplingParams

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 
 from tinker_actors.local.handler import HANDLERS
-from tinker_actors.wire.endpoint import ENDPOINTS
+from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.model import (
     GetInfoRequest,
     SaveWeightsRequest,

@@ -12,7 +12,7 @@ from tinker_actors.errors import InputError
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.wire.codec import encode
-from tinker_actors.wire.endpoint import ENDPOINTS
+from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.session import (
     RetrieveFutureRequest,
     SessionHeartbeatRequest,

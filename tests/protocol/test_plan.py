@@ -9,7 +9,7 @@ from tinker_actors.errors import APIResponseValidationError
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, request_of
 from tinker_actors.protocol.step import OperationKind
-from tinker_actors.wire import endpoint
+from tinker_actors.wire import endpoints
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import (
     LoadWeightsRequest,
@@ -72,25 +72,25 @@ def test_gradients_and_losses() -> None:
     operation = Operation(
         kind="forward_backward", data=DATA, loss_fn="ppo", loss_fn_config={"clip_low_threshold": 0.5}
     )
-    assert request(operation) == (endpoint.FORWARD_BACKWARD, ForwardBackwardRequest(batch, "m", 7))
+    assert request(operation) == (endpoints.FORWARD_BACKWARD, ForwardBackwardRequest(batch, "m", 7))
     forward = Operation(kind="forward", data=DATA)
     expected = ForwardRequest(ForwardBackwardInput(DATA, "cross_entropy"), "m", 7)
-    assert request(forward) == (endpoint.FORWARD, expected)
+    assert request(forward) == (endpoints.FORWARD, expected)
 
 
 def test_optimizer_saves_and_loads() -> None:
     """Each gets the fields of its kind, its model and its number."""
     adam = AdamParams(learning_rate=0.5)
     assert request(Operation(kind="optim_step", adam_params=adam)) == (
-        endpoint.OPTIM_STEP,
+        endpoints.OPTIM_STEP,
         OptimStepRequest(adam, "m", 7),
     )
     assert request(Operation(kind="save_state", name="a", ttl_seconds=60)) == (
-        endpoint.SAVE_WEIGHTS,
+        endpoints.SAVE_WEIGHTS,
         SaveWeightsRequest(model_id="m", path="a", seq_id=7, ttl_seconds=60),
     )
     assert request(Operation(kind="load_state", path="tinker://x/weights/a", optimizer=True)) == (
-        endpoint.LOAD_WEIGHTS,
+        endpoints.LOAD_WEIGHTS,
         LoadWeightsRequest(model_id="m", path="tinker://x/weights/a", optimizer=True, seq_id=7),
     )
 
@@ -98,13 +98,13 @@ def test_optimizer_saves_and_loads() -> None:
 def test_a_sampler_has_a_name_or_takes_a_number() -> None:
     """The number of a sampling session is taken only when one is made, and once."""
     assert request(Operation(kind="save_for_sampler", name="s")) == (
-        endpoint.SAVE_WEIGHTS_FOR_SAMPLER,
+        endpoints.SAVE_WEIGHTS_FOR_SAMPLER,
         SaveWeightsForSamplerRequest(model_id="m", path="s", seq_id=7),
     )
     numbers = count(3)
     place = Place(model_id="m", seq_id=7, take_sampler_seq=lambda: next(numbers))
     assert request_of(Operation(kind="save_for_sampler", ttl_seconds=9), place) == (
-        endpoint.SAVE_WEIGHTS_FOR_SAMPLER,
+        endpoints.SAVE_WEIGHTS_FOR_SAMPLER,
         SaveWeightsForSamplerRequest(model_id="m", sampling_session_seq_id=3, seq_id=7, ttl_seconds=9),
     )
     assert next(numbers) == 4

@@ -39,12 +39,12 @@ FAILURES = {
 }
 COLUMNS: list[tuple[OnDoubt, DedupeMode]] = [
     ("resend", "none"),
-    ("by_mode", "replay"),
-    ("by_mode", "reject"),
-    ("by_mode", "none"),
+    ("numbered", "replay"),
+    ("numbered", "reject"),
+    ("numbered", "none"),
     ("give_up", "replay"),
 ]
-#                resend   by_mode,  by_mode,  by_mode,  give_up
+#                resend   numbered, numbered, numbered, give_up
 #                         replay    reject    none
 TABLE = """
 no-connection    again    again     again     again     again
@@ -115,7 +115,8 @@ def test_a_doubtful_send_is_repeated_only_where_it_may_be(
         failure, attempt=attempt, retries=20_000, on_doubt=on_doubt, dedupe=dedupe, chance=chance
     )
     if failure.doubtful and not failure.refused:
-        harmless = on_doubt == "resend" or (on_doubt == "by_mode" and dedupe == "replay")
+        by_mode = on_doubt in ("numbered", "named")
+        harmless = on_doubt in ("resend", "create") or (by_mode and dedupe == "replay")
         assert (verdict is not None) == (harmless and failure.should_retry is not False)
     if verdict is not None:
         assert isinstance(verdict, Again)

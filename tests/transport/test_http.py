@@ -23,7 +23,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import open_transport
-from tinker_actors.wire.endpoint import (
+from tinker_actors.wire.endpoints import (
     ASAMPLE,
     CAPABILITIES,
     ENDPOINTS,

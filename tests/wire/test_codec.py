@@ -18,7 +18,7 @@ from tinker_actors.errors import DecodeError
 from tinker_actors.wire import codec, model, sampling, session, tensor, training
 from tinker_actors.wire import input as wire_input
 from tinker_actors.wire.codec import decode, encode, structure, unstructure
-from tinker_actors.wire.endpoint import ENDPOINTS
+from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.input import Datum, EncodedTextChunk, ModelInput
 from tinker_actors.wire.model import (
     CreateModelRequest,

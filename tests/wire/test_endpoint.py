@@ -1,104 +1,105 @@
+"""A row of the table of endpoints: how its path is filled in, and what its columns may hold."""
+
 from __future__ import annotations
 
-import string
 from typing import Any
 
-from tinker_actors.wire import endpoint
-from tinker_actors.wire.endpoint import ENDPOINTS, Endpoint
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-# name, method, path below /api/v1, lane, seconds, on doubt, retries
-TABLE = """
-healthz                  GET  healthz                        session   60  resend   10
-client_config            POST client/config                  session   10  resend   2
-get_server_capabilities  GET  get_server_capabilities        session   60  resend   10
-create_session           POST create_session                 session   60  resend   10
-session_heartbeat        POST session_heartbeat              session   10  give_up  0
-finish_session           POST sessions/{session_id}/finish   session   10  resend   2
-create_model             POST create_model                   train     60  resend   10
-get_info                 POST get_info                       train     60  resend   10
-unload_model             POST unload_model                   train     10  resend   0
-forward                  POST forward                        train     60  resend   10
-forward_backward         POST forward_backward               train     60  by_mode  10
-optim_step               POST optim_step                     train     60  by_mode  10
-load_weights             POST load_weights                   train     60  by_mode  10
-save_weights             POST save_weights                   train     60  by_mode  10
-save_weights_for_sampler POST save_weights_for_sampler       train     60  by_mode  10
-create_sampling_session  POST create_sampling_session        session   60  resend   10
-asample                  POST asample                        sample    60  resend   0
-retrieve_future          POST retrieve_future                futures   45  resend   0
-telemetry                POST telemetry                      telemetry 5   give_up  0
-"""
-# name, request, reply
-TYPES = """
-healthz                  Empty                         HealthResponse
-client_config            ClientConfigRequest           ClientConfigResponse
-get_server_capabilities  Empty                         GetServerCapabilitiesResponse
-create_session           CreateSessionRequest          CreateSessionResponse
-session_heartbeat        SessionHeartbeatRequest       SessionHeartbeatResponse
-finish_session           FinishSessionRequest          Empty
-create_model             CreateModelRequest            UntypedAPIFuture
-get_info                 GetInfoRequest                GetInfoResponse
-unload_model             UnloadModelRequest            UntypedAPIFuture
-forward                  ForwardRequest                UntypedAPIFuture
-forward_backward         ForwardBackwardRequest        UntypedAPIFuture
-optim_step               OptimStepRequest              UntypedAPIFuture
-load_weights             LoadWeightsRequest            UntypedAPIFuture
-save_weights             SaveWeightsRequest            UntypedAPIFuture
-save_weights_for_sampler SaveWeightsForSamplerRequest  UntypedAPIFuture
-create_sampling_session  CreateSamplingSessionRequest  CreateSamplingSessionResponse
-asample                  SampleRequest                 SampleSubmitted
-retrieve_future          RetrieveFutureRequest         Empty
-telemetry                TelemetrySendRequest          TelemetryResponse
-"""
+from tinker_actors.errors import InputError
+from tinker_actors.wire.endpoint import Endpoint, Lane
+from tinker_actors.wire.session import Empty
+
+PLAIN: Endpoint[Empty, Empty] = Endpoint("plain", "GET", "/api/v1/plain", Empty, Empty, Lane.SESSION)
+RUN = attrs.evolve(PLAIN, path="/api/v1/runs/{run_id}/checkpoints/{checkpoint_id}/publish")
 
 
-def row_of(one: Endpoint[Any, Any]) -> list[str]:
-    path = one.path.removeprefix("/api/v1/")
-    return [
-        one.name,
-        one.method,
-        path,
-        one.lane.value,
-        f"{one.timeout:g}",
-        one.on_doubt,
-        str(one.retries),
-    ]
+def test_places_are_the_named_parts() -> None:
+    """A path says by itself what its caller fills in."""
+    assert PLAIN.places == ()
+    assert RUN.places == ("run_id", "checkpoint_id")
 
 
-def test_the_table_is_this_one() -> None:
-    """Each call's method, path, lane, deadline, meaning of doubt and retries are a decision."""
-    assert [row_of(one) for one in ENDPOINTS] == [line.split() for line in TABLE.strip().splitlines()]
-    assert all(one.path.startswith("/api/v1/") for one in ENDPOINTS)
+def test_a_path_without_places_stays_as_it_is() -> None:
+    """No path, and an empty one, are the same."""
+    assert PLAIN.target() == PLAIN.target({}) == "/api/v1/plain"
 
 
-def test_the_bodies_are_these() -> None:
-    """Each call's request and reply class."""
-    types = [[one.name, one.request.__name__, one.reply.__name__] for one in ENDPOINTS]
-    assert types == [line.split() for line in TYPES.strip().splitlines()]
+@pytest.mark.parametrize(
+    ("run_id", "checkpoint_id", "target"),
+    [
+        ("a:train:0", "weights/0001", "a:train:0/checkpoints/weights/0001"),
+        ("a;b=c,d", "sampler_weights/x@y", "a;b=c,d/checkpoints/sampler_weights/x@y"),
+        ("a b", "weights/ü", "a%20b/checkpoints/weights/%C3%BC"),
+        ("50%", "weights/%2F", "50%25/checkpoints/weights/%252F"),
+        ("...", "weights/.x", ".../checkpoints/weights/.x"),
+    ],
+)
+def test_parts_go_in_as_they_are_unless_a_path_cannot_hold_them(
+    run_id: str, checkpoint_id: str, target: str
+) -> None:
+    """Colons and the slash of a checkpoint's id are not escaped; blanks, percent signs and letters beyond ASCII are."""
+    path = {"run_id": run_id, "checkpoint_id": checkpoint_id}
+    assert RUN.target(path) == f"/api/v1/runs/{target}/publish"
 
 
-def test_every_endpoint_is_in_the_table_once() -> None:
-    """Names and paths are unique, and no endpoint is defined beside the table."""
-    defined = [item for item in vars(endpoint).values() if isinstance(item, Endpoint)]
-    assert {one.name for one in defined} == {one.name for one in ENDPOINTS}
-    assert len({one.name for one in ENDPOINTS}) == len({one.path for one in ENDPOINTS}) == len(ENDPOINTS)
+@pytest.mark.parametrize(
+    ("path", "field", "why"),
+    [
+        ({"run_id": "", "checkpoint_id": "weights/a"}, "run_id", "cannot be ''"),
+        ({"run_id": ".", "checkpoint_id": "weights/a"}, "run_id", r"cannot be '\.'"),
+        ({"run_id": "..", "checkpoint_id": "weights/a"}, "run_id", r"cannot be '\.\.'"),
+        ({"run_id": "a/b", "checkpoint_id": "weights/a"}, "run_id", "cannot hold '/'"),
+        ({"run_id": "a?b", "checkpoint_id": "weights/a"}, "run_id", r"cannot hold '\?'"),
+        ({"run_id": "a#b", "checkpoint_id": "weights/a"}, "run_id", "cannot hold '#'"),
+        ({"run_id": "a\nb", "checkpoint_id": "weights/a"}, "run_id", r"cannot hold '\\n'"),
+        ({"run_id": "a\x7fb", "checkpoint_id": "weights/a"}, "run_id", r"cannot hold '\\x7f'"),
+        ({"run_id": "a\ud800b", "checkpoint_id": "weights/a"}, "run_id", r"cannot hold '\\ud800'"),
+        ({"run_id": "r", "checkpoint_id": "a"}, "checkpoint_id", "must have two parts"),
+        ({"run_id": "r", "checkpoint_id": "/a"}, "checkpoint_id", "cannot be ''"),
+        ({"run_id": "r", "checkpoint_id": "weights/"}, "checkpoint_id", "cannot be ''"),
+        ({"run_id": "r", "checkpoint_id": "weights/../../x"}, "checkpoint_id", "cannot hold '/'"),
+        ({"run_id": "r"}, "checkpoint_id", "the path of plain needs it"),
+        ({"run_id": "r", "checkpoint_id": "weights/a", "more": "m"}, "more", "no such part"),
+    ],
+)
+def test_a_part_that_would_change_the_path_is_refused(path: dict[str, str], field: str, why: str) -> None:
+    """Before anything is sent, the error names the part and its value."""
+    with pytest.raises(InputError, match=why) as caught:
+        RUN.target(path)
+    assert caught.value.field == field
+    assert caught.value.value == path.get(field)
 
 
-def test_paths_have_only_named_places() -> None:
-    """A path is completed by name."""
-    places = {
-        one.name: [name for _, name, _, _ in string.Formatter().parse(one.path) if name is not None]
-        for one in ENDPOINTS
-    }
-    assert {name: found for name, found in places.items() if found} == {"finish_session": ["session_id"]}
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_no_text_gets_out_of_its_part(run_id: str, checkpoint_id: str) -> None:
+    """Whatever the parts are, the path has as many segments as it should, all of them ASCII, or is refused."""
+    try:
+        target = RUN.target({"run_id": run_id, "checkpoint_id": checkpoint_id})
+    except InputError:
+        return
+    segments = target.split("/")
+    assert [segments[n] for n in (0, 1, 2, 3, 5, 8)] == ["", "api", "v1", "runs", "checkpoints", "publish"]
+    assert len(segments) == 9
+    assert target.isascii()
+    assert not {"", ".", ".."} & set(segments[1:])
+    assert not set("?# ") & set(target)
 
 
-def test_what_changes_a_model_is_never_sent_twice_without_asking_the_mode() -> None:
-    """Exactly the calls that take a number in a model's order and change it, or what is saved of it."""
-    assert {one.name for one in ENDPOINTS if one.on_doubt == "by_mode"} == {
-        "forward_backward",
-        "optim_step",
-        "load_weights",
-        "save_weights",
-        "save_weights_for_sampler",
-    }
+@pytest.mark.parametrize("version", ["0.4.1", "<=0.30.4"])
+def test_versions_are_exact_or_bounds(version: str) -> None:
+    """A version, or one before which it was already so."""
+    row = attrs.evolve(PLAIN, since=version, until=version)
+    assert (row.since, row.until) == (version, version)
+
+
+@pytest.mark.parametrize("field", ["since", "until"])
+@pytest.mark.parametrize("version", ["", "0.4", ">=0.4.1", "0.4.1 ", "new"])
+def test_anything_else_is_no_version(field: str, version: str) -> None:
+    """A row that cannot be read is noticed when the table is made."""
+    changes: dict[str, Any] = {field: version}
+    with pytest.raises(ValueError, match=f"{field} = {version!r} is neither"):
+        attrs.evolve(PLAIN, **changes)

@@ -33,7 +33,7 @@ from tinker_actors.protocol.retry import backoff_delay
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.codec import JsonValue, structure
-from tinker_actors.wire.endpoint import ASAMPLE
+from tinker_actors.wire.endpoints import ASAMPLE
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SampleSubmitted
 
 __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]

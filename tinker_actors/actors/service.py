@@ -20,7 +20,7 @@ from tinker_actors.protocol.journal import MemoryJournal
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
-from tinker_actors.wire.endpoint import CAPABILITIES, CREATE_SAMPLING_SESSION
+from tinker_actors.wire.endpoints import CAPABILITIES, CREATE_SAMPLING_SESSION
 from tinker_actors.wire.model import LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
 from tinker_actors.wire.session import Empty, GetServerCapabilitiesResponse

@@ -18,7 +18,7 @@ from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.event import SessionRenewed
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
-from tinker_actors.wire.endpoint import CLIENT_CONFIG, CREATE_SESSION, FINISH_SESSION
+from tinker_actors.wire.endpoints import CLIENT_CONFIG, CREATE_SESSION, FINISH_SESSION
 from tinker_actors.wire.session import (
     ClientConfigRequest,
     ClientConfigResponse,

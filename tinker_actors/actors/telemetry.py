@@ -21,7 +21,7 @@ from tinker_actors.kernel import Actor, Ending, handles
 from tinker_actors.protocol.telemetry import BATCH_SIZE, FLUSH_PERIOD, TelemetryQueue
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
-from tinker_actors.wire.endpoint import TELEMETRY
+from tinker_actors.wire.endpoints import TELEMETRY
 from tinker_actors.wire.session import TelemetrySendRequest
 
 __all__ = ["LAST_FLUSH", "TelemetryActor"]

@@ -53,7 +53,7 @@ from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, req
 from tinker_actors.protocol.recovery import classify, session_lost
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoint import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
+from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
 from tinker_actors.wire.model import (
     CreateModelRequest,
     GetInfoRequest,

@@ -35,7 +35,8 @@ from starlette.routing import Route
 
 from tinker_actors.errors import APIStatusError, DecodeError, InputError
 from tinker_actors.wire.codec import decode, encode
-from tinker_actors.wire.endpoint import ENDPOINTS, Endpoint
+from tinker_actors.wire.endpoint import Endpoint
+from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.session import Empty
 
 from .archive import tar_chunks
@@ -59,7 +60,9 @@ def build_app(engine: Engine, *, api_key: str | None = None) -> Starlette:
         api_key: what requests must carry in `x-api-key`; None asks for none.
     """
     gate = _Gate(engine, api_key)
-    routes = [gate.route(endpoint, HANDLERS[endpoint.name]) for endpoint in ENDPOINTS]
+    routes = [
+        gate.route(endpoint, HANDLERS[endpoint.name]) for endpoint in ENDPOINTS if endpoint.name in HANDLERS
+    ]
 
     def lifespan(_: Starlette) -> AbstractAsyncContextManager[None]:
         return engine.running()

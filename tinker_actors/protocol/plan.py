@@ -10,7 +10,7 @@ import attrs
 from tinker_actors.errors import APIResponseValidationError, DecodeError
 from tinker_actors.protocol.chunking import chunk_batch, merge_outputs
 from tinker_actors.protocol.journal import Operation
-from tinker_actors.wire import endpoint
+from tinker_actors.wire import endpoints
 from tinker_actors.wire.codec import JsonValue, structure
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.model import (
@@ -71,18 +71,18 @@ def request_of(part: Operation, place: Place) -> Submit:
     """Return the endpoint and the request of one part; the fields of its kind are set."""
     match part.kind:
         case "forward":
-            return endpoint.FORWARD, ForwardRequest(_batch(part), place.model_id, place.seq_id)
+            return endpoints.FORWARD, ForwardRequest(_batch(part), place.model_id, place.seq_id)
         case "forward_backward":
             request = ForwardBackwardRequest(_batch(part), place.model_id, place.seq_id)
-            return endpoint.FORWARD_BACKWARD, request
+            return endpoints.FORWARD_BACKWARD, request
         case "optim_step":
-            return endpoint.OPTIM_STEP, _optim_step(part, place)
+            return endpoints.OPTIM_STEP, _optim_step(part, place)
         case "save_state":
-            return endpoint.SAVE_WEIGHTS, _save(part, place)
+            return endpoints.SAVE_WEIGHTS, _save(part, place)
         case "save_for_sampler":
-            return endpoint.SAVE_WEIGHTS_FOR_SAMPLER, _save_for_sampler(part, place)
+            return endpoints.SAVE_WEIGHTS_FOR_SAMPLER, _save_for_sampler(part, place)
         case "load_state":
-            return endpoint.LOAD_WEIGHTS, _load(part, place)
+            return endpoints.LOAD_WEIGHTS, _load(part, place)
 
 
 def _batch(part: Operation) -> ForwardBackwardInput:

@@ -7,8 +7,8 @@ doubtful and are tried again within the endpoint's budget. Everything else is fi
     what happened                      endpoint says        then
     `x-should-retry: false`            any                  raise
     no connection, 429, should-retry   any                  again, until the budget is spent
-    doubtful                           resend               again, until the budget is spent
-    doubtful                           by_mode              again only if the service answers a repeated number
+    doubtful                           resend, create       again, until the budget is spent
+    doubtful                           numbered, named      again only if the service answers a repeated number
                                                             with its first result (`replay`); else raise
     doubtful                           give_up              raise
     other statuses                     any                  raise
@@ -96,7 +96,8 @@ def decide(
     """
     if attempt >= retries or failure.should_retry is False:
         return None
-    resend_doubtful = on_doubt == "resend" or (on_doubt == "by_mode" and dedupe == "replay")
+    by_mode = on_doubt in ("numbered", "named")
+    resend_doubtful = on_doubt in ("resend", "create") or (by_mode and dedupe == "replay")
     if failure.refused or (failure.doubtful and resend_doubtful):
         return Again(backoff_delay(attempt, failure.retry_after, chance))
     return None

@@ -25,7 +25,7 @@ import trio
 
 from tinker_actors.transport.config import Config, request_headers
 from tinker_actors.wire.codec import encode
-from tinker_actors.wire.endpoint import SESSION_HEARTBEAT
+from tinker_actors.wire.endpoints import SESSION_HEARTBEAT
 from tinker_actors.wire.session import SessionHeartbeatRequest
 
 __all__ = ["Beat", "Blocked", "Fact", "Gone", "Heart", "Missed", "Pulse", "TransportOpener"]

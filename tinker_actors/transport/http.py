@@ -33,7 +33,8 @@ from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import DedupeMode, Failure, decide, parse_retry_after
 from tinker_actors.transport.config import Config, request_headers
 from tinker_actors.wire.codec import JsonValue, decode, encode
-from tinker_actors.wire.endpoint import RETRIEVE_FUTURE, Endpoint, Lane
+from tinker_actors.wire.endpoint import Endpoint, Lane
+from tinker_actors.wire.endpoints import RETRIEVE_FUTURE
 from tinker_actors.wire.session import Empty, RetrieveFutureRequest
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
@@ -99,7 +100,7 @@ class HttpTransport:
             APIResponseValidationError: an answer of another shape.
         """
         body = None if isinstance(request, Empty) else encode(request)
-        url = endpoint.path.format(**(path or {}))
+        url = endpoint.target(path)
         attempt = 0
         while True:
             try:

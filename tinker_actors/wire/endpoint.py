@@ -1,58 +1,49 @@
-"""The table of endpoints, read by the client and by the embedded service alike.
+"""What one call of the API is: its row in the table of `endpoints`.
 
-Paths, bodies and, where nothing else is said, timeouts: tinker 0.38.0 (`/api/v1` resources). What surrounds the
-work (flags, finish, unload) has shorter ones, so that a service that does not answer is noticed soon. What a
-doubtful send means (a byte was written and no complete answer was read) stands in the column `on_doubt`:
+What a doubtful send means (a byte was written and no complete answer was read, or the answer was 408 or 5xx)
+depends on what the call does:
 
-    resend     the call changes nothing, or the service keeps one copy: send it again
-    by_mode    it changes a model: only a service that answers a repeated number with its first result may be
-               sent the same bytes again; otherwise the model is fenced and restored
+    resend     it changes nothing, or doing it twice does no harm: send it again
+    numbered   it changes a model, and carries a number in the model's order: what may be done depends on what
+               the service does with a number it has seen
+    named      it saves something under a name and a number: the name can be looked up
+    create     it makes something that nobody else knows of: send it again; an orphan costs room until it is
+               unloaded
     give_up    the caller decides
+
+When a call came and went is told by versions of the official client, in which it first was there (`since`) and
+first was no longer there (`until`). `<=` before a version says that it was so in that version, and that the
+versions before it have not been looked at one by one.
 """
 
 import enum
-from typing import Generic, Literal, TypeVar
+import re
+import string
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 import attrs
 
-from tinker_actors.wire.model import (
-    CreateModelRequest,
-    GetInfoRequest,
-    GetInfoResponse,
-    LoadWeightsRequest,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
-    UnloadModelRequest,
-)
-from tinker_actors.wire.sampling import (
-    CreateSamplingSessionRequest,
-    CreateSamplingSessionResponse,
-    SampleRequest,
-    SampleSubmitted,
-)
-from tinker_actors.wire.session import (
-    ClientConfigRequest,
-    ClientConfigResponse,
-    CreateSessionRequest,
-    CreateSessionResponse,
-    Empty,
-    FinishSessionRequest,
-    GetServerCapabilitiesResponse,
-    HealthResponse,
-    RetrieveFutureRequest,
-    SessionHeartbeatRequest,
-    SessionHeartbeatResponse,
-    TelemetryResponse,
-    TelemetrySendRequest,
-    UntypedAPIFuture,
-)
-from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest, OptimStepRequest
+from tinker_actors.errors import InputError
 
-__all__ = ["ENDPOINTS", "Endpoint", "Lane"]
+__all__ = ["Endpoint", "Format", "Lane", "Method", "OnDoubt"]
 
 RequestT = TypeVar("RequestT", contravariant=True)
 ReplyT = TypeVar("ReplyT", covariant=True)
-OnDoubt = Literal["resend", "by_mode", "give_up"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+OnDoubt = Literal["resend", "numbered", "named", "create", "give_up"]
+Format = Literal["json", "either"]
+"""JSON, or what suits both sides: JSON or protobuf."""
+
+_VERSION = re.compile(r"(<=)?\d+\.\d+\.\d+")
+# What may stand in a segment of a path as it is (RFC 3986, pchar); the service wants `:` in ids unescaped.
+_SAFE = "!$&'()*+,;=:@"
+# What would end the part early, control characters, and half characters, which have no bytes.
+_FORBIDDEN = re.compile("[/?#\x00-\x1f\x7f\ud800-\udfff]")
+# The one kind of id that is two segments: `weights/0001`.
+_TWO_SEGMENTS = "checkpoint_id"
 
 
 class Lane(enum.Enum):
@@ -63,6 +54,11 @@ class Lane(enum.Enum):
     SESSION = "session"
     FUTURES = "futures"
     TELEMETRY = "telemetry"
+
+
+def _is_version(_: object, attribute: "attrs.Attribute[Any]", value: str | None) -> None:
+    if value is not None and _VERSION.fullmatch(value) is None:
+        raise ValueError(f"{attribute.name} = {value!r} is neither '1.2.3' nor '<=1.2.3'")
 
 
 @attrs.frozen
@@ -80,10 +76,16 @@ class Endpoint(Generic[RequestT, ReplyT]):
         on_doubt: what to do when it may or may not have been carried out.
         retries: how many further attempts there may be, after a refusal that says "later" (429, connection
             refused) and, if `on_doubt` allows it, after a doubtful send.
+        since: the version of the official client that first had it.
+        until: the version that first had it no longer; None if the latest we know (0.38.0) still has it.
+        query: the names of what may stand in the query, in the order in which they stand there.
+        sends: how the body may be written. All bodies are JSON but those that say `either`.
+        accepts: how the answer may be written, likewise.
+        redirects: the service answers with an address elsewhere. It is followed, without our key.
     """
 
     name: str
-    method: Literal["GET", "POST"]
+    method: Method
     path: str
     request: type
     reply: type
@@ -91,173 +93,55 @@ class Endpoint(Generic[RequestT, ReplyT]):
     timeout: float = 60.0
     on_doubt: OnDoubt = "resend"
     retries: int = 10
+    since: str = attrs.field(default="0.4.1", validator=_is_version)
+    until: str | None = attrs.field(default=None, validator=_is_version)
+    query: tuple[str, ...] = ()
+    sends: Format = "json"
+    accepts: Format = "json"
+    redirects: bool = False
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """The names of the parts of the path that the caller fills in."""
+        return tuple(name for _, name, _, _ in string.Formatter().parse(self.path) if name is not None)
+
+    def target(self, path: Mapping[str, str] | None = None) -> str:
+        """Return the path with its parts filled in.
+
+        Characters that a path cannot hold are percent-encoded; `:` is not, and neither is the slash of a
+        checkpoint's id.
+
+        Args:
+            path: a text for each of `places`, and for nothing else.
+
+        Raises:
+            InputError: a part is missing, left over, empty, or holds what would end it.
+        """
+        given = path or {}
+        if not self.places and not given:
+            return self.path
+        for name, value in given.items():
+            if name not in self.places:
+                raise InputError(name, value, f"the path of {self.name} has no such part")
+        for name in self.places:
+            if name not in given:
+                raise InputError(name, None, f"the path of {self.name} needs it")
+        return self.path.format(**{name: _part(name, given[name]) for name in self.places})
 
 
-HEALTH: Endpoint[Empty, HealthResponse] = Endpoint(
-    "healthz", "GET", "/api/v1/healthz", Empty, HealthResponse, Lane.SESSION
-)
-CLIENT_CONFIG: Endpoint[ClientConfigRequest, ClientConfigResponse] = Endpoint(
-    "client_config",
-    "POST",
-    "/api/v1/client/config",
-    ClientConfigRequest,
-    ClientConfigResponse,
-    Lane.SESSION,
-    timeout=10.0,
-    retries=2,  # the first call of all: whoever mistyped the URL should not wait a minute to learn it
-)
-CAPABILITIES: Endpoint[Empty, GetServerCapabilitiesResponse] = Endpoint(
-    "get_server_capabilities",
-    "GET",
-    "/api/v1/get_server_capabilities",
-    Empty,
-    GetServerCapabilitiesResponse,
-    Lane.SESSION,
-)
-CREATE_SESSION: Endpoint[CreateSessionRequest, CreateSessionResponse] = Endpoint(
-    "create_session",
-    "POST",
-    "/api/v1/create_session",
-    CreateSessionRequest,
-    CreateSessionResponse,
-    Lane.SESSION,
-)
-SESSION_HEARTBEAT: Endpoint[SessionHeartbeatRequest, SessionHeartbeatResponse] = Endpoint(
-    "session_heartbeat",
-    "POST",
-    "/api/v1/session_heartbeat",
-    SessionHeartbeatRequest,
-    SessionHeartbeatResponse,
-    Lane.SESSION,
-    timeout=10.0,
-    on_doubt="give_up",
-    retries=0,
-)
-FINISH_SESSION: Endpoint[FinishSessionRequest, Empty] = Endpoint(
-    "finish_session",
-    "POST",
-    "/api/v1/sessions/{session_id}/finish",
-    FinishSessionRequest,
-    Empty,
-    Lane.SESSION,
-    timeout=10.0,
-    retries=2,
-)
-CREATE_MODEL: Endpoint[CreateModelRequest, UntypedAPIFuture] = Endpoint(
-    "create_model", "POST", "/api/v1/create_model", CreateModelRequest, UntypedAPIFuture, Lane.TRAIN
-)
-GET_INFO: Endpoint[GetInfoRequest, GetInfoResponse] = Endpoint(
-    "get_info", "POST", "/api/v1/get_info", GetInfoRequest, GetInfoResponse, Lane.TRAIN
-)
-UNLOAD_MODEL: Endpoint[UnloadModelRequest, UntypedAPIFuture] = Endpoint(
-    "unload_model",
-    "POST",
-    "/api/v1/unload_model",
-    UnloadModelRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    timeout=10.0,
-    retries=0,
-)
-FORWARD: Endpoint[ForwardRequest, UntypedAPIFuture] = Endpoint(
-    "forward", "POST", "/api/v1/forward", ForwardRequest, UntypedAPIFuture, Lane.TRAIN
-)
-FORWARD_BACKWARD: Endpoint[ForwardBackwardRequest, UntypedAPIFuture] = Endpoint(
-    "forward_backward",
-    "POST",
-    "/api/v1/forward_backward",
-    ForwardBackwardRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    on_doubt="by_mode",
-)
-OPTIM_STEP: Endpoint[OptimStepRequest, UntypedAPIFuture] = Endpoint(
-    "optim_step",
-    "POST",
-    "/api/v1/optim_step",
-    OptimStepRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    on_doubt="by_mode",
-)
-LOAD_WEIGHTS: Endpoint[LoadWeightsRequest, UntypedAPIFuture] = Endpoint(
-    "load_weights",
-    "POST",
-    "/api/v1/load_weights",
-    LoadWeightsRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    on_doubt="by_mode",
-)
-SAVE_WEIGHTS: Endpoint[SaveWeightsRequest, UntypedAPIFuture] = Endpoint(
-    "save_weights",
-    "POST",
-    "/api/v1/save_weights",
-    SaveWeightsRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    on_doubt="by_mode",
-)
-SAVE_WEIGHTS_FOR_SAMPLER: Endpoint[SaveWeightsForSamplerRequest, UntypedAPIFuture] = Endpoint(
-    "save_weights_for_sampler",
-    "POST",
-    "/api/v1/save_weights_for_sampler",
-    SaveWeightsForSamplerRequest,
-    UntypedAPIFuture,
-    Lane.TRAIN,
-    on_doubt="by_mode",
-)
-CREATE_SAMPLING_SESSION: Endpoint[CreateSamplingSessionRequest, CreateSamplingSessionResponse] = Endpoint(
-    "create_sampling_session",
-    "POST",
-    "/api/v1/create_sampling_session",
-    CreateSamplingSessionRequest,
-    CreateSamplingSessionResponse,
-    Lane.SESSION,
-)
-ASAMPLE: Endpoint[SampleRequest, SampleSubmitted] = Endpoint(
-    "asample", "POST", "/api/v1/asample", SampleRequest, SampleSubmitted, Lane.SAMPLE, retries=0
-)
-RETRIEVE_FUTURE: Endpoint[RetrieveFutureRequest, Empty] = Endpoint(
-    "retrieve_future",
-    "POST",
-    "/api/v1/retrieve_future",
-    RetrieveFutureRequest,
-    Empty,
-    Lane.FUTURES,
-    timeout=45.0,
-    retries=0,
-)
-TELEMETRY: Endpoint[TelemetrySendRequest, TelemetryResponse] = Endpoint(
-    "telemetry",
-    "POST",
-    "/api/v1/telemetry",
-    TelemetrySendRequest,
-    TelemetryResponse,
-    Lane.TELEMETRY,
-    timeout=5.0,
-    retries=0,
-    on_doubt="give_up",
-)
+def _part(name: str, value: str) -> str:
+    """Return a part of a path as it goes out."""
+    kind, slash, rest = value.partition("/")
+    if name != _TWO_SEGMENTS:
+        return _segment(name, value, value)
+    if not slash:
+        raise InputError(name, value, "must have two parts, such as 'weights/0001'")
+    return f"{_segment(name, value, kind)}/{_segment(name, value, rest)}"
 
-ENDPOINTS = (
-    HEALTH,
-    CLIENT_CONFIG,
-    CAPABILITIES,
-    CREATE_SESSION,
-    SESSION_HEARTBEAT,
-    FINISH_SESSION,
-    CREATE_MODEL,
-    GET_INFO,
-    UNLOAD_MODEL,
-    FORWARD,
-    FORWARD_BACKWARD,
-    OPTIM_STEP,
-    LOAD_WEIGHTS,
-    SAVE_WEIGHTS,
-    SAVE_WEIGHTS_FOR_SAMPLER,
-    CREATE_SAMPLING_SESSION,
-    ASAMPLE,
-    RETRIEVE_FUTURE,
-    TELEMETRY,
-)
+
+def _segment(name: str, value: str, segment: str) -> str:
+    if segment in {"", ".", ".."}:
+        raise InputError(name, value, f"a part of a path cannot be {segment!r}")
+    if found := _FORBIDDEN.search(segment):
+        raise InputError(name, value, f"a part of a path cannot hold {found.group()!r}")
+    return quote(segment, safe=_SAFE)
