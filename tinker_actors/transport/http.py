@@ -30,8 +30,10 @@ from tinker_actors.errors import (
     status_error_class,
 )
 from tinker_actors.protocol.future import Answer
+from tinker_actors.protocol.query import merge, stringify
 from tinker_actors.protocol.retry import DedupeMode, Failure, decide, parse_retry_after
 from tinker_actors.transport.config import Config, request_headers
+from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.wire.codec import JsonValue, decode, encode
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import RETRIEVE_FUTURE
@@ -85,6 +87,8 @@ class HttpTransport:
         request: RequestT,
         *,
         path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        options: RequestOptions | None = None,
     ) -> ReplyT:
         """Call an endpoint and return its reply; always a checkpoint.
 
@@ -92,6 +96,8 @@ class HttpTransport:
             endpoint: which one.
             request: the body; `Empty` sends none.
             path: what fills the `{name}` parts of its path.
+            query: what follows the path; lists are written with commas.
+            options: what this call says differently.
 
         Raises:
             APIConnectionError: no complete answer; `doubtful` tells whether a byte was written.
@@ -101,6 +107,8 @@ class HttpTransport:
         """
         body = None if isinstance(request, Empty) else encode(request)
         url = endpoint.target(path)
+        if text := stringify(merge(query or {}, (options or DEFAULT_OPTIONS).query)):
+            url = f"{url}?{text}"
         attempt = 0
         while True:
             try:
