@@ -208,7 +208,7 @@ def _reply(endpoint: Endpoint[RequestT, ReplyT], response: httpx.Response) -> Re
     if endpoint.reply is Empty:
         return cast("ReplyT", Empty())
     try:
-        return cast("ReplyT", decode(endpoint.reply, response.content, strict=False))
+        return decode(endpoint.reply, response.content, strict=False)
     except DecodeError as error:
         raise APIResponseValidationError(f"{endpoint.name}: {error}", error.problems) from error
 

@@ -28,7 +28,7 @@ import attrs
 
 from tinker_actors.errors import InputError
 
-__all__ = ["Endpoint", "Format", "Lane", "Method", "OnDoubt"]
+__all__ = ["Endpoint", "Format", "Lane", "Method", "OnDoubt", "Redirects"]
 
 RequestT = TypeVar("RequestT", contravariant=True)
 ReplyT = TypeVar("ReplyT", covariant=True)
@@ -36,6 +36,9 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 OnDoubt = Literal["resend", "numbered", "named", "create", "give_up"]
 Format = Literal["json", "either"]
 """JSON, or what suits both sides: JSON or protobuf."""
+Redirects = Literal["inside", "anywhere", "answer"]
+"""An answer with another address is followed within the service's own origin, or anywhere, though never with our
+key; or it is the answer: its address and when that expires are the reply's `url` and `expires`."""
 
 _VERSION = re.compile(r"(<=)?\d+\.\d+\.\d+")
 # What may stand in a segment of a path as it is (RFC 3986, pchar); the service wants `:` in ids unescaped.
@@ -81,14 +84,14 @@ class Endpoint(Generic[RequestT, ReplyT]):
         query: the names of what may stand in the query, in the order in which they stand there.
         sends: how the body may be written. All bodies are JSON but those that say `either`.
         accepts: how the answer may be written, likewise.
-        redirects: the service answers with an address elsewhere. It is followed, without our key.
+        redirects: where an answer with another address may lead.
     """
 
     name: str
     method: Method
     path: str
-    request: type
-    reply: type
+    request: type[RequestT]
+    reply: type[ReplyT]
     lane: Lane
     timeout: float = 60.0
     on_doubt: OnDoubt = "resend"
@@ -98,7 +101,7 @@ class Endpoint(Generic[RequestT, ReplyT]):
     query: tuple[str, ...] = ()
     sends: Format = "json"
     accepts: Format = "json"
-    redirects: bool = False
+    redirects: Redirects = "inside"
 
     @cached_property
     def places(self) -> tuple[str, ...]:

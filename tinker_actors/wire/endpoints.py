@@ -40,10 +40,8 @@ from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest, 
 
 __all__ = ["ENDPOINTS"]
 
-HEALTH: Endpoint[Empty, HealthResponse] = Endpoint(
-    "healthz", "GET", "/api/v1/healthz", Empty, HealthResponse, Lane.SESSION
-)
-CLIENT_CONFIG: Endpoint[ClientConfigRequest, ClientConfigResponse] = Endpoint(
+HEALTH = Endpoint("healthz", "GET", "/api/v1/healthz", Empty, HealthResponse, Lane.SESSION)
+CLIENT_CONFIG = Endpoint(
     "client_config",
     "POST",
     "/api/v1/client/config",
@@ -53,7 +51,7 @@ CLIENT_CONFIG: Endpoint[ClientConfigRequest, ClientConfigResponse] = Endpoint(
     timeout=10.0,
     retries=2,  # the first call of all: whoever mistyped the URL should not wait a minute to learn it
 )
-CAPABILITIES: Endpoint[Empty, GetServerCapabilitiesResponse] = Endpoint(
+CAPABILITIES = Endpoint(
     "get_server_capabilities",
     "GET",
     "/api/v1/get_server_capabilities",
@@ -61,7 +59,7 @@ CAPABILITIES: Endpoint[Empty, GetServerCapabilitiesResponse] = Endpoint(
     GetServerCapabilitiesResponse,
     Lane.SESSION,
 )
-CREATE_SESSION: Endpoint[CreateSessionRequest, CreateSessionResponse] = Endpoint(
+CREATE_SESSION = Endpoint(
     "create_session",
     "POST",
     "/api/v1/create_session",
@@ -70,7 +68,7 @@ CREATE_SESSION: Endpoint[CreateSessionRequest, CreateSessionResponse] = Endpoint
     Lane.SESSION,
     on_doubt="create",
 )
-SESSION_HEARTBEAT: Endpoint[SessionHeartbeatRequest, SessionHeartbeatResponse] = Endpoint(
+SESSION_HEARTBEAT = Endpoint(
     "session_heartbeat",
     "POST",
     "/api/v1/session_heartbeat",
@@ -81,7 +79,7 @@ SESSION_HEARTBEAT: Endpoint[SessionHeartbeatRequest, SessionHeartbeatResponse] =
     on_doubt="give_up",
     retries=0,
 )
-FINISH_SESSION: Endpoint[FinishSessionRequest, Empty] = Endpoint(
+FINISH_SESSION = Endpoint(
     "finish_session",
     "POST",
     "/api/v1/sessions/{session_id}/finish",
@@ -91,7 +89,7 @@ FINISH_SESSION: Endpoint[FinishSessionRequest, Empty] = Endpoint(
     timeout=10.0,
     retries=2,
 )
-CREATE_MODEL: Endpoint[CreateModelRequest, UntypedAPIFuture] = Endpoint(
+CREATE_MODEL = Endpoint(
     "create_model",
     "POST",
     "/api/v1/create_model",
@@ -100,10 +98,8 @@ CREATE_MODEL: Endpoint[CreateModelRequest, UntypedAPIFuture] = Endpoint(
     Lane.TRAIN,
     on_doubt="create",
 )
-GET_INFO: Endpoint[GetInfoRequest, GetInfoResponse] = Endpoint(
-    "get_info", "POST", "/api/v1/get_info", GetInfoRequest, GetInfoResponse, Lane.TRAIN
-)
-UNLOAD_MODEL: Endpoint[UnloadModelRequest, UntypedAPIFuture] = Endpoint(
+GET_INFO = Endpoint("get_info", "POST", "/api/v1/get_info", GetInfoRequest, GetInfoResponse, Lane.TRAIN)
+UNLOAD_MODEL = Endpoint(
     "unload_model",
     "POST",
     "/api/v1/unload_model",
@@ -113,10 +109,8 @@ UNLOAD_MODEL: Endpoint[UnloadModelRequest, UntypedAPIFuture] = Endpoint(
     timeout=10.0,
     retries=0,
 )
-FORWARD: Endpoint[ForwardRequest, UntypedAPIFuture] = Endpoint(
-    "forward", "POST", "/api/v1/forward", ForwardRequest, UntypedAPIFuture, Lane.TRAIN
-)
-FORWARD_BACKWARD: Endpoint[ForwardBackwardRequest, UntypedAPIFuture] = Endpoint(
+FORWARD = Endpoint("forward", "POST", "/api/v1/forward", ForwardRequest, UntypedAPIFuture, Lane.TRAIN)
+FORWARD_BACKWARD = Endpoint(
     "forward_backward",
     "POST",
     "/api/v1/forward_backward",
@@ -125,7 +119,7 @@ FORWARD_BACKWARD: Endpoint[ForwardBackwardRequest, UntypedAPIFuture] = Endpoint(
     Lane.TRAIN,
     on_doubt="numbered",
 )
-OPTIM_STEP: Endpoint[OptimStepRequest, UntypedAPIFuture] = Endpoint(
+OPTIM_STEP = Endpoint(
     "optim_step",
     "POST",
     "/api/v1/optim_step",
@@ -134,7 +128,7 @@ OPTIM_STEP: Endpoint[OptimStepRequest, UntypedAPIFuture] = Endpoint(
     Lane.TRAIN,
     on_doubt="numbered",
 )
-LOAD_WEIGHTS: Endpoint[LoadWeightsRequest, UntypedAPIFuture] = Endpoint(
+LOAD_WEIGHTS = Endpoint(
     "load_weights",
     "POST",
     "/api/v1/load_weights",
@@ -143,7 +137,7 @@ LOAD_WEIGHTS: Endpoint[LoadWeightsRequest, UntypedAPIFuture] = Endpoint(
     Lane.TRAIN,
     on_doubt="numbered",
 )
-SAVE_WEIGHTS: Endpoint[SaveWeightsRequest, UntypedAPIFuture] = Endpoint(
+SAVE_WEIGHTS = Endpoint(
     "save_weights",
     "POST",
     "/api/v1/save_weights",
@@ -152,7 +146,7 @@ SAVE_WEIGHTS: Endpoint[SaveWeightsRequest, UntypedAPIFuture] = Endpoint(
     Lane.TRAIN,
     on_doubt="named",
 )
-SAVE_WEIGHTS_FOR_SAMPLER: Endpoint[SaveWeightsForSamplerRequest, UntypedAPIFuture] = Endpoint(
+SAVE_WEIGHTS_FOR_SAMPLER = Endpoint(
     "save_weights_for_sampler",
     "POST",
     "/api/v1/save_weights_for_sampler",
@@ -161,7 +155,7 @@ SAVE_WEIGHTS_FOR_SAMPLER: Endpoint[SaveWeightsForSamplerRequest, UntypedAPIFutur
     Lane.TRAIN,
     on_doubt="named",
 )
-CREATE_SAMPLING_SESSION: Endpoint[CreateSamplingSessionRequest, CreateSamplingSessionResponse] = Endpoint(
+CREATE_SAMPLING_SESSION = Endpoint(
     "create_sampling_session",
     "POST",
     "/api/v1/create_sampling_session",
@@ -170,10 +164,10 @@ CREATE_SAMPLING_SESSION: Endpoint[CreateSamplingSessionRequest, CreateSamplingSe
     Lane.SESSION,
     on_doubt="create",
 )
-ASAMPLE: Endpoint[SampleRequest, SampleSubmitted] = Endpoint(
+ASAMPLE = Endpoint(
     "asample", "POST", "/api/v1/asample", SampleRequest, SampleSubmitted, Lane.SAMPLE, retries=0
 )
-RETRIEVE_FUTURE: Endpoint[RetrieveFutureRequest, Empty] = Endpoint(
+RETRIEVE_FUTURE = Endpoint(
     "retrieve_future",
     "POST",
     "/api/v1/retrieve_future",
@@ -183,7 +177,7 @@ RETRIEVE_FUTURE: Endpoint[RetrieveFutureRequest, Empty] = Endpoint(
     timeout=45.0,
     retries=0,
 )
-TELEMETRY: Endpoint[TelemetrySendRequest, TelemetryResponse] = Endpoint(
+TELEMETRY = Endpoint(
     "telemetry",
     "POST",
     "/api/v1/telemetry",
