@@ -3,20 +3,51 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import json_values
-from tinker_actors.errors import RequestFailedError, SessionGoneError, TinkerError
-from tinker_actors.protocol.future import MIN_HOLD, Answer, Done, Failed, PollAgain, Polling, decide
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    RequestFailedError,
+    SessionGoneError,
+    TinkerError,
+)
+from tinker_actors.protocol.future import (
+    MIN_HOLD,
+    Answer,
+    Done,
+    Failed,
+    FetchPayload,
+    PollAgain,
+    Polling,
+    QueueReport,
+    decide,
+    overdue,
+)
+from tinker_actors.wire.payload import JSON, PROTOBUF, Payload
 
 START = Polling("r1")
+
+
+def said(status: int, body: Any = None, **others: Any) -> Answer:
+    """Make an answer with a JSON body."""
+    return Answer(status=status, payload=Payload(JSON, orjson.dumps(body)), **others)
+
+
+def raw(status: int, content: bytes, content_type: str = "", **others: Any) -> Answer:
+    return Answer(status=status, payload=Payload(content_type, content), **others)
 
 
 def again(answer: Answer, polling: Polling = START) -> PollAgain:
     command = decide(polling, answer)
     assert isinstance(command, PollAgain)
+    assert command.polling.iteration == polling.iteration + 1
     return command
 
 
@@ -24,67 +55,143 @@ def failure(answer: Answer, polling: Polling = START) -> TinkerError:
     command = decide(polling, answer)
     assert isinstance(command, Failed)
     assert command.error.request_id == "r1"
+    assert "r1" in str(command.error)
+    assert "request_id=" not in str(command.error)
     return command.error
 
 
+# --- results ---------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    "body",
+    "content",
     [
-        {"type": "create_model", "model_id": "m"},
-        {"metrics": None},
-        {},
-        {"error": None, "path": "tinker://a/weights/b"},
-        {"queue_state": "active"},
-        [1, 2],
-        None,
-        "text",
+        b'{"type":"create_model","model_id":"m"}',
+        b'{"metrics":null}',
+        b"{}",
+        b' {"path": "p"}\n',
+        b'{"error":null,"path":"tinker://a/weights/b"}',
+        b'{"queue_state":"active"}',
+        b'{"metrics":{"error:mean":0.5}}',
+        b'{"status":"odd"}',
+        b'{"type":"sample","sequences":[{"stop_reason":"stop","tokens":[1]}]}',
     ],
     ids=repr,
 )
-def test_a_result_is_done(body: Any) -> None:
-    """200 with anything but `try_again` and `error` is the result, as it came."""
-    assert decide(Polling("r1", failures=3, bad_requests=2), Answer(status=200, body=body)) == Done(body)
+@pytest.mark.parametrize("content_type", [JSON, "application/json; charset=utf-8", "text/plain", ""])
+def test_a_json_object_is_the_result(content: bytes, content_type: str) -> None:
+    """As it came, whatever the service calls it, unless it says that there is no result."""
+    polling = Polling("r1", failures=3, bad_requests=2)
+    assert decide(polling, raw(200, content, content_type)) == Done(Payload(content_type, content))
+
+
+@pytest.mark.parametrize("content_type", [PROTOBUF, "Application/X-Protobuf; proto=x"])
+def test_protobuf_is_the_result(content_type: str) -> None:
+    """It is not looked into: status objects are JSON in both forms of the API."""
+    answer = raw(200, b'{"error":"no"}', content_type)
+    assert decide(START, answer) == Done(Payload(content_type, b'{"error":"no"}'))
+
+
+def test_every_2xx_is_a_success() -> None:
+    """Services differ in which they choose."""
+    assert isinstance(decide(START, said(202, {"path": "p"})), Done)
+    assert again(said(201, {"type": "try_again"}, elapsed=1.0)).delay == 0.0
+
+
+def test_a_long_json_result_is_not_parsed_to_find_that_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its only decoding is the one that makes the reply of it."""
+    monkeypatch.setattr("tinker_actors.protocol.future.orjson", None)
+    content = orjson.dumps({"type": "sample", "sequences": [{"tokens": list(range(1000))}]})
+    assert decide(START, raw(200, content)) == Done(Payload("", content))
+
+
+def test_the_words_of_older_services_are_understood() -> None:
+    """They wrap the result, and call the states pending, completed and failed."""
+    assert again(said(200, {"status": "pending"}, elapsed=1.0)).delay == 0.0
+    completed = {"status": "completed", "result": {"path": "p"}}
+    assert decide(START, said(200, completed)) == Done(Payload(JSON, b'{"path":"p"}'))
+    assert isinstance(decide(START, said(200, {"status": "completed"})), Done)
+    assert "no reason" in str(failure(said(200, {"status": "failed"})))
+    error = failure(said(200, {"status": "failed", "error": {"message": "bad rank"}, "category": "User"}))
+    assert isinstance(error, RequestFailedError)
+    assert (str(error), error.category) == ("request r1 failed: bad rank", "user")
+
+
+# --- no result yet ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 408])
 def test_no_result_yet_is_polled_again_at_once(status: int) -> None:
     """The service has held the answer back; counts of failures begin anew."""
-    body: Any = {"type": "try_again", "request_id": "r1", "queue_state": "active"}
-    command = again(Answer(status=status, body=body, elapsed=30.0), Polling("r1", failures=5, bad_requests=3))
-    assert command == PollAgain(0.0, START)
+    body = {"type": "try_again", "request_id": "r1", "queue_state": "active"}
+    polling = Polling("r1", iteration=7, metadata_first=True, failures=5, bad_requests=3, unreadable=2)
+    command = again(said(status, body, elapsed=30.0), polling)
+    fresh = Polling("r1", iteration=8, metadata_first=True, last_word="no result yet, queue active")
+    assert command == PollAgain(0.0, fresh, "result", QueueReport("active"))
 
 
-def test_a_408_needs_no_body() -> None:
+@pytest.mark.parametrize("answer", [Answer(status=408, elapsed=1.0), raw(408, b"timeout", elapsed=1.0)])
+def test_a_408_needs_no_body(answer: Answer) -> None:
     """Some services say it with the status alone."""
-    assert again(Answer(status=408, body=None, elapsed=1.0)) == PollAgain(0.0, START)
-    assert again(Answer(status=408, body="timeout", elapsed=1.0)) == PollAgain(0.0, START)
+    command = again(answer)
+    assert (command.delay, command.queue) == (0.0, None)
 
 
 @pytest.mark.parametrize(
-    ("state", "paused"),
+    ("body", "queue"),
     [
-        ("active", None),
-        ("paused_capacity", "paused_capacity"),
-        ("paused_rate_limit", "paused_rate_limit"),
-        ("something new", None),
-        (7, None),
+        ({"queue_state": "paused_capacity"}, QueueReport("paused_capacity")),
+        (
+            {"queue_state": "paused_rate_limit", "queue_state_reason": "too many"},
+            QueueReport("paused_rate_limit", "too many"),
+        ),
+        ({"queue_state": "something new", "queue_state_reason": 3}, QueueReport("something new")),
+        ({"queue_state": 7}, None),
+        ({}, None),
     ],
 )
-def test_a_pause_is_told_by_its_name(state: Any, paused: str | None) -> None:
+def test_the_queue_is_told_with_its_reason(body: Any, queue: QueueReport | None) -> None:
     """What makes us wait reaches whoever asks what a run is waiting for."""
-    body: Any = {"type": "try_again", "queue_state": state}
-    assert again(Answer(status=200, body=body, elapsed=1.0)).paused == paused
+    command = again(said(200, {"type": "try_again", **body}, elapsed=1.0))
+    assert command.queue == queue
+    assert again(said(408, body, elapsed=1.0)).queue == queue
 
 
 @pytest.mark.parametrize(
     ("elapsed", "delay"), [(0.0, MIN_HOLD), (MIN_HOLD / 4, MIN_HOLD * 0.75), (MIN_HOLD, 0.0)]
 )
-def test_a_service_that_does_not_hold_is_not_asked_without_a_pause(elapsed: float, delay: float) -> None:
+@pytest.mark.parametrize("status", [200, 408])
+def test_a_service_that_does_not_hold_is_not_asked_without_a_pause(
+    status: int, elapsed: float, delay: float
+) -> None:
     """At most 20 polls a second."""
-    answer = Answer(status=200, body={"type": "try_again"}, elapsed=elapsed)
+    answer = said(status, {"type": "try_again"}, elapsed=elapsed)
     assert again(answer).delay == pytest.approx(delay)
 
 
+# --- large results ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "known"), [(4096, 4096), (0, 0), (-1, 0), ("many", 0), (None, 0)])
+def test_the_size_of_a_result_comes_before_the_result(size: Any, known: int) -> None:
+    """The result itself is asked for next, and the counts begin anew."""
+    body = {"status": "complete_metadata", "request_id": "r1", "response_payload_size": size}
+    polling = Polling("r1", iteration=2, metadata_first=True, failures=4)
+    command = decide(polling, said(200, body))
+    assert command == FetchPayload(known, Polling("r1", iteration=3, last_word="the result is ready"))
+
+
+def test_a_size_in_place_of_the_result_is_an_invalid_answer() -> None:
+    """Asked for twice, it would be asked for for ever."""
+    error = failure(said(200, {"status": "complete_metadata", "response_payload_size": 5}))
+    assert isinstance(error, APIResponseValidationError)
+    assert error.problems
+
+
+# --- failures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("R63", "R73")
 @pytest.mark.parametrize(
     ("category", "expected"),
     [
@@ -92,40 +199,149 @@ def test_a_service_that_does_not_hold_is_not_asked_without_a_pause(elapsed: floa
         ("User", "user"),
         ("SERVER", "server"),
         ("Server", "server"),
+        ("unknown", "unknown"),
         ("odd", "unknown"),
         (3, "unknown"),
+        (None, "unknown"),
     ],
 )
 def test_an_error_in_the_body_is_a_failed_request(category: Any, expected: str) -> None:
-    """Whose fault it is, is read in any case of letters."""
-    error = failure(Answer(status=200, body={"error": "bad rank", "category": category}))
+    """Whose fault it is, is read in any case of letters; what nobody knows is unknown."""
+    error = failure(said(200, {"error": "bad rank", "category": category}))
     assert isinstance(error, RequestFailedError)
-    assert (str(error), error.category, error.started) == ("bad rank", expected, True)
+    assert (str(error), error.category, error.started) == ("request r1 failed: bad rank", expected, True)
+
+
+@pytest.mark.requirement("R74")
+@pytest.mark.parametrize(("category", "retryable"), [("user", False), ("server", True), ("zzz", True)])
+def test_only_what_is_not_the_users_fault_may_succeed_later(category: str, retryable: bool) -> None:
+    """A policy may try the others again; this one is final at once."""
+    assert failure(said(200, {"error": "x", "category": category})).retryable is retryable
 
 
 def test_an_error_without_category_or_text_is_one() -> None:
     """Whatever stands under `error` is shown."""
-    error = failure(Answer(status=200, body={"error": {"code": 3}}))
+    error = failure(said(200, {"error": {"code": 3}}))
     assert isinstance(error, RequestFailedError)
-    assert (str(error), error.category) == ("{'code': 3}", "unknown")
-    assert isinstance(
-        failure(Answer(status=200, body={"type": "try_again", "error": "no"})), RequestFailedError
+    assert (str(error), error.category) == ("request r1 failed: {'code': 3}", "unknown")
+    assert isinstance(failure(said(200, {"type": "try_again", "error": "no"})), RequestFailedError)
+
+
+FAILED = {
+    "SkyRL, 400": (said(400, {"detail": "Maximum number reached"}), "BadRequestError", 400),
+    "TuFT, 404": (said(404, {"detail": "Checkpoint not there"}), "NotFoundError", 404),
+    "TuFT, 409": (said(409, {"detail": "expected 7, got 6"}), "ConflictError", 409),
+    "TuFT, 422": (said(422, {"detail": "bad loss"}), "UnprocessableEntityError", 422),
+    "open-rl, 400": (
+        said(400, {"type": "RequestFailedResponse", "error_message": "no adapter"}),
+        "RequestFailedError",
+        None,
+    ),
+    "open-rl, silent": (said(400, {"type": "RequestFailedResponse"}), "RequestFailedError", None),
+    "opentinker, 200": (said(200, {"error": "unknown", "category": "User"}), "RequestFailedError", None),
+    "error_message, 200": (
+        said(200, {"error_message": "no", "category": "user"}),
+        "RequestFailedError",
+        None,
+    ),
+    "with a category, 4xx": (said(409, {"error": "no", "category": "User"}), "RequestFailedError", None),
+    "FastAPI, 422": (
+        said(422, {"detail": [{"loc": ["body", "data", 0], "msg": "Field required", "type": "missing"}]}),
+        "UnprocessableEntityError",
+        422,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_services_have_five_ways_to_say_no(name: str) -> None:
+    """Each ends in a typed error that says what the service said."""
+    answer, kind, status = FAILED[name]
+    error = failure(answer, Polling("r1", bad_requests=3))
+    assert type(error).__name__ == kind
+    assert getattr(error, "status_code", None) == status
+
+
+def test_what_pydantic_writes_is_read_for_people() -> None:
+    """The place and the problem, one behind the other."""
+    detail = [
+        {"loc": ["body", "data", 0], "msg": "Field required"},
+        {"loc": [], "msg": "odd"},
+        {"msg": "bare"},
+        "text",
+        {"loc": ["x"]},
+    ]
+    text = str(failure(said(422, {"detail": detail})))
+    assert text == (
+        "request r1: error code 422 - body.data.0: Field required; odd; bare; text; {'loc': ['x']}"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (401, "AuthenticationError"),
+        (403, "PermissionDeniedError"),
+        (404, "NotFoundError"),
+        (409, "ConflictError"),
+        (418, "APIStatusError"),
+        (422, "UnprocessableEntityError"),
+        (302, "APIStatusError"),
+    ],
+)
+def test_other_statuses_are_the_outcome(status: int, name: str) -> None:
+    """With the class of the status, its number and what the service said."""
+    error: Any = failure(said(status, {"detail": "expected 7, got 6"}, retry_after=3.0, should_retry=True))
+    assert (type(error).__name__, error.status_code, error.body) == (
+        name,
+        status,
+        {"detail": "expected 7, got 6"},
+    )
+    assert "expected 7, got 6" in str(error)
+    assert (error.retry_after, error.should_retry) == (3.0, True)
+
+
+def test_an_error_without_a_body_is_one() -> None:
+    """Some services answer with the status alone, or with text."""
+    bare: Any = failure(Answer(status=403))
+    assert (bare.body, bare.status_code) == (None, 403)
+    text: Any = failure(raw(403, b"Forbidden", "text/plain"))
+    assert text.body == "Forbidden"
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (410, "broken"),
+        (410, ""),
+        (404, "Future 275 not found"),
+        (404, "unknown request"),
+        (404, "no such promise"),
+    ],
+)
+def test_a_promise_that_is_gone_is_lost(status: int, detail: str) -> None:
+    """There will be no answer; who may ask anew is told so."""
+    error = failure(said(status, {"detail": detail}))
+    assert isinstance(error, SessionGoneError)
+    assert (error.status_code, error.retryable) == (status, True)
+    assert detail in str(error)
+
+
+def test_a_404_about_something_else_is_not_a_lost_promise() -> None:
+    """It is how some services say that what was asked for does not exist."""
+    error: Any = failure(said(404, {"detail": "no checkpoint 'a'"}))
+    assert (type(error).__name__, error.retryable) == ("NotFoundError", False)
+
+
+# --- trouble ----------------------------------------------------------------------------------------------
 
 
 def test_a_billing_pause_is_waited_out() -> None:
     """402 is asked again every 5 seconds, and the counts stay."""
     polling = Polling("r1", failures=2, bad_requests=1)
-    assert again(Answer(status=402), polling) == PollAgain(5.0, polling, "billing")
-
-
-@pytest.mark.parametrize("status", [404, 410])
-def test_a_promise_that_is_gone_is_lost(status: int) -> None:
-    """Both statuses mean that there will be no answer."""
-    error = failure(Answer(status=status, body={"detail": "no such request"}))
-    assert isinstance(error, SessionGoneError)
-    assert error.status_code == status
-    assert "no such request" in str(error)
+    command = again(said(402), polling)
+    assert (command.delay, command.waiting) == (5.0, "billing")
+    assert (command.polling.failures, command.polling.bad_requests) == (2, 1)
 
 
 def test_three_bad_requests_are_forgiven() -> None:
@@ -133,28 +349,69 @@ def test_three_bad_requests_are_forgiven() -> None:
     delays = []
     polling = START
     for _ in range(3):
-        command = again(Answer(status=400, body={"detail": "x"}), polling)
+        command = again(said(400, {"detail": "x"}), polling)
         delays.append(command.delay)
         polling = command.polling
-    assert delays == [1.0, 2.0, 4.0]
-    error = failure(Answer(status=400, body={"detail": "not loaded"}), polling)
+    assert delays == [0.25, 0.5, 1.0]
+    error = failure(said(400, {"detail": "not loaded"}), polling)
     assert type(error).__name__ == "BadRequestError"
     assert "not loaded" in str(error)
-    renewed = again(Answer(status=408), polling).polling
-    assert again(Answer(status=400), renewed).delay == 1.0
+    renewed = again(said(408), polling).polling
+    assert again(said(400), renewed).delay == 0.25
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"type": "sam', b"\xff\xfe"])
+@pytest.mark.parametrize("content_type", ["", "text/html", JSON, "image/png"])
+def test_an_answer_that_cannot_be_read_is_asked_for_again(body: bytes, content_type: str) -> None:
+    """Something in between may have written it: three more polls, then a typed error that shows it."""
+    polling = START
+    delays = []
+    for _ in range(3):
+        command = again(raw(200, body, content_type), polling)
+        delays.append(command.delay)
+        polling = command.polling
+    assert delays == [0.25, 0.5, 1.0]
+    error = failure(raw(200, body, content_type), polling)
+    assert isinstance(error, APIResponseValidationError)
+    assert "content type" in str(error)
+    assert again(said(408), polling).polling.unreadable == 0
+
+
+def test_an_answer_without_any_body_cannot_be_read() -> None:
+    """A 204 is no result."""
+    assert again(Answer(status=204)).polling.unreadable == 1
+
+
+@pytest.mark.parametrize("body", [None, 3, "done", [], [1, 2], True])
+def test_json_that_is_no_object_is_an_invalid_answer(body: Any) -> None:
+    """The service itself wrote it, so asking again would not help."""
+    error = failure(said(200, body))
+    assert isinstance(error, APIResponseValidationError)
+    assert error.problems
+
+
+def test_a_long_answer_is_shown_by_its_beginning() -> None:
+    """An error is for people."""
+    text = str(failure(raw(200, b"x" * 10_000), Polling("r1", unreadable=3)))
+    assert len(text) < 400
+    assert "xxx…" in text
+    assert "(empty)" in str(failure(raw(200, b""), Polling("r1", unreadable=3)))
 
 
 @pytest.mark.parametrize("status", [None, 429, 500, 502, 599])
 def test_trouble_is_waited_out_with_growing_delays(status: int | None) -> None:
     """1, 2, 4 ... 30 seconds, without an end: a service that is away is a state, not a failure."""
     polling = Polling("r1", bad_requests=2)
-    delays = []
+    answer = Answer(status=status, payload=Payload("text/plain", b"Internal Server Error"))
+    delays, waiting = [], set()
     for _ in range(12):
-        command = again(Answer(status=status, body="Internal Server Error"), polling)
+        command = again(answer, polling)
         delays.append(command.delay)
+        waiting.add(command.waiting)
         polling = command.polling
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0]
-    assert polling == Polling("r1", failures=12, bad_requests=2)
+    assert (polling.failures, polling.bad_requests) == (12, 2)
+    assert waiting == {"limit" if status == 429 else "service"}
 
 
 @pytest.mark.parametrize(
@@ -165,71 +422,102 @@ def test_what_the_service_asks_for_is_kept_up_to_half_a_minute(asked: float | No
     assert again(Answer(status=503, retry_after=asked), Polling("r1", failures=2)).delay == delay
 
 
+# --- the end of waiting -----------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("status", "name"),
+    ("answer", "word"),
     [
-        (401, "AuthenticationError"),
-        (403, "PermissionDeniedError"),
-        (409, "ConflictError"),
-        (418, "APIStatusError"),
-        (422, "UnprocessableEntityError"),
-        (302, "APIStatusError"),
+        (said(200, {"type": "try_again"}), "no result yet"),
+        (
+            said(408, {"queue_state": "paused_capacity", "queue_state_reason": "no room"}),
+            "no result yet, queue paused_capacity (no room)",
+        ),
+        (Answer(status=503), "status 503"),
+        (said(402), "402"),
+        (said(400, {"detail": "odd"}), "status 400 - odd"),
+        (Answer(status=None, error=APIConnectionError("refused")), "refused"),
+        (Answer(status=None), "no answer"),
+        (raw(200, b"<html>", "text/html"), "an answer of content type text/html: <html>"),
     ],
 )
-def test_other_statuses_are_the_outcome(status: int, name: str) -> None:
-    """With the class of the status, its number and what the service said."""
-    error: Any = failure(Answer(status=status, body={"detail": "expected 7, got 6"}))
-    assert (type(error).__name__, error.status_code, error.body) == (
-        name,
-        status,
-        {"detail": "expected 7, got 6"},
-    )
-    assert "expected 7, got 6" in str(error)
+def test_who_has_waited_long_enough_is_told_the_last_word(answer: Answer, word: str) -> None:
+    """The error of the overall deadline says what the service had said until then."""
+    error = overdue(again(answer).polling, 90.0).error
+    assert isinstance(error, APITimeoutError)
+    assert (error.request_id, error.doubtful) == ("r1", True)
+    assert str(error) == f"request r1: no result within 90 s; the service's last word was: {word}"
 
 
+# --- anything ---------------------------------------------------------------------------------------------
+
+bodies = json_values | st.fixed_dictionaries(
+    {},
+    optional={
+        "type": json_values | st.sampled_from(["try_again", "RequestFailedResponse"]),
+        "status": json_values | st.sampled_from(["complete_metadata", "pending", "completed", "failed"]),
+        "error": json_values,
+        "error_message": json_values,
+        "category": json_values,
+        "detail": json_values,
+        "queue_state": json_values | st.just("paused_capacity"),
+        "queue_state_reason": json_values,
+        "response_payload_size": json_values,
+        "result": json_values,
+    },
+)
+payloads = st.builds(
+    Payload,
+    st.sampled_from([JSON, "", "text/html", PROTOBUF]) | st.text(max_size=9),
+    bodies.map(orjson.dumps) | st.binary(max_size=40),
+)
 answers = st.builds(
     Answer,
-    status=st.none() | st.integers(100, 599) | st.sampled_from([200, 400, 402, 404, 408, 410, 429, 500]),
-    body=json_values
-    | st.fixed_dictionaries(
-        {},
-        optional={
-            "type": json_values | st.just("try_again"),
-            "error": json_values,
-            "category": json_values,
-            "queue_state": json_values | st.just("paused_capacity"),
-        },
-    ),
+    status=st.none() | st.integers(200, 599) | st.sampled_from([200, 400, 402, 404, 408, 410, 429, 500]),
+    payload=st.none() | payloads,
     elapsed=st.floats(0, 1e6),
     retry_after=st.none() | st.floats(),
 )
-pollings = st.builds(Polling, st.just("r1"), failures=st.integers(0, 10**6), bad_requests=st.integers(0, 3))
+pollings = st.builds(
+    Polling,
+    st.just("r1"),
+    metadata_first=st.booleans(),
+    failures=st.integers(0, 10**6),
+    bad_requests=st.integers(0, 3),
+    unreadable=st.integers(0, 3),
+)
 
 
+@pytest.mark.requirement("R63")
 @given(pollings, answers)
 def test_any_answer_ends_the_wait_or_goes_on(polling: Polling, answer: Answer) -> None:
     """Whatever a service says: a result, a typed error, or another poll within half a minute; never a crash."""
     command = decide(polling, answer)
     if isinstance(command, Done):
-        assert command.value == answer.body
+        assert answer.payload is not None
     elif isinstance(command, Failed):
-        assert isinstance(command.error, TinkerError)
+        assert isinstance(command.error, APIStatusError | APIResponseValidationError | RequestFailedError)
         assert command.error.request_id == "r1"
+        assert "r1" in str(command.error)
+    elif isinstance(command, FetchPayload):
+        assert command.size >= 0
+        assert polling.metadata_first
+        assert not command.polling.metadata_first
     else:
         assert 0 <= command.delay <= 30
         assert command.polling.request_id == "r1"
-        assert command.polling.bad_requests <= 3
+        assert max(command.polling.bad_requests, command.polling.unreadable) <= 3
 
 
 @given(st.lists(answers, min_size=1, max_size=30))
 def test_bad_requests_cannot_go_on_for_ever(several: list[Answer]) -> None:
-    """In any sequence of answers, no more than three 400s pass between usable ones."""
-    polling, bad = START, 0
+    """In any sequence of answers, no more than three 400s, and three that cannot be read, pass between usable ones."""
+    polling = START
     for answer in several:
         command = decide(polling, answer)
         if not isinstance(command, PollAgain):
             return
-        usable = answer.status in (200, 408)
-        bad = 0 if usable else bad + (answer.status == 400)
+        usable = command.waiting == "result"
+        bad = 0 if usable else polling.bad_requests + (answer.status == 400)
         assert command.polling.bad_requests == bad <= 3
         polling = command.polling

@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any, cast, get_args
 
+import orjson
 import pytest
 
 from tinker_actors.errors import APIResponseValidationError
@@ -19,6 +20,7 @@ from tinker_actors.wire.model import (
     SaveWeightsRequest,
     SaveWeightsResponse,
 )
+from tinker_actors.wire.payload import JSON, Payload
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import (
     AdamParams,
@@ -31,6 +33,10 @@ from tinker_actors.wire.training import (
 
 DATA = tuple(Datum(ModelInput.from_ints([token] * 5), {"weights": [1.0] * 5}) for token in range(5))
 KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
+
+
+def as_json(value: Any) -> Payload:
+    return Payload(JSON, orjson.dumps(value))
 
 
 def no_sampler() -> int:
@@ -142,7 +148,9 @@ def test_outputs_of_the_parts_become_one() -> None:
             "new": 1,
         }
 
-    reply: Any = reply_of(Operation(kind="forward_backward", data=DATA), [value(-1.0, 2.0), value(-2.0, 3.0)])
+    reply: Any = reply_of(
+        Operation(kind="forward_backward", data=DATA), [as_json(value(-1.0, 2.0)), as_json(value(-2.0, 3.0))]
+    )
     assert reply.metrics == {"loss:sum": 5.0}
     assert [one["logprobs"] for one in reply.loss_fn_outputs] == [
         TensorData([-1.0], "float32"),
@@ -154,7 +162,7 @@ def test_outputs_of_the_parts_become_one() -> None:
 def test_each_operation_has_its_reply(kind: OperationKind) -> None:
     """Whatever newer services add to it."""
     value, expected = REPLIES[kind]
-    assert reply_of(Operation(kind=kind), [{**value, "new": True}]) == expected
+    assert reply_of(Operation(kind=kind), [as_json({**value, "new": True})]) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,15 +170,15 @@ def test_each_operation_has_its_reply(kind: OperationKind) -> None:
 def test_a_result_of_another_shape_is_told(kind: OperationKind, value: Any) -> None:
     """With the operation, and each problem with its path."""
     with pytest.raises(APIResponseValidationError, match=rf"^{kind}: not a ") as caught:
-        reply_of(Operation(kind=kind), [value])
+        reply_of(Operation(kind=kind), [as_json(value)])
     assert caught.value.problems
     assert caught.value.__cause__ is not None
 
 
 def test_the_id_of_a_new_model() -> None:
     """Read from the result of its creation."""
-    assert model_id_of({"type": "create_model", "model_id": "s:train:0", "new": 1}) == "s:train:0"
+    assert model_id_of(as_json({"type": "create_model", "model_id": "s:train:0", "new": 1})) == "s:train:0"
     with pytest.raises(
         APIResponseValidationError, match=r"create_model: .* required field missing @ \$.model_id"
     ):
-        model_id_of({"type": "create_model"})
+        model_id_of(as_json({"type": "create_model"}))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
+import orjson
 import pytest
 
 from tinker_actors.errors import (
@@ -19,6 +20,7 @@ from tinker_actors.protocol.future import Answer, Failed, Polling, decide
 from tinker_actors.protocol.recovery import classify, session_lost
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.payload import JSON, Payload
 
 KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
 STALE = "Model a5b1 not loaded (likely stale request from previous server)"
@@ -31,7 +33,9 @@ def status(code: int, body: object = None) -> APIStatusError:
 
 def polled(code: int, body: JsonValue) -> TinkerActorsError:
     """Make what becomes of the answer to a poll, after the bad requests that are forgiven."""
-    command = decide(Polling("r", bad_requests=3), Answer(status=code, body=body))
+    command = decide(
+        Polling("r", bad_requests=3), Answer(status=code, payload=Payload(JSON, orjson.dumps(body)))
+    )
     assert isinstance(command, Failed)
     return command.error
 

@@ -226,8 +226,11 @@ async def test_a_poll_never_raises_what_the_table_decides(autojump_clock: Any) -
     script = Script(lambda attempt: answers[attempt])
     async with open_transport(config(), rng=random.Random(0), through=script) as transport:
         got = [await transport.poll(RetrieveFutureRequest("r")) for _ in answers]
-    assert [answer.status for answer in got] == [200, 408, 503, None, None]
-    assert got[1].body == {"queue_state": "paused_capacity"}
+    assert [answer.status for answer in got] == [200, 408, 503, None, 200]
+    assert [answer.payload is None for answer in got] == [False, False, False, True, False]
+    assert got[1].payload is not None
+    assert got[1].payload.content == b'{"queue_state":"paused_capacity"}'
+    assert isinstance(got[3].error, APIConnectionError)
     assert got[2].retry_after == 3
 
 

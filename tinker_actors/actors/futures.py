@@ -12,9 +12,9 @@ import trio
 from tinker_actors.actors.message import Futures, WaitForResult
 from tinker_actors.errors import ActorStopped, HandlerCrashed, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, handles
-from tinker_actors.protocol.future import Done, Failed, PollAgain, Polling, decide
+from tinker_actors.protocol.future import Command, Failed, FetchPayload, PollAgain, Polling, decide
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.session import RetrieveFutureRequest
 
 __all__ = ["CONCURRENCY", "FuturesActor", "wait_for_result"]
@@ -32,26 +32,32 @@ class FuturesActor(Actor[Futures]):
         self._transport = transport
 
     @handles(WaitForResult)
-    async def wait_for_result(self, message: WaitForResult) -> JsonValue:
-        """Poll until there is a result.
+    async def wait_for_result(self, message: WaitForResult) -> Payload:
+        """Poll until there is a result; it comes as the service wrote it.
 
         Raises:
             RequestFailedError: the request ran and failed.
             SessionGoneError: the promise is lost.
             APIStatusError: the service refuses to answer.
+            APIResponseValidationError: the service's answer is none.
         """
-        command: Done | Failed | PollAgain = PollAgain(0.0, Polling(message.request_id))
-        while isinstance(command, PollAgain):
-            if command.delay:
+        command: Command = PollAgain(0.0, Polling(message.request_id))
+        while isinstance(command, PollAgain | FetchPayload):
+            polling = command.polling
+            if isinstance(command, PollAgain) and command.delay:
                 await trio.sleep(command.delay)
-            answer = await self._transport.poll(RetrieveFutureRequest(message.request_id))
-            command = decide(command.polling, answer)
+            answer = await self._transport.poll(
+                RetrieveFutureRequest(message.request_id, polling.metadata_first),
+                request_type=message.request_type,
+                iteration=polling.iteration,
+            )
+            command = decide(polling, answer)
         if isinstance(command, Failed):
             raise command.error
-        return command.value
+        return command.payload
 
 
-async def wait_for_result(futures: ActorRef[Futures], request_id: str) -> JsonValue:
+async def wait_for_result(futures: ActorRef[Futures], message: WaitForResult) -> Payload:
     """Wait for a promise's result, also across a restart of the FuturesActor: asking again changes nothing.
 
     Raises:
@@ -60,7 +66,7 @@ async def wait_for_result(futures: ActorRef[Futures], request_id: str) -> JsonVa
     """
     while True:
         try:
-            return await futures.ask(WaitForResult(request_id))
+            return await futures.ask(message)
         except (ActorStopped, HandlerCrashed):
             if futures.stopped:
                 raise

@@ -14,13 +14,13 @@ from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
-from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import (
     LoadWeightsResponse,
     SaveWeightsForSamplerResponse,
     SaveWeightsResponse,
 )
+from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
 from tinker_actors.wire.training import AdamParams, ForwardBackwardOutput, LossFnType, OptimStepResponse
 
@@ -202,10 +202,18 @@ class Sample(Message[Sampling, SampleResponse]):
 
 
 @attrs.frozen
-class WaitForResult(Message[Futures, JsonValue]):
-    """Wait for a promise's result."""
+class WaitForResult(Message[Futures, Payload]):
+    """Wait for a promise's result.
+
+    Attributes:
+        request_id: the promise.
+        request_type: what was promised, in the service's words, such as `Sample`.
+        subject: whose request it is: a model, or a sampling session.
+    """
 
     request_id: str
+    request_type: str = ""
+    subject: str = ""
 
 
 @attrs.frozen

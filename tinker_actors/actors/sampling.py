@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from tinker_actors.actors.futures import wait_for_result
-from tinker_actors.actors.message import Futures, Sample, Sampling
+from tinker_actors.actors.message import Futures, Sample, Sampling, WaitForResult
 from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -32,8 +32,8 @@ from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.retry import backoff_delay
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.codec import JsonValue, structure
 from tinker_actors.wire.endpoints import ASAMPLE
+from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SampleSubmitted
 
 __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]
@@ -103,7 +103,8 @@ class SamplingActor(Actor[Sampling]):
             while True:
                 promise = await self._submit(message)
                 try:
-                    return _response(await wait_for_result(self._futures, promise.request_id))
+                    waiting = WaitForResult(promise.request_id, "Sample", message.target.sampling_session_id)
+                    return _response(await wait_for_result(self._futures, waiting))
                 except SessionGoneError:
                     lost += 1
                     if lost == _PROMISES:
@@ -144,8 +145,8 @@ def _request(message: Sample, number: int) -> SampleRequest:
     )
 
 
-def _response(value: JsonValue) -> SampleResponse:
+def _response(payload: Payload) -> SampleResponse:
     try:
-        return structure(SampleResponse, value, strict=False)
+        return read(SampleResponse, payload)
     except DecodeError as error:
         raise APIResponseValidationError(f"sample: {error}", error.problems) from error

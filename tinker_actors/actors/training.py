@@ -34,6 +34,7 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsForSampler,
     Training,
+    WaitForResult,
 )
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import (
@@ -49,7 +50,7 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
-from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, request_of
+from tinker_actors.protocol.plan import REQUEST_TYPES, Place, model_id_of, parts, reply_of, request_of
 from tinker_actors.protocol.recovery import classify, session_lost
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
@@ -64,6 +65,7 @@ from tinker_actors.wire.model import (
     SaveWeightsResponse,
     UnloadModelRequest,
 )
+from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.training import ForwardBackwardOutput, OptimStepResponse
 
 __all__ = ["Lineage", "TrainingActor"]
@@ -150,8 +152,8 @@ class TrainingActor(Actor[Training]):
             lora_config=self._lineage.lora_config,
         )
         promise = await self._transport.call(CREATE_MODEL, request)
-        value = await wait_for_result(self._futures, promise.request_id)
-        self._lineage.model_id = model_id_of(value)
+        waiting = WaitForResult(promise.request_id, "CreateModel", self._session.session_id)
+        self._lineage.model_id = model_id_of(await wait_for_result(self._futures, waiting))
 
     async def _restore(self, old_id: str) -> None:
         journal = self._lineage.journal
@@ -187,7 +189,7 @@ class TrainingActor(Actor[Training]):
         """Load the saved state; False, and the model is poisoned, if the service no longer has it."""
         operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
         try:
-            await wait_for_result(self._futures, await self._submit(operation))
+            await self._result(operation, await self._submit(operation))
         except (NotFoundError, RequestFailedError) as error:
             if classify(error, "load_state") is not None:
                 raise
@@ -308,10 +310,14 @@ class TrainingActor(Actor[Training]):
 
     # --- results -----------------------------------------------------------------------------------------
 
+    async def _result(self, operation: Operation, request_id: str) -> Payload:
+        waiting = WaitForResult(request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
+        return await wait_for_result(self._futures, waiting)
+
     async def _finish(self, record: Record, request_ids: list[str], step: Step) -> None:
         try:
-            values = [await wait_for_result(self._futures, request_id) for request_id in request_ids]
-            reply = reply_of(record.operation, values)
+            payloads = [await self._result(record.operation, request_id) for request_id in request_ids]
+            reply = reply_of(record.operation, payloads)
         except TinkerError as error:
             if classify(error, record.operation.kind) == "gone":
                 if not self._losing:  # the others that find out end with the first

@@ -1,37 +1,85 @@
 """What an answer to a poll means. Pure.
 
-    answer                                  then
-    200 with a result                       done
-    200 `try_again`, 408                    poll again at once: the service holds the answer back by itself
-    200 with an `error` that is not null    the request failed
-    402                                     poll again in 5 s
-    404, 410                                the promise is lost
-    400                                     poll again, three times; then the request failed
-    429, 5xx, no answer                     poll again after a growing delay, or after what the service asked for
-    anything else                           the request failed
+    answer                                        then
+    200 protobuf, 200 with a JSON object          done
+    200 `try_again` or `pending`, 408             poll again at once: the service holds the answer back by itself
+    200 `complete_metadata`                       fetch the result itself, once there is room for it
+    200 the same again, when fetching             the answer is invalid
+    200 `error`, `error_message`, `failed`        the request failed; the same in a 4xx
+    200 JSON that is no object                    the answer is invalid
+    200 that cannot be read (HTML, empty)         poll again, three times; then the answer is invalid
+    400                                           poll again, three times; then the request was bad
+    402                                           poll again in 5 s, within the billing window
+    404 that speaks of the promise, 410           the promise is lost
+    429, 5xx, no answer                           poll again after a growing delay, or after what the service asked
+    any other status                              the error of that status
 
-A service holds a poll for as long as there is no result, so polling again at once makes no busy loop. Some do not
-hold: after an answer that came sooner than `MIN_HOLD` seconds, the rest of these is waited for.
+Every 2xx counts as a 200. A result and a 408 make the counts begin anew. A service holds a poll for as long as there
+is no result, so polling again at once makes no busy loop; some do not hold: after an answer that came sooner than
+`MIN_HOLD` seconds, the rest of these is waited for.
+
+Two services answer `try_again` for ever about a promise they do not know. Who waits may therefore set an end; the
+error then carries the service's last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import attrs
+import orjson
 
-from tinker_actors.errors import RequestFailedError, SessionGoneError, TinkerError, status_error_class
+from tinker_actors.errors import (
+    APIResponseValidationError,
+    APITimeoutError,
+    SessionGoneError,
+    TinkerError,
+    status_error_class,
+)
+from tinker_actors.protocol.failure import excerpt, explain, failed_request
 from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.payload import JSON, Payload
 
-__all__ = ["MIN_HOLD", "Answer", "Command", "Done", "Failed", "PollAgain", "Polling", "decide"]
+__all__ = [
+    "MIN_HOLD",
+    "Answer",
+    "Command",
+    "Done",
+    "Failed",
+    "FetchPayload",
+    "PollAgain",
+    "Polling",
+    "QueueReport",
+    "Waiting",
+    "decide",
+    "overdue",
+]
 
 MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked at most 20 times a second
-_BAD_REQUEST_BUDGET = 3  # tinker 0.38.0 lib/api_future_impl.py
-_BILLING_PAUSE = 5.0
-_MAX_DELAY = 30.0  # tinker 0.38.0 lib/api_future_impl.py
-_Category: TypeAlias = Literal["unknown", "server", "user"]
-_CATEGORIES: Mapping[str, _Category] = {"server": "server", "user": "user"}
+_BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
+_SHORT_DELAY = 0.25  # seconds before the first poll after one of them; the next ones wait twice as long
+_BILLING_PAUSE = 5.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
+_MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
+_PROMISE_WORDS = ("future", "promise", "request")
+# What stands in every answer that is not a result. Results are long and hardly ever hold one of these, so they are not
+# parsed here to find that out.
+_MARKS = (b'"error', b'"try_again"', b'"status"')
+
+Waiting: TypeAlias = Literal["result", "billing", "limit", "service"]
+"""What a poll waits for: the result, the account, the end of a rate limit, a service that answers."""
+
+
+@attrs.frozen
+class QueueReport:
+    """What a service says about the queue a request stands in.
+
+    Attributes:
+        state: `active`, `paused_capacity`, `paused_rate_limit`, or what a newer service calls it.
+        reason: its words for it.
+    """
+
+    state: str
+    reason: str | None = None
 
 
 @attrs.frozen
@@ -40,13 +88,21 @@ class Polling:
 
     Attributes:
         request_id: the promise.
+        iteration: polls answered so far.
+        metadata_first: the service may answer with the size of the result in place of the result.
         failures: polls without a usable answer since the last usable one.
-        bad_requests: answers with status 400 since the last usable one.
+        bad_requests: answers with status 400 since then.
+        unreadable: answers with status 200 that are none, since then.
+        last_word: what the last answer said, in a few words.
     """
 
     request_id: str
+    iteration: int = 0
+    metadata_first: bool = False
     failures: int = 0
     bad_requests: int = 0
+    unreadable: int = 0
+    last_word: str = "none"
 
 
 @attrs.frozen(kw_only=True)
@@ -55,22 +111,26 @@ class Answer:
 
     Attributes:
         status: HTTP status; None if no complete answer was read.
-        body: the answer's JSON value.
+        payload: the body.
         elapsed: seconds the poll took.
         retry_after: seconds the service asked to wait.
+        should_retry: what the service said about trying again.
+        error: why no complete answer was read.
     """
 
     status: int | None
-    body: JsonValue = None
+    payload: Payload | None = None
     elapsed: float = 0.0
     retry_after: float | None = None
+    should_retry: bool | None = None
+    error: Exception | None = None
 
 
 @attrs.frozen
 class Done:
-    """The result is there."""
+    """The result is there; it has not been decoded."""
 
-    value: JsonValue
+    payload: Payload
 
 
 @attrs.frozen
@@ -82,66 +142,184 @@ class Failed:
 
 @attrs.frozen
 class PollAgain:
-    """Poll again after `delay` seconds; `paused` names the service's reason to make us wait, if it gave one."""
+    """Poll again after `delay` seconds.
+
+    Attributes:
+        delay: seconds.
+        polling: how far it has come.
+        waiting: for what.
+        queue: what the service said about its queue, if it did.
+    """
 
     delay: float
     polling: Polling
-    paused: str | None = None
+    waiting: Waiting = "result"
+    queue: QueueReport | None = None
 
 
-Command: TypeAlias = Done | Failed | PollAgain
+@attrs.frozen
+class FetchPayload:
+    """The result is there and has `size` bytes: poll again, once there is room for them."""
+
+    size: int
+    polling: Polling
+
+
+Command: TypeAlias = Done | Failed | PollAgain | FetchPayload
 
 
 def decide(polling: Polling, answer: Answer) -> Command:
     """Decide about one answer; the table stands at the head of the module."""
-    body = answer.body if isinstance(answer.body, dict) else {}
+    payload = answer.payload
+    if answer.status is not None and 200 <= answer.status < 300 and payload is not None:
+        if payload.is_protobuf or _is_plain_object(payload.content):
+            return Done(payload)
+        return _judge_body(polling, answer, payload)
+    return _judge_status(attrs.evolve(polling, iteration=polling.iteration + 1), answer)
+
+
+def overdue(polling: Polling, seconds: float) -> Failed:
+    """Return the outcome of a promise that was waited for long enough."""
+    request_id = polling.request_id
+    error = APITimeoutError(
+        f"request {request_id}: no result within {seconds:g} s; the service's last word was: {polling.last_word}",
+        doubtful=True,
+    )
+    error.request_id = request_id
+    return Failed(error)
+
+
+# --- answers with a body that may be a result -------------------------------------------------------------
+
+
+def _is_plain_object(content: bytes) -> bool:
+    """Whether it looks like a JSON object that is a result; only what may be something else is parsed here."""
+    return content[:1] == b"{" and content[-1:] == b"}" and not any(mark in content for mark in _MARKS)
+
+
+def _judge_body(polling: Polling, answer: Answer, payload: Payload) -> Command:
+    polling = attrs.evolve(polling, iteration=polling.iteration + 1)
+    try:
+        body = cast("JsonValue", orjson.loads(payload.content))
+    except orjson.JSONDecodeError:
+        return _unreadable(polling, payload)
+    if not isinstance(body, dict):
+        return _invalid(polling, f"the answer is no JSON object: {excerpt(payload)}")
+    failure = failed_request(polling.request_id, body, 200)
+    if failure is not None:
+        return Failed(failure)
+    if body.get("type") == "try_again" or body.get("status") == "pending":
+        return _hold(polling, answer, body)
+    if body.get("status") == "complete_metadata":
+        return _fetch(polling, body.get("response_payload_size"))
+    if body.get("status") == "completed" and "result" in body:
+        return Done(Payload(JSON, orjson.dumps(body["result"])))
+    return Done(payload)
+
+
+def _unreadable(polling: Polling, payload: Payload) -> Command:
+    seen = f"content type {payload.content_type or 'not given'}: {excerpt(payload)}"
+    if polling.unreadable >= _BUDGET:
+        return _invalid(polling, f"the answer is neither JSON nor protobuf; {seen}")
+    again = attrs.evolve(polling, unreadable=polling.unreadable + 1, last_word=f"an answer of {seen}")
+    return PollAgain(_SHORT_DELAY * 2.0**polling.unreadable, again, "service")
+
+
+def _fetch(polling: Polling, size: JsonValue) -> Command:
+    if not polling.metadata_first:
+        return _invalid(polling, "the result was asked for and the service answered with its size")
+    known = size if isinstance(size, int) and size > 0 else 0
+    return FetchPayload(known, _renewed(polling, "the result is ready", metadata_first=False))
+
+
+def _invalid(polling: Polling, why: str) -> Failed:
+    error = APIResponseValidationError(f"request {polling.request_id}: {why}", [why])
+    error.request_id = polling.request_id
+    return Failed(error)
+
+
+# --- answers without a result -----------------------------------------------------------------------------
+
+
+def _judge_status(polling: Polling, answer: Answer) -> Command:
     match answer.status:
-        case 200 if body.get("error") is not None:
-            return Failed(_request_failed(polling.request_id, body))
-        case 200 if body.get("type") != "try_again":
-            return Done(answer.body)
-        case 200 | 408:
-            return _hold(polling, answer, body)
-        case 402:
-            return PollAgain(_BILLING_PAUSE, polling, "billing")
-        case 400 if polling.bad_requests < _BAD_REQUEST_BUDGET:
-            again = attrs.evolve(polling, bad_requests=polling.bad_requests + 1)
-            return PollAgain(_growing(polling.bad_requests), again)
         case None | 429:
             return _later(polling, answer)
+        case 402:
+            return PollAgain(_BILLING_PAUSE, attrs.evolve(polling, last_word="402"), "billing")
+        case 408:
+            return _hold(polling, answer, _body(answer))
         case status if status >= 500:
             return _later(polling, answer)
+        case status if status < 300:
+            return _unreadable(polling, Payload("", b""))
         case status:
-            return Failed(_status_error(polling, status, answer.body))
+            return _refused(polling, answer, status)
 
 
-def _hold(polling: Polling, answer: Answer, body: dict[str, JsonValue]) -> PollAgain:
-    state = body.get("queue_state")
-    paused = state if isinstance(state, str) and state.startswith("paused") else None
-    return PollAgain(max(0.0, MIN_HOLD - answer.elapsed), Polling(polling.request_id), paused)
+def _body(answer: Answer) -> JsonValue:
+    if answer.payload is None:
+        return None
+    try:
+        return cast("JsonValue", orjson.loads(answer.payload.content))
+    except orjson.JSONDecodeError:
+        return excerpt(answer.payload)
+
+
+def _hold(polling: Polling, answer: Answer, body: JsonValue) -> PollAgain:
+    queue = _queue(body)
+    word = "no result yet" if queue is None else f"no result yet, queue {queue.state}"
+    if queue is not None and queue.reason:
+        word = f"{word} ({queue.reason})"
+    return PollAgain(max(0.0, MIN_HOLD - answer.elapsed), _renewed(polling, word), "result", queue)
+
+
+def _queue(body: JsonValue) -> QueueReport | None:
+    if not isinstance(body, dict):
+        return None
+    state, reason = body.get("queue_state"), body.get("queue_state_reason")
+    if not isinstance(state, str):
+        return None
+    return QueueReport(state, reason if isinstance(reason, str) else None)
+
+
+def _renewed(polling: Polling, word: str, *, metadata_first: bool | None = None) -> Polling:
+    first = polling.metadata_first if metadata_first is None else metadata_first
+    return Polling(polling.request_id, polling.iteration, first, last_word=word)
 
 
 def _later(polling: Polling, answer: Answer) -> PollAgain:
     asked = answer.retry_after
-    delay = asked if asked is not None and asked > 0 else _growing(polling.failures)
-    return PollAgain(min(delay, _MAX_DELAY), attrs.evolve(polling, failures=polling.failures + 1))
+    delay = asked if asked is not None and asked > 0 else float(2 ** min(polling.failures, 10))
+    word = str(answer.error or "no answer") if answer.status is None else f"status {answer.status}"
+    again = attrs.evolve(polling, failures=polling.failures + 1, last_word=word)
+    return PollAgain(min(delay, _MAX_DELAY), again, "limit" if answer.status == 429 else "service")
 
 
-def _growing(count: int) -> float:
-    return float(min(2 ** min(count, 10), _MAX_DELAY))
+def _refused(polling: Polling, answer: Answer, status: int) -> Command:
+    body = _body(answer)
+    failure = failed_request(polling.request_id, body, status)
+    if failure is not None:
+        return Failed(failure)
+    if status == 400 and polling.bad_requests < _BUDGET:
+        word = f"status 400 - {explain(body)}"
+        again = attrs.evolve(polling, bad_requests=polling.bad_requests + 1, last_word=word)
+        return PollAgain(_SHORT_DELAY * 2.0**polling.bad_requests, again, "service")
+    return Failed(_status_error(polling.request_id, answer, status, body))
 
 
-def _request_failed(request_id: str, body: dict[str, JsonValue]) -> RequestFailedError:
-    named = str(body.get("category", "")).lower()  # some services write it with a capital letter
-    category = _CATEGORIES.get(named, "unknown")
-    return RequestFailedError(str(body["error"]), request_id=request_id, category=category)
-
-
-def _status_error(polling: Polling, status: int, body: JsonValue) -> TinkerError:
-    if status in (404, 410):
-        message = f"the promise {polling.request_id!r} is lost: {body}"
-        error: TinkerError = SessionGoneError(message, status_code=status, body=body)
-    else:
-        error = status_error_class(status)(f"Error code: {status} - {body}", status_code=status, body=body)
-    error.request_id = polling.request_id
+def _status_error(request_id: str, answer: Answer, status: int, body: JsonValue) -> TinkerError:
+    said = explain(body)
+    lost = status == 410 or (status == 404 and any(word in said.lower() for word in _PROMISE_WORDS))
+    kind = SessionGoneError if lost else status_error_class(status)
+    what = "the promise is lost" if lost else f"error code {status}"
+    error = kind(
+        f"request {request_id}: {what} - {said}",
+        status_code=status,
+        body=body,
+        retry_after=answer.retry_after,
+        should_retry=answer.should_retry,
+        retryable=lost,
+    )
+    error.request_id = request_id
     return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -10,8 +10,8 @@ import attrs
 from tinker_actors.errors import APIResponseValidationError, DecodeError
 from tinker_actors.protocol.chunking import chunk_batch, merge_outputs
 from tinker_actors.protocol.journal import Operation
+from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
-from tinker_actors.wire.codec import JsonValue, structure
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.model import (
     CreateModelResponse,
@@ -22,6 +22,7 @@ from tinker_actors.wire.model import (
     SaveWeightsRequest,
     SaveWeightsResponse,
 )
+from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.session import UntypedAPIFuture
 from tinker_actors.wire.training import (
     ForwardBackwardInput,
@@ -32,7 +33,17 @@ from tinker_actors.wire.training import (
     OptimStepResponse,
 )
 
-__all__ = ["Place", "Reply", "model_id_of", "parts", "reply_of", "request_of"]
+__all__ = ["REQUEST_TYPES", "Place", "Reply", "model_id_of", "parts", "reply_of", "request_of"]
+
+# tinker 0.38.0 lib/public_interfaces/training_client.py: what each promise is called when its result is asked for.
+REQUEST_TYPES: Mapping[OperationKind, str] = {
+    "forward": "Forward",
+    "forward_backward": "ForwardBackward",
+    "optim_step": "OptimStep",
+    "save_state": "SaveWeights",
+    "save_for_sampler": "SaveWeightsForSampler",
+    "load_state": "LoadWeights",
+}
 
 Reply: TypeAlias = (
     ForwardBackwardOutput
@@ -121,7 +132,7 @@ def _load(part: Operation, place: Place) -> LoadWeightsRequest:
     )
 
 
-def reply_of(operation: Operation, values: Sequence[JsonValue]) -> Reply:
+def reply_of(operation: Operation, payloads: Sequence[Payload]) -> Reply:
     """Make the operation's reply of its parts' results.
 
     Raises:
@@ -130,27 +141,27 @@ def reply_of(operation: Operation, values: Sequence[JsonValue]) -> Reply:
     try:
         match operation.kind:
             case "forward" | "forward_backward":
-                outputs = [structure(ForwardBackwardOutput, value, strict=False) for value in values]
+                outputs = [read(ForwardBackwardOutput, payload) for payload in payloads]
                 return merge_outputs(outputs)
             case "optim_step":
-                return structure(OptimStepResponse, values[0], strict=False)
+                return read(OptimStepResponse, payloads[0])
             case "save_state":
-                return structure(SaveWeightsResponse, values[0], strict=False)
+                return read(SaveWeightsResponse, payloads[0])
             case "save_for_sampler":
-                return structure(SaveWeightsForSamplerResponse, values[0], strict=False)
+                return read(SaveWeightsForSamplerResponse, payloads[0])
             case "load_state":
-                return structure(LoadWeightsResponse, values[0], strict=False)
+                return read(LoadWeightsResponse, payloads[0])
     except DecodeError as error:
         raise APIResponseValidationError(f"{operation.kind}: {error}", error.problems) from error
 
 
-def model_id_of(value: JsonValue) -> str:
+def model_id_of(payload: Payload) -> str:
     """Return the id of a model that was made, from the result of its creation.
 
     Raises:
         APIResponseValidationError: a result of another shape.
     """
     try:
-        return structure(CreateModelResponse, value, strict=False).model_id
+        return read(CreateModelResponse, payload).model_id
     except DecodeError as error:
         raise APIResponseValidationError(f"create_model: {error}", error.problems) from error

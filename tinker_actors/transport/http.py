@@ -37,6 +37,7 @@ from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.wire.codec import JsonValue, decode, encode
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import RETRIEVE_FUTURE
+from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.session import Empty, RetrieveFutureRequest
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
@@ -136,19 +137,42 @@ class HttpTransport:
         )
         return None if again is None else again.delay
 
-    async def poll(self, request: RetrieveFutureRequest) -> Answer:
-        """Ask once for a promise's result; failures are part of the answer. Always a checkpoint."""
+    async def poll(
+        self,
+        request: RetrieveFutureRequest,
+        *,
+        request_type: str = "",
+        iteration: int = 0,
+        accept_protobuf: bool = False,
+    ) -> Answer:
+        """Ask once for a promise's result; failures are part of the answer. Always a checkpoint.
+
+        Args:
+            request: which promise.
+            request_type: what was promised, such as `Sample`; empty if that is not known.
+            iteration: polls of this promise before this one.
+            accept_protobuf: let the service choose between protobuf and JSON.
+        """
+        headers = {
+            "accept": "application/x-protobuf, application/json" if accept_protobuf else "application/json",
+            "x-tinker-request-iteration": str(iteration),
+        }
+        if request_type:
+            headers["x-tinker-request-type"] = request_type
         started = trio.current_time()
         try:
-            response = await self._exchange(RETRIEVE_FUTURE, RETRIEVE_FUTURE.path, encode(request))
-            body = _json(response)
-        except APIStatusError as error:
-            elapsed = trio.current_time() - started
-            body = cast("JsonValue", error.body)
-            return Answer(status=error.status_code, body=body, elapsed=elapsed, retry_after=error.retry_after)
-        except (APIConnectionError, APIResponseValidationError):
-            return Answer(status=None, elapsed=trio.current_time() - started)
-        return Answer(status=200, body=body, elapsed=trio.current_time() - started)
+            response = await self._send(RETRIEVE_FUTURE, RETRIEVE_FUTURE.path, encode(request), headers)
+        except APIConnectionError as error:
+            return Answer(status=None, elapsed=trio.current_time() - started, error=error)
+        got = response.headers
+        flag = got.get("x-should-retry")
+        return Answer(
+            status=response.status_code,
+            payload=Payload(got.get("content-type", ""), response.content),
+            elapsed=trio.current_time() - started,
+            retry_after=parse_retry_after(got.get("retry-after-ms"), got.get("retry-after")),
+            should_retry=None if flag is None else flag == "true",
+        )
 
     @contextlib.asynccontextmanager
     async def stream(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -169,14 +193,23 @@ class HttpTransport:
     async def _exchange(
         self, endpoint: Endpoint[RequestT, ReplyT], url: str, body: bytes | None
     ) -> httpx.Response:
-        lane = self._lanes[endpoint.lane]
-        headers = None if body is None else {"content-type": "application/json"}
-        async with lane.limiter:
-            with _translated(endpoint.name, self.config.base_url), trio.fail_after(endpoint.timeout):
-                response = await lane.client.request(endpoint.method, url, content=body, headers=headers)
+        response = await self._send(endpoint, url, body, {})
         if response.status_code >= 400:
             raise _status_error(endpoint.name, response)
         return response
+
+    async def _send(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT],
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        lane = self._lanes[endpoint.lane]
+        all_headers = headers if body is None else {"content-type": "application/json", **headers}
+        async with lane.limiter:
+            with _translated(endpoint.name, self.config.base_url), trio.fail_after(endpoint.timeout):
+                return await lane.client.request(endpoint.method, url, content=body, headers=all_headers)
 
 
 @contextlib.contextmanager
