@@ -4,8 +4,7 @@ from typing import TypeVar
 
 import attrs
 
-from tinker_actors.errors import DecodeError
-from tinker_actors.wire.codec import decode
+from tinker_actors.wire import codec, protobuf
 
 __all__ = ["JSON", "PROTOBUF", "Payload", "read"]
 
@@ -20,11 +19,11 @@ class Payload:
 
     Attributes:
         content_type: the header as it came, parameters included; empty if there was none.
-        content: the bytes.
+        content: the bytes, decompressed.
     """
 
     content_type: str
-    content: bytes
+    content: bytes = attrs.field(repr=False)  # there may be megabytes
 
     @property
     def is_protobuf(self) -> bool:
@@ -33,11 +32,16 @@ class Payload:
 
 
 def read(kind: type[T], payload: Payload, *, strict: bool = False) -> T:
-    """Read a wire object from a body.
+    """Read a wire object from a body, in the form that the body has.
+
+    Args:
+        kind: the wire class expected.
+        payload: the body.
+        strict: refuse unknown fields of JSON; protobuf has its own rule, which is to skip them.
 
     Raises:
         DecodeError: not that class, or in a form that this class does not have.
     """
     if payload.is_protobuf:
-        raise DecodeError(kind.__name__, [f"content type {payload.content_type}"])
-    return decode(kind, payload.content, strict=strict)
+        return protobuf.decode(kind, payload.content)
+    return codec.decode(kind, payload.content, strict=strict)
