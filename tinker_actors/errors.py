@@ -6,6 +6,7 @@
     ├── DecodeError                       bytes that are not the message they should be (`problems`)
     ├── StreamAlreadyConsumed             a response's body or events were asked for a second time
     ├── UnobservedFailure                 an earlier operation failed and nobody had awaited it
+    ├── RetryableException                raised by users: what failed may be tried again
     ├── TinkerError                       what comes from a Tinker service
     │   ├── APIError                      one call failed
     │   │   ├── APIConnectionError        no complete answer was read
@@ -76,6 +77,7 @@ __all__ = [
     "RequestFailedError",
     "RestartIntensityExceeded",
     "ResultLost",
+    "RetryableException",
     "ServiceClosing",
     "SessionGoneError",
     "StartFailed",
@@ -194,6 +196,15 @@ class UnobservedFailure(TinkerActorsError):
     It is raised in place of the next operation of the same client, which was therefore not sent, or when
     the service is left.
     """
+
+
+class RetryableException(TinkerActorsError):
+    """A failure that its author declares to be passing, so that policies try again.
+
+    This package never raises it; a user's hook, transport or authentication may.
+    """
+
+    retryable = True
 
 
 class TinkerError(TinkerActorsError):

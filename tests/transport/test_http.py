@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,11 +17,14 @@ from tinker_actors.errors import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    AuthenticationError,
     BillingError,
     ConflictError,
     InternalServerError,
     RateLimitError,
+    ResultLost,
 )
+from tinker_actors.protocol.retry import Look, Sends, Stop
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import open_transport
 from tinker_actors.wire.endpoints import (
@@ -30,9 +34,10 @@ from tinker_actors.wire.endpoints import (
     FINISH_SESSION,
     GET_INFO,
     OPTIM_STEP,
+    SAVE_WEIGHTS,
     TELEMETRY,
 )
-from tinker_actors.wire.model import GetInfoRequest
+from tinker_actors.wire.model import GetInfoRequest, SaveWeightsRequest
 from tinker_actors.wire.session import Empty, FinishReason, FinishSessionRequest, RetrieveFutureRequest
 from tinker_actors.wire.training import AdamParams, OptimStepRequest
 
@@ -100,7 +105,7 @@ async def test_path_parts_are_filled_in() -> None:
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(402, BillingError), (409, ConflictError), (418, APIStatusError)],
+    [(401, AuthenticationError), (409, ConflictError), (418, APIStatusError)],
 )
 async def test_final_statuses_are_raised_at_once(autojump_clock: Any, status: int, error: type) -> None:
     """Errors carry status, body and attempts, and are not tried again."""
@@ -145,17 +150,96 @@ async def test_sampling_and_telemetry_have_no_retries(autojump_clock: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("dedupe", "attempts"), [("replay", OPTIM_STEP.retries + 1), ("reject", 1), ("none", 1), (None, 1)]
+    ("dedupe", "attempts"),
+    [("replay", OPTIM_STEP.retries + 1), ("reject", OPTIM_STEP.retries + 1), ("none", 1), (None, 1)],
 )
 async def test_doubtful_sends_of_training_depend_on_the_service(
     autojump_clock: Any, dedupe: Any, attempts: int
 ) -> None:
-    """Only a service that answers a repeated number with its first result is sent the bytes again."""
+    """Only a service that does not carry a repeated number out again is sent the bytes again."""
     for answer in (httpx.ReadError("lost"), httpx.Response(503, json={})):
         script = Script(lambda _, answer=answer: answer)
         with pytest.raises((APIConnectionError, InternalServerError)):
             await call(script, OPTIM_STEP, STEP, dedupe=dedupe)
         assert len(script.requests) == attempts
+
+
+async def test_a_used_number_after_a_doubtful_send_was_carried_out(autojump_clock: Any) -> None:
+    """A service that refuses repeated numbers says by its 409 that the first send had arrived."""
+    used = httpx.Response(409, json={"detail": "Sequence conflict: expected 2, got 1"})
+    script = Script(lambda attempt: httpx.ReadError("lost") if attempt == 0 else used)
+    with pytest.raises(ResultLost, match="expected 2, got 1") as caught:
+        await call(script, OPTIM_STEP, STEP, dedupe="reject")
+    assert isinstance(caught.value.__cause__, ConflictError)
+    assert caught.value.__cause__.attempts == 2
+    assert caught.value.started
+    assert len({request.content for request in script.requests}) == 1
+
+
+async def test_a_used_number_without_a_doubtful_send_is_a_conflict(autojump_clock: Any) -> None:
+    """Somebody else has used it."""
+    script = Script(lambda _: httpx.Response(409, json={"detail": "Sequence conflict: expected 2, got 1"}))
+    with pytest.raises(ConflictError):
+        await call(script, OPTIM_STEP, STEP, dedupe="reject")
+
+
+async def test_who_calls_may_know_what_became_of_the_sends(autojump_clock: Any) -> None:
+    """A conflict about a name after a doubtful send says: look; a doubt stays after an answer."""
+    conflict = httpx.Response(409, json={"detail": "already there"})
+    script = Script(lambda attempt: httpx.ReadError("lost") if attempt == 0 else conflict)
+    sends = Sends()
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        with pytest.raises(ConflictError):
+            await transport.call(
+                SAVE_WEIGHTS, SaveWeightsRequest(model_id="m", path="name", seq_id=3), sends=sends
+            )
+        assert sends.verdict == Look()
+        script.answer = lambda attempt: (
+            httpx.Response(503) if attempt == 2 else httpx.Response(200, json=INFO)
+        )
+        sends = Sends()
+        await transport.call(GET_INFO, GetInfoRequest("m"), sends=sends)
+        assert (sends.attempts, sends.doubtful) == (1, True)
+        sends = Sends()
+        script.answer = lambda _: httpx.Response(503)
+        with pytest.raises(InternalServerError):
+            await transport.call(OPTIM_STEP, STEP, sends=sends)
+    assert sends.verdict == Stop(fence=True)
+
+
+async def test_an_account_that_cannot_be_charged_pauses_the_work(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """402 is asked again every 5 s, whatever the budget, for an hour in all; a warning comes once a minute."""
+    script = Script(
+        lambda attempt: httpx.Response(402, json={}) if attempt < 30 else httpx.Response(200, json=INFO)
+    )
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        await transport.call(GET_INFO, GetInfoRequest("m"))
+        assert [b - a for a, b in pairwise(script.times)] == pytest.approx([5.0] * 30)
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        script.answer = lambda _: httpx.Response(402, json={})
+        with pytest.raises(BillingError) as caught:
+            await transport.call(GET_INFO, GetInfoRequest("m"))
+        assert script.times[-1] - script.times[0] == pytest.approx(3600)
+        with pytest.raises(BillingError):
+            await transport.call(cast("Any", ASAMPLE), STEP)  # what samples do is the pool's business
+    assert caught.value.attempts == 691
+
+
+async def test_a_date_in_retry_after_is_read_by_the_clock_given(autojump_clock: Any) -> None:
+    """It says how long to wait."""
+    later = httpx.Response(429, headers={"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, json={})
+    script = Script(lambda attempt: later if attempt == 0 else httpx.Response(200, json=INFO))
+    opened = open_transport(
+        config(),
+        rng=random.Random(0),
+        through=script,
+        utc_now=lambda: datetime(2026, 10, 21, 7, 28, 10, tzinfo=UTC),
+    )
+    async with opened as transport:
+        await transport.call(GET_INFO, GetInfoRequest("m"))
+    assert script.times[1] - script.times[0] == pytest.approx(20)
 
 
 async def test_x_should_retry_wins(autojump_clock: Any) -> None:

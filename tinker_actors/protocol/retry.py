@@ -1,29 +1,94 @@
-"""Whether a call is sent again, and when. The one retry rule below the sampling backoff.
+"""Whether a call is sent again, when, and what a failed call means. The one retry rule of the package. Pure.
 
 A send is *doubtful* when its first byte was written and no complete answer was read, or the answer was 408 or
-5xx: the service may have carried it out. Refusals (no connection, 429, `x-should-retry: true`) are not
-doubtful and are tried again within the endpoint's budget. Everything else is final.
+5xx: the service may have carried it out. No connection, 429 and `x-should-retry: true` are not doubtful. What
+follows depends on the endpoint's `on_doubt` and on what the service does with a number it has seen (`dedupe`):
 
-    what happened                      endpoint says        then
-    `x-should-retry: false`            any                  raise
-    no connection, 429, should-retry   any                  again, until the budget is spent
-    doubtful                           resend, create       again, until the budget is spent
-    doubtful                           numbered, named      again only if the service answers a repeated number
-                                                            with its first result (`replay`); else raise
-    doubtful                           give_up              raise
-    other statuses                     any                  raise
+    what happened                                  on_doubt   dedupe   then
+    `x-should-retry: false`                        any        any      stop
+    no connection, 429, `x-should-retry: true`     any        any      again, within the budget
+    402                                            any        any      again after a pause that costs no budget,
+                                                                       until the window is over
+    doubtful                                       resend     any      again, within the budget
+    doubtful                                       create     any      again; the first may be left as an orphan
+    doubtful                                       named      any      again, under the same name
+    doubtful                                       numbered   replay   again, the same bytes and number
+    doubtful                                       numbered   reject   again; see the next two rows
+    409, and an earlier send was doubtful          numbered   reject   "expected m, got n" with m > n, "reused":
+                                                                       applied, and the result is lost
+    409, and an earlier send was doubtful          named      any      look whether it is there by now
+    doubtful                                       numbered   none     stop
+    doubtful                                       give_up    any      stop
+    other statuses, an answer that cannot be read  any        any      stop
+
+A stop of a numbered call after a doubtful send is a *fence*: nobody knows what the model's state is, so the model is
+made anew and never addressed again. An endpoint without a budget (`retries` = 0: samples, beats, polls, telemetry)
+is never sent again here: a layer above it decides, and nothing is retried in two layers.
+
+A driver keeps one `Sends` per call and asks after each failure:
+
+    sends, rule = Sends(), Rule(endpoint.retries, endpoint.on_doubt, dedupe)
+    while True:
+        try:
+            return await exchange(...)
+        except APIError as error:
+            pause = billing.refused(now) if is_billing(error) else None
+            verdict = sends.failed(failure_of(error), rule, pause=pause, chance=rng.random())
+            error.attempts = sends.attempts
+            if isinstance(verdict, Applied):
+                raise ResultLost(...) from error
+            if not isinstance(verdict, Again):
+                raise            # `sends.verdict` tells the caller whether to look, or to fence
+        await sleep(verdict.delay)
+
+A caller that has to know whether a send was doubtful (a promise may be refused later for the same reason) makes the
+`Sends` itself, passes it in, and asks `result_failed` about the failure of the promise.
 """
 
 from __future__ import annotations
 
+import email.utils
 import math
-from typing import Literal, TypeAlias
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias, cast
 
 import attrs
 
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    ConfigError,
+    ConflictError,
+    InputError,
+    RequestFailedError,
+    ResultLost,
+    RetryableException,
+)
 from tinker_actors.wire.endpoint import OnDoubt
 
-__all__ = ["Again", "DedupeMode", "Failure", "Verdict", "backoff_delay", "decide", "parse_retry_after"]
+__all__ = [
+    "Again",
+    "Applied",
+    "BillingPause",
+    "DedupeMode",
+    "Failure",
+    "Look",
+    "RetryConfig",
+    "Rule",
+    "Sends",
+    "Stop",
+    "Verdict",
+    "backoff_delay",
+    "decide",
+    "decide_conflict",
+    "failure_of",
+    "is_retryable",
+    "is_user_error",
+    "parse_retry_after",
+]
 
 DedupeMode = Literal["replay", "reject", "none"]
 """What a service does with a number it has seen: answer with the first result, refuse, or run it again."""
@@ -33,6 +98,15 @@ _BASE_DELAY = 0.5
 _MAX_DELAY = 10.0
 _JITTER = 0.25
 _MAX_RETRY_AFTER = 60.0  # a service that asks for more is taken to mean something else
+_MAX_DOUBLINGS = 64  # far above every cap, far below what a float holds
+_LONGEST_HEADER = 64  # a number or a date is shorter
+
+_BILLING = 402
+_CONFLICT = 409
+
+# TuFT 0.2.2 and SkyRL (head of 2026-11): how they refuse a number that has been used
+_EXPECTED = re.compile(r"expected (\d{1,18}), got (\d{1,18})", re.IGNORECASE)
+_REUSED = "sequence number was reused"
 
 
 @attrs.frozen(kw_only=True)
@@ -44,12 +118,14 @@ class Failure:
         status: the answer's status; None if no complete answer was read.
         retry_after: seconds the service asked to wait.
         should_retry: what the header `x-should-retry` said, if it was there.
+        text: what the answer says; read of a 409 only.
     """
 
     sent: bool
     status: int | None = None
     retry_after: float | None = None
     should_retry: bool | None = None
+    text: str = attrs.field(default="", repr=False)
 
     @property
     def doubtful(self) -> bool:
@@ -69,38 +145,174 @@ class Failure:
 
 
 @attrs.frozen
+class Rule:
+    """What holds for one call.
+
+    Attributes:
+        retries: further attempts it may have; 0 leaves everything to the layer above.
+        on_doubt: what may be done after a doubtful send.
+        dedupe: what the service does with a repeated number.
+    """
+
+    retries: int
+    on_doubt: OnDoubt
+    dedupe: DedupeMode
+
+
+@attrs.frozen
 class Again:
-    """Send it again after `delay` seconds."""
+    """Send the same bytes again after `delay` seconds.
+
+    Attributes:
+        delay: seconds.
+        counts: it takes one from the budget.
+        orphan: what the doubtful send made, if it made something, is left behind.
+    """
 
     delay: float
+    counts: bool = True
+    orphan: bool = False
 
 
-Verdict: TypeAlias = Again | None
+@attrs.frozen
+class Applied:
+    """An earlier send was carried out, and its result is lost."""
+
+
+@attrs.frozen
+class Look:
+    """An earlier send may have made what has this name: ask whether it is there."""
+
+
+@attrs.frozen
+class Stop:
+    """Raise the failure.
+
+    Attributes:
+        fence: it is not known whether the model was changed; it must not be addressed again.
+    """
+
+    fence: bool = False
+
+
+Verdict: TypeAlias = Again | Applied | Look | Stop
 
 
 def decide(
-    failure: Failure, *, attempt: int, retries: int, on_doubt: OnDoubt, dedupe: DedupeMode, chance: float
+    failure: Failure, rule: Rule, *, spent: int, in_doubt: bool, pause: float | None, chance: float
 ) -> Verdict:
-    """Decide about one failed attempt.
+    """Decide about one failed attempt; the table stands at the head of the module.
 
     Args:
         failure: what happened.
-        attempt: 0 for the first one.
-        retries: how many further attempts the endpoint allows.
-        on_doubt: the endpoint's row in the table above.
-        dedupe: what the service does with a repeated number.
+        rule: what holds for the call.
+        spent: how much of the budget is used up.
+        in_doubt: this send or an earlier one of the same call was doubtful.
+        pause: seconds to wait after a 402; None if the window is over.
         chance: a number in [0, 1) for the jitter.
-
-    Returns:
-        `Again`, or None: raise.
     """
-    if attempt >= retries or failure.should_retry is False:
-        return None
-    by_mode = on_doubt in ("numbered", "named")
-    resend_doubtful = on_doubt in ("resend", "create") or (by_mode and dedupe == "replay")
-    if failure.refused or (failure.doubtful and resend_doubtful):
-        return Again(backoff_delay(attempt, failure.retry_after, chance))
-    return None
+    stop = Stop(fence=in_doubt and rule.on_doubt == "numbered")
+    if failure.should_retry is False or rule.retries == 0:
+        return stop
+    if failure.status == _BILLING and pause is not None:
+        return Again(pause, counts=False)
+    if failure.status == _CONFLICT and in_doubt and not failure.refused:
+        return decide_conflict(failure.text, rule)
+    if spent < rule.retries and (failure.refused or (failure.doubtful and _may_resend(rule))):
+        delay = backoff_delay(spent, failure.retry_after, chance)
+        return Again(delay, orphan=failure.doubtful and rule.on_doubt == "create")
+    return stop
+
+
+def _may_resend(rule: Rule) -> bool:
+    if rule.on_doubt == "numbered":
+        return rule.dedupe != "none"
+    return rule.on_doubt != "give_up"
+
+
+def decide_conflict(text: str, rule: Rule) -> Applied | Look | Stop:
+    """Say what a 409 means that follows a doubtful send of the same bytes.
+
+    Args:
+        text: what the service says.
+        rule: what holds for the call.
+    """
+    if rule.on_doubt == "named":
+        return Look()
+    if rule.on_doubt == "numbered" and rule.dedupe == "reject" and _says_used(text):
+        return Applied()
+    return Stop(fence=rule.on_doubt == "numbered")
+
+
+def _says_used(text: str) -> bool:
+    """Whether a conflict says that the number was used, and not that it comes too early."""
+    numbers = _EXPECTED.search(text)
+    if numbers is not None:
+        return int(numbers[1]) > int(numbers[2])
+    return _REUSED in text.lower()
+
+
+@attrs.define(eq=False)
+class Sends:
+    """What has become of the sends of one call.
+
+    Attributes:
+        attempts: how many failed.
+        spent: how much of the budget is used up.
+        doubtful: one of them may have been carried out.
+        orphan: one of them may have made something that nobody knows.
+        verdict: the latest decision; None if nothing has failed.
+        rule: what held for it.
+    """
+
+    attempts: int = 0
+    spent: int = 0
+    doubtful: bool = False
+    orphan: bool = False
+    verdict: Verdict | None = None
+    rule: Rule | None = None
+
+    def failed(self, failure: Failure, rule: Rule, *, pause: float | None = None, chance: float) -> Verdict:
+        """Take a failed attempt into account and decide; see `decide`."""
+        self.attempts += 1
+        self.rule = rule
+        self.doubtful = self.doubtful or failure.doubtful
+        verdict = decide(failure, rule, spent=self.spent, in_doubt=self.doubtful, pause=pause, chance=chance)
+        if isinstance(verdict, Again):
+            self.spent += verdict.counts
+            self.orphan = self.orphan or verdict.orphan
+        self.verdict = verdict
+        return verdict
+
+    def result_failed(self, error: BaseException) -> Applied | Look | Stop:
+        """Say what it means that the promise of this call was not kept.
+
+        Some services take every send and refuse a repeated number by its promise.
+        """
+        if (
+            self.rule is None
+            or not self.doubtful
+            or not isinstance(error, ConflictError | RequestFailedError)
+        ):
+            return Stop()
+        if isinstance(error, ConflictError) or _says_used(str(error)):
+            return decide_conflict(str(error), self.rule)
+        return Stop()
+
+
+def failure_of(error: APIError) -> Failure:
+    """Return what an error says about its attempt."""
+    if isinstance(error, APIConnectionError):
+        return Failure(sent=error.doubtful)
+    if isinstance(error, APIStatusError):
+        return Failure(
+            sent=True,
+            status=error.status_code,
+            retry_after=error.retry_after,
+            should_retry=error.should_retry,
+            text=str(error),
+        )
+    return Failure(sent=True, status=200)  # an answer that cannot be read is final
 
 
 def backoff_delay(attempt: int, retry_after: float | None, chance: float) -> float:
@@ -111,21 +323,236 @@ def backoff_delay(attempt: int, retry_after: float | None, chance: float) -> flo
     """
     if retry_after is not None and 0 < retry_after <= _MAX_RETRY_AFTER:
         return retry_after
-    return float(min(_BASE_DELAY * 2 ** min(attempt, 10), _MAX_DELAY) * (1 - _JITTER * chance))
+    return float(min(_BASE_DELAY * 2 ** min(attempt, _MAX_DOUBLINGS), _MAX_DELAY) * (1 - _JITTER * chance))
 
 
-def parse_retry_after(milliseconds: str | None, seconds: str | None) -> float | None:
-    """Read the headers `retry-after-ms` and `retry-after`, in this order; None if neither can be read.
+def parse_retry_after(milliseconds: str | None, seconds: str | None, now: datetime | None) -> float | None:
+    """Read the headers `retry-after-ms` and `retry-after`, in this order.
 
-    Only numbers are read, no dates: a date is worth nothing without the service's clock.
+    Args:
+        milliseconds: the first; a number.
+        seconds: the second; a number of seconds, or a date.
+        now: the wall clock, with a time zone; None leaves dates unread.
+
+    Returns:
+        Seconds, not negative and finite; None if neither says so. `backoff_delay` decides whether they count.
     """
     for text, scale in ((milliseconds, 1000.0), (seconds, 1.0)):
-        if text is None:
+        if text is None or len(text) > _LONGEST_HEADER:
             continue
         try:
             value = float(text) / scale
         except ValueError:
-            continue
+            value = math.nan if scale != 1 or now is None else _seconds_until(text, now)
         if value >= 0 and math.isfinite(value):
             return value
     return None
+
+
+def _seconds_until(text: str, now: datetime) -> float:
+    try:
+        then = email.utils.parsedate_to_datetime(text)
+        if then.tzinfo is None:  # "-0000": universal time, and nothing known of the place
+            then = then.replace(tzinfo=UTC)
+        return (then - now).total_seconds()
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        IndexError,
+    ):  # what the parser raises about dates that are none
+        return math.nan
+
+
+@attrs.define(eq=False)
+class BillingPause:
+    """How long 402 is waited out: one for all calls of a service.
+
+    A 402 means that the account cannot be charged just now. The work pauses instead of failing, until the
+    *incident* has lasted for the whole window. It ends when there was no 402 for a while.
+
+    Attributes:
+        window: seconds an incident may last; what the service says wins (`billing_exception_max_pause_duration_sec`).
+    """
+
+    # tinker 0.38.0 lib/internal_client_holder.py
+    PERIOD = 5.0
+    """Seconds between two attempts."""
+    RESET = 300.0
+    """Seconds without a 402 after which the next one is a new incident."""
+    WARNING_PERIOD = 60.0
+    """Seconds between two warnings."""
+
+    window: float = 3600.0
+    _since: float = -math.inf
+    _latest: float = -math.inf
+    _warned: float = -math.inf
+
+    def refused(self, now: float) -> float | None:
+        """Take a 402 into account; return the seconds to pause, or None: the window is over, raise."""
+        if now - self._latest > self.RESET:
+            self._since = now
+        self._latest = now
+        return self.PERIOD if now - self._since < self.window else None
+
+    def should_warn(self, now: float) -> bool:
+        """Whether a warning is due; true at most once a minute."""
+        if now - self._warned < self.WARNING_PERIOD:
+            return False
+        self._warned = now
+        return True
+
+
+# --- whose fault it is -----------------------------------------------------------------------------------
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user has to change something, and trying again is of no use.
+
+    That is a local refusal, a failure that the service calls the user's, and 4xx but 408, 429 and what the service
+    says may be retried. An error that says nothing of the kind itself is judged by its cause, and then its context: a
+    ValueError that comes from a 400 is the user's.
+    """
+    opinions = (_blames_user(link) for link in _chain(error))
+    return next((opinion for opinion in opinions if opinion is not None), False)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the failure is passing: no connection, no answer in time, 408, 429, 5xx, or what says so itself.
+
+    Unlike `is_user_error` it looks at the error alone. What the service says about trying again (`x-should-retry`)
+    wins.
+    """
+    if isinstance(error, APIStatusError):
+        if error.should_retry is not None:
+            return error.should_retry
+        return _is_transient(error.status_code)
+    if isinstance(error, RequestFailedError):
+        return error.category != "user"
+    return isinstance(error, APIConnectionError | RetryableException)
+
+
+def _blames_user(error: BaseException) -> bool | None:
+    """Say what an error tells by itself; None if nothing."""
+    if isinstance(error, InputError | ConfigError):
+        return True
+    if isinstance(error, RequestFailedError):
+        return error.category == "user"
+    if isinstance(error, APIConnectionError | ResultLost | RetryableException):
+        return False
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return None
+    may_retry = getattr(error, "should_retry", None) is True
+    return 400 <= status < 500 and not _is_transient(status) and not may_retry
+
+
+def _is_transient(status: int) -> bool:
+    return status in (408, 429) or status >= 500
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk an error, its causes and its contexts, each once."""
+    seen: set[int] = set()
+    open_links: list[BaseException | None] = [error]
+    while open_links:
+        link = open_links.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        open_links += [link.__context__, link.__cause__]
+
+
+# --- the policy above sampling ---------------------------------------------------------------------------
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_width(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+def _are_exceptions(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    kinds = cast("tuple[object, ...]", value)
+    return all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+_POLICY_RULES = {
+    "max_connections": (_is_width, "an integer, at least 1, or None for no bound"),
+    "progress_timeout": (_positive, "a number of seconds above 0"),
+    "retry_delay_base": (_positive, "a number of seconds above 0"),
+    "retry_delay_max": (_positive, "a number of seconds above 0"),
+    "jitter_factor": (_is_share, "a number from 0 to 1"),
+    "enable_retry_logic": (_is_flag, "True or False"),
+    "enable_stuck_detection": (_is_flag, "True or False"),
+    "retryable_exceptions": (_are_exceptions, "a tuple of exception classes"),
+}
+
+
+@attrs.frozen(kw_only=True)
+class RetryConfig:
+    """When a sample that failed as a whole is drawn anew. Names and values: tinker 0.38.0 lib/retry_handler.py.
+
+    A user error is never tried again, whatever `retryable_exceptions` says.
+
+    Attributes:
+        max_connections: samples of one client in flight at once; None sets no bound.
+        progress_timeout: seconds without any sample done, after which the client counts as stuck.
+        retry_delay_base: seconds before the first retry; each further one waits twice as long.
+        retry_delay_max: seconds that no wait exceeds.
+        jitter_factor: how much of a wait is left to chance, up and down.
+        enable_retry_logic: try again at all.
+        enable_stuck_detection: look at `progress_timeout`.
+        retryable_exceptions: what is tried again beside what `is_retryable` names.
+
+    Raises:
+        ConfigError: a value of another type, or out of its range.
+    """
+
+    max_connections: int | None = 1000
+    progress_timeout: float = 7200.0
+    retry_delay_base: float = 0.5
+    retry_delay_max: float = 10.0
+    jitter_factor: float = 0.25
+    enable_retry_logic: bool = True
+    enable_stuck_detection: bool = True
+    retryable_exceptions: tuple[type[Exception], ...] = (
+        TimeoutError,
+        APIConnectionError,
+        RetryableException,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for name, (good, why) in _POLICY_RULES.items():
+            value = getattr(self, name)
+            if not good(value):
+                raise ConfigError(f"{name} = {value!r}: must be {why}")
+        if self.retry_delay_base > self.retry_delay_max:
+            raise ConfigError(
+                f"retry_delay_base = {self.retry_delay_base!r}: must not be above retry_delay_max = "
+                f"{self.retry_delay_max!r}"
+            )
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether this policy tries again after the error."""
+        if not self.enable_retry_logic or is_user_error(error):
+            return False
+        return is_retryable(error) or isinstance(error, self.retryable_exceptions)
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Return the seconds before retry `attempt` (from 0), for a chance in [0, 1)."""
+        full = self.retry_delay_base * 2.0 ** min(attempt, _MAX_DOUBLINGS)
+        return min(full * (1 + self.jitter_factor * (2 * chance - 1)), self.retry_delay_max)

@@ -9,9 +9,11 @@ whether a byte was written), `APITimeoutError`, `APIStatusError` and below, `API
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar, cast
 
 import attrs
@@ -26,12 +28,24 @@ from tinker_actors.errors import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    BillingError,
     DecodeError,
+    ResultLost,
     status_error_class,
 )
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.query import merge, stringify
-from tinker_actors.protocol.retry import DedupeMode, Failure, decide, parse_retry_after
+from tinker_actors.protocol.retry import (
+    Again,
+    Applied,
+    BillingPause,
+    DedupeMode,
+    Rule,
+    Sends,
+    Verdict,
+    failure_of,
+    parse_retry_after,
+)
 from tinker_actors.transport.config import Config, request_headers
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.wire.codec import JsonValue, decode, encode
@@ -41,6 +55,8 @@ from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.session import Empty, RetrieveFutureRequest
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
+
+_LOG = logging.getLogger("tinker_actors.transport")
 
 RequestT = TypeVar("RequestT")
 Carrier: TypeAlias = httpx.AsyncBaseTransport
@@ -74,13 +90,22 @@ class HttpTransport:
     Attributes:
         config: how the service is reached.
         dedupe: what the service does with a repeated number.
+        billing: how long 402 is waited out.
     """
 
-    def __init__(self, config: Config, lanes: Mapping[Lane, _LaneClient], rng: random.Random) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lanes: Mapping[Lane, _LaneClient],
+        rng: random.Random,
+        utc_now: Callable[[], datetime],
+    ) -> None:
         self.config = config
         self.dedupe: DedupeMode = config.dedupe or "none"
+        self.billing = BillingPause()
         self._lanes = lanes
         self._rng = rng
+        self._utc_now = utc_now
 
     async def call(
         self,
@@ -90,6 +115,7 @@ class HttpTransport:
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         options: RequestOptions | None = None,
+        sends: Sends | None = None,
     ) -> ReplyT:
         """Call an endpoint and return its reply; always a checkpoint.
 
@@ -99,43 +125,46 @@ class HttpTransport:
             path: what fills the `{name}` parts of its path.
             query: what follows the path; lists are written with commas.
             options: what this call says differently.
+            sends: where to note what became of the sends, for a caller that has to know.
 
         Raises:
             APIConnectionError: no complete answer; `doubtful` tells whether a byte was written.
             APITimeoutError: not in time.
             APIStatusError: an error status.
             APIResponseValidationError: an answer of another shape.
+            ResultLost: the service carried an earlier send out and refuses to say what came of it.
         """
         body = None if isinstance(request, Empty) else encode(request)
         url = endpoint.target(path)
         if text := stringify(merge(query or {}, (options or DEFAULT_OPTIONS).query)):
             url = f"{url}?{text}"
-        attempt = 0
+        sends = Sends() if sends is None else sends
         while True:
             try:
                 response = await self._exchange(endpoint, url, body)
             except APIError as error:
-                delay = self._next_delay(endpoint, error, attempt)
-                attempt += 1
-                error.attempts = attempt
-                if delay is None:
+                verdict = self._failed(endpoint, error, sends)
+                error.attempts = sends.attempts
+                if isinstance(verdict, Applied):
+                    message = (
+                        f"{endpoint.name}: the service has carried it out and its result is lost: {error}"
+                    )
+                    raise ResultLost(message) from error
+                if not isinstance(verdict, Again):
                     raise
             else:
                 return _reply(endpoint, response)
-            await trio.sleep(delay)
+            await trio.sleep(verdict.delay)
 
-    def _next_delay(
-        self, endpoint: Endpoint[RequestT, ReplyT], error: APIError, attempt: int
-    ) -> float | None:
-        again = decide(
-            _failure(error),
-            attempt=attempt,
-            retries=endpoint.retries,
-            on_doubt=endpoint.on_doubt,
-            dedupe=self.dedupe,
-            chance=self._rng.random(),
-        )
-        return None if again is None else again.delay
+    def _failed(self, endpoint: Endpoint[RequestT, ReplyT], error: APIError, sends: Sends) -> Verdict:
+        now = trio.current_time()
+        pause = None
+        if isinstance(error, BillingError) and endpoint.retries:
+            pause = self.billing.refused(now)
+            if self.billing.should_warn(now):
+                _LOG.warning("%s: the account cannot be charged; the work pauses", endpoint.name)
+        rule = Rule(endpoint.retries, endpoint.on_doubt, self.dedupe)
+        return sends.failed(failure_of(error), rule, pause=pause, chance=self._rng.random())
 
     async def poll(
         self,
@@ -170,7 +199,7 @@ class HttpTransport:
             status=response.status_code,
             payload=Payload(got.get("content-type", ""), response.content),
             elapsed=trio.current_time() - started,
-            retry_after=parse_retry_after(got.get("retry-after-ms"), got.get("retry-after")),
+            retry_after=parse_retry_after(got.get("retry-after-ms"), got.get("retry-after"), self._utc_now()),
             should_retry=None if flag is None else flag == "true",
         )
 
@@ -187,7 +216,7 @@ class HttpTransport:
                 async with lane.client.stream("GET", url, follow_redirects=True) as response:
                     if response.status_code >= 400:
                         await response.aread()
-                        raise _status_error("download", response)
+                        raise _status_error("download", response, self._utc_now())
                     yield response.aiter_bytes()
 
     async def _exchange(
@@ -195,7 +224,7 @@ class HttpTransport:
     ) -> httpx.Response:
         response = await self._send(endpoint, url, body, {})
         if response.status_code >= 400:
-            raise _status_error(endpoint.name, response)
+            raise _status_error(endpoint.name, response, self._utc_now())
         return response
 
     async def _send(
@@ -246,7 +275,7 @@ def _reply(endpoint: Endpoint[RequestT, ReplyT], response: httpx.Response) -> Re
         raise APIResponseValidationError(f"{endpoint.name}: {error}", error.problems) from error
 
 
-def _status_error(what: str, response: httpx.Response) -> APIStatusError:
+def _status_error(what: str, response: httpx.Response, now: datetime) -> APIStatusError:
     status, headers = response.status_code, response.headers
     body: JsonValue
     try:
@@ -258,23 +287,10 @@ def _status_error(what: str, response: httpx.Response) -> APIStatusError:
         f"{what}: error code {status} - {body}",
         status_code=status,
         body=body,
-        retry_after=parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after")),
+        retry_after=parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), now),
         should_retry=None if flag is None else flag == "true",
         retryable=status in (408, 429) or status >= 500,
     )
-
-
-def _failure(error: APIError) -> Failure:
-    if isinstance(error, APIConnectionError):
-        return Failure(sent=error.doubtful)
-    if isinstance(error, APIStatusError):
-        return Failure(
-            sent=True,
-            status=error.status_code,
-            retry_after=error.retry_after,
-            should_retry=error.should_retry,
-        )
-    return Failure(sent=True, status=200)  # an answer that cannot be read is final
 
 
 class _Borrowed(httpx.AsyncBaseTransport):
@@ -302,7 +318,11 @@ def _lane_transport(
 
 @contextlib.asynccontextmanager
 async def open_transport(
-    config: Config, *, rng: random.Random, through: Carrier | None = None
+    config: Config,
+    *,
+    rng: random.Random,
+    through: Carrier | None = None,
+    utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[HttpTransport]:
     """Open the connections to one service; leaving it closes them all.
 
@@ -310,6 +330,7 @@ async def open_transport(
         config: how the service is reached.
         rng: chance for the jitter of retries.
         through: a transport to use in place of the network; it is not closed.
+        utc_now: the wall clock, for dates in `retry-after`.
     """
     async with contextlib.AsyncExitStack() as stack:
         context = ssl.create_default_context(cafile=certifi.where())
@@ -324,4 +345,4 @@ async def open_transport(
             )
             await stack.enter_async_context(client)
             lanes[lane] = _LaneClient(client, trio.CapacityLimiter(connections))
-        yield HttpTransport(config, lanes, rng)
+        yield HttpTransport(config, lanes, rng, utc_now)
