@@ -18,6 +18,7 @@ import attrs
 
 from tinker_actors.actors.service import ServiceClient, open_client
 from tinker_actors.errors import ConfigError
+from tinker_actors.protocol.capability import Capability, TrainingBody
 from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.transport.config import (
     TINKER_SERVICE,
@@ -39,7 +40,9 @@ _EMBEDDED_URL = "http://embedded"
 class Settings(TypedDict, total=False):
     """The settings of `Config` that `open_service` takes by name."""
 
+    capability: Capability | None
     dedupe: DedupeMode | None
+    training_body: TrainingBody | None
     telemetry: bool | None
     user_metadata: Mapping[str, str]
     tags: tuple[str, ...]

@@ -71,7 +71,7 @@ async def test_an_older_service_without_a_config_call_is_fine(
     stub.rules["client/config"] = lambda _, __: httpx.Response(404, json={})
     stub.rules["finish"] = lambda _, __: httpx.Response(404, json={})
     async with open_stub() as service:
-        assert service._tree.transport.dedupe == "none"
+        assert service._tree.transport.capability.dedupe == "none"
         assert service._tree.session.limits.fwdbwd_max_chunk_len == 1024
 
 

@@ -136,7 +136,9 @@ def test_the_defaults_are_these() -> None:
     assert attrs.asdict(Config(base_url="http://host")) == {
         "base_url": "http://host",
         "api_key": None,
+        "capability": None,
         "dedupe": None,
+        "training_body": None,
         "telemetry": None,
         "user_metadata": {},
         "tags": (),
@@ -153,7 +155,9 @@ def test_the_defaults_are_these() -> None:
 
 
 BAD: dict[str, list[Any]] = {
+    "capability": ["skyrll", 1, ["tuft"]],
     "dedupe": ["repeat", True, 1],
+    "training_body": ["xml", 1],
     "telemetry": ["yes", 1],
     "user_metadata": [None, [("a", "b")], {"a": 1}, {1: "a"}],
     "tags": ["abc", None, ("a", 1)],
@@ -189,6 +193,7 @@ def test_a_bad_setting_is_refused_with_its_name_and_value(name: str) -> None:
     [
         {"grace": 0, "replay_bytes": 0, "max_samples": 1, "sampling_actors": 1},
         {"max_block": math.inf, "heartbeat_period": 0.01},
+        {"capability": "tuft", "training_body": "json"},
         {"dedupe": "replay", "heartbeat": "loop", "telemetry": False},
         {"tags": ("a",), "user_metadata": {"a": "b"}},
     ],

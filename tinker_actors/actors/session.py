@@ -98,8 +98,7 @@ class SessionActor(Actor[SessionRole]):
         except APIError as error:
             if getattr(error, "status_code", None) != 404:  # older services have no such call
                 raise
-        if self._transport.config.dedupe is None:
-            self._transport.dedupe = self._session.limits.sequence_dedupe
+        self._transport.learn(self._session.limits)
 
     async def _open(self) -> None:
         config = self._transport.config

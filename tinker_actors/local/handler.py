@@ -98,7 +98,7 @@ def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
 
 def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigResponse:
     """Tell clients how to behave."""
-    return ClientConfigResponse(sequence_dedupe="replay")
+    return ClientConfigResponse(sequence_dedupe="replay", newer_fields=True)
 
 
 def get_server_capabilities(engine: Engine, _: Call[Empty]) -> GetServerCapabilitiesResponse:

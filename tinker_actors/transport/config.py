@@ -9,12 +9,17 @@ import attrs
 import httpx
 
 from tinker_actors.errors import ConfigError, InputError
+from tinker_actors.protocol.capability import (
+    KNOWN,
+    TINKER_SERVICE,
+    Capability,
+    CapabilityRecord,
+    TrainingBody,
+)
 from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.version import __version__
 
 __all__ = ["TINKER_SERVICE", "Config", "Environment", "check_api_key", "check_base_url", "request_headers"]
-
-TINKER_SERVICE = "https://tinker.thinkingmachines.dev/services/tinker-prod"  # tinker 0.38.0 lib/base_url.py
 
 _MIB = 2**20
 _LAST_PORT = 2**16 - 1
@@ -69,7 +74,10 @@ class Config:
     Attributes:
         base_url: where it is.
         api_key: the secret; never shown.
+        capability: what the service can do: a record, or the name of a known service; None goes by the URL and by what
+            the service says of itself.
         dedupe: what the service does with a repeated number; None takes what the service says of itself.
+        training_body: the form gradient requests go out in; None goes by the service.
         telemetry: send telemetry; None means: only to the embedded service and to the Tinker service.
         user_metadata: stored with the session.
         tags: stored with the session.
@@ -89,7 +97,9 @@ class Config:
 
     base_url: str
     api_key: str | None = attrs.field(default=None, repr=False)
+    capability: Capability | None = None
     dedupe: DedupeMode | None = None
+    training_body: TrainingBody | None = None
     telemetry: bool | None = None
     user_metadata: Mapping[str, str] = attrs.field(factory=dict)
     tags: tuple[str, ...] = ()
@@ -132,10 +142,15 @@ _Rule: TypeAlias = tuple[Callable[[object], bool], str]
 _ABOVE_0: _Rule = (lambda value: _is_number(value) and value > 0, "a number of seconds above 0")
 _COUNT: _Rule = (_is_count, "an integer, at least 1")
 _RULES: Mapping[str, _Rule] = {
+    "capability": (
+        lambda value: value is None or isinstance(value, CapabilityRecord) or value in tuple(KNOWN),
+        f"a CapabilityRecord, None, or one of {', '.join(KNOWN)}",
+    ),
     "dedupe": (
         lambda value: value in (None, "replay", "reject", "none"),
         "'replay', 'reject', 'none' or None",
     ),
+    "training_body": (lambda value: value in (None, "json", "protobuf"), "'json', 'protobuf' or None"),
     "telemetry": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
     "user_metadata": (_is_metadata, "a mapping of strings to strings"),
     "tags": (_is_tags, "a list of strings"),

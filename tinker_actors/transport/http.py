@@ -33,13 +33,13 @@ from tinker_actors.errors import (
     ResultLost,
     status_error_class,
 )
+from tinker_actors.protocol.capability import learn_flags, record_for
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.query import merge, stringify
 from tinker_actors.protocol.retry import (
     Again,
     Applied,
     BillingPause,
-    DedupeMode,
     Rule,
     Sends,
     Verdict,
@@ -52,7 +52,7 @@ from tinker_actors.wire.codec import JsonValue, decode, encode
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import RETRIEVE_FUTURE
 from tinker_actors.wire.payload import Payload
-from tinker_actors.wire.session import Empty, RetrieveFutureRequest
+from tinker_actors.wire.session import ClientConfigResponse, Empty, RetrieveFutureRequest
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
 
@@ -89,7 +89,7 @@ class HttpTransport:
 
     Attributes:
         config: how the service is reached.
-        dedupe: what the service does with a repeated number.
+        capability: what the service can do, as far as it is known.
         billing: how long 402 is waited out.
     """
 
@@ -101,11 +101,21 @@ class HttpTransport:
         utc_now: Callable[[], datetime],
     ) -> None:
         self.config = config
-        self.dedupe: DedupeMode = config.dedupe or "none"
+        self.capability = record_for(
+            config.base_url,
+            capability=config.capability,
+            dedupe=config.dedupe,
+            training_body=config.training_body,
+        )
         self.billing = BillingPause()
         self._lanes = lanes
         self._rng = rng
         self._utc_now = utc_now
+
+    def learn(self, flags: ClientConfigResponse) -> None:
+        """Take into account what the service says of itself."""
+        self.capability = learn_flags(self.capability, flags)
+        self.billing.window = flags.billing_exception_max_pause_duration_sec
 
     async def call(
         self,
@@ -163,7 +173,7 @@ class HttpTransport:
             pause = self.billing.refused(now)
             if self.billing.should_warn(now):
                 _LOG.warning("%s: the account cannot be charged; the work pauses", endpoint.name)
-        rule = Rule(endpoint.retries, endpoint.on_doubt, self.dedupe)
+        rule = Rule(endpoint.retries, endpoint.on_doubt, self.capability.dedupe)
         return sends.failed(failure_of(error), rule, pause=pause, chance=self._rng.random())
 
     async def poll(

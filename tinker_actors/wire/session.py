@@ -54,13 +54,22 @@ class ClientConfigResponse:
         fwdbwd_max_chunk_len: datums per request.
         fwdbwd_max_chunk_bytes_count: estimated bytes per request.
         sample_max_concurrent_requests: samples in flight.
-        sequence_dedupe: what the service does with a repeated number; our own services say `replay`.
+        proto_compress_fwdbwd: protobuf bodies should be compressed.
+        billing_exception_max_pause_duration_sec: seconds that 402 may pause the work.
+        sequence_dedupe: what the service does with a repeated number; our own services say `replay`. This and the
+            rest are extensions of this package: None, the service does not say.
+        training_body: the form it takes gradient requests in.
+        newer_fields: it takes fields that came after the first versions of the protocol.
     """
 
     fwdbwd_max_chunk_len: int = 1024
     fwdbwd_max_chunk_bytes_count: int = 5_000_000
     sample_max_concurrent_requests: int = 2000
-    sequence_dedupe: Literal["replay", "reject", "none"] = "none"
+    proto_compress_fwdbwd: bool = False
+    billing_exception_max_pause_duration_sec: float = 3600
+    sequence_dedupe: Literal["replay", "reject", "none"] | None = None
+    training_body: Literal["json", "protobuf"] | None = None
+    newer_fields: bool | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,145 @@
+"""What is known of services, and how it is corrected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinker_actors.errors import ConfigError
+from tinker_actors.protocol.capability import (
+    KNOWN,
+    TINKER_SERVICE,
+    CapabilityRecord,
+    body_refused,
+    learn_flags,
+    record_for,
+)
+from tinker_actors.wire.session import ClientConfigResponse
+
+#                  dedupe, early numbers, training body, compression, newer fields
+TABLE = {
+    "tinker": ("none", "park", "protobuf", False, True),
+    "tinker_actors": ("replay", "park", "json", False, True),
+    "skyrl-0.3.0": ("none", "run", "json", False, False),
+    "skyrl": ("replay", "run", "protobuf", True, False),
+    "tuft": ("reject", "refuse", "protobuf", True, False),
+    "open-rl": ("none", "run", "json", False, False),
+    "opentinker": ("none", "run", "json", False, False),
+    "twinkle": ("none", "run", "json", False, False),
+}
+bodies = st.sampled_from(["json", "protobuf"])
+dedupes = st.sampled_from(["replay", "reject", "none"])
+flags = st.builds(
+    ClientConfigResponse,
+    sequence_dedupe=st.none() | dedupes,
+    training_body=st.none() | bodies,
+    newer_fields=st.none() | st.booleans(),
+    proto_compress_fwdbwd=st.booleans(),
+)
+
+
+def test_the_services_that_were_looked_at() -> None:
+    """As they were measured; each under its own name."""
+    seen = {
+        name: (
+            record.dedupe,
+            record.early_numbers,
+            record.training_body,
+            record.compression,
+            record.newer_fields,
+        )
+        for name, record in KNOWN.items()
+    }
+    assert seen == TABLE
+    assert all(record.service == name and record.source == "known" for name, record in KNOWN.items())
+
+
+def test_what_is_not_known_is_assumed_at_its_worst() -> None:
+    """Repeats are carried out again, bodies are JSON, newer fields are refused."""
+    record = record_for("http://somewhere:8000")
+    assert record == CapabilityRecord()
+    assert attrs.asdict(record) == {
+        "service": "unknown",
+        "dedupe": "none",
+        "early_numbers": "run",
+        "training_body": "json",
+        "compression": False,
+        "newer_fields": False,
+        "source": "assumed",
+        "fixed": frozenset(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        (TINKER_SERVICE, "tinker"),
+        ("https://TINKER.thinkingmachines.dev/services/tinker-staging", "tinker"),
+        ("https://thinkingmachines.dev", "tinker"),
+        ("https://notthinkingmachines.dev", "unknown"),
+        ("https://thinkingmachines.dev.example.com", "unknown"),
+        ("http://localhost:8000/thinkingmachines.dev", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_tinker_is_known_by_its_host(url: str, service: str) -> None:
+    """Whatever stands behind it in the URL; nobody else is known by a URL."""
+    assert record_for(url).service == service
+
+
+def test_the_user_may_say_which_service_it_is_or_what_it_can_do() -> None:
+    """A name takes the table's row; a record stands as it is, whatever the service says."""
+    assert record_for("http://a", capability="tuft") == KNOWN["tuft"]
+    own = CapabilityRecord(service="mine", dedupe="replay")
+    record = record_for(TINKER_SERVICE, capability=own)
+    assert (record.service, record.dedupe, record.source) == ("mine", "replay", "set")
+    said = ClientConfigResponse(
+        sequence_dedupe="none", training_body="protobuf", newer_fields=True, proto_compress_fwdbwd=True
+    )
+    assert learn_flags(record, said) is record
+    assert body_refused(record) is None
+
+
+def test_a_service_that_nobody_knows_is_refused() -> None:
+    """With the names there are."""
+    with pytest.raises(
+        ConfigError, match=r"capability = 'skyrlll': must be a record or one of tinker, .*tuft"
+    ):
+        record_for("http://a", capability="skyrlll")
+
+
+@given(flags, st.none() | dedupes, st.none() | bodies, st.none() | st.sampled_from(sorted(KNOWN)))
+def test_the_user_wins_over_the_service_and_the_service_over_the_table(
+    said: ClientConfigResponse, dedupe: Any, training_body: Any, name: str | None
+) -> None:
+    """Each value comes from who knows best."""
+    first = record_for("http://a", capability=name)
+    record = learn_flags(
+        record_for("http://a", capability=name, dedupe=dedupe, training_body=training_body), said
+    )
+    assert record.dedupe == (dedupe or said.sequence_dedupe or first.dedupe)
+    assert record.training_body == (training_body or said.training_body or first.training_body)
+    assert record.newer_fields == (first.newer_fields if said.newer_fields is None else said.newer_fields)
+    assert record.compression == (first.compression or said.proto_compress_fwdbwd)
+    assert record.early_numbers == first.early_numbers
+
+
+def test_a_service_that_says_something_is_known() -> None:
+    """And one that says nothing is as it was."""
+    assert learn_flags(CapabilityRecord(), ClientConfigResponse()) == CapabilityRecord()
+    assert learn_flags(CapabilityRecord(), ClientConfigResponse(sequence_dedupe="none")).source == "known"
+
+
+@pytest.mark.parametrize(("first", "other"), [("json", "protobuf"), ("protobuf", "json")])
+def test_a_form_that_is_refused_gives_way_to_the_other_once(first: Any, other: Any) -> None:
+    """415 teaches which form it is; refused again, or set by the user, it is an error."""
+    learned = body_refused(CapabilityRecord(training_body=first))
+    assert learned is not None
+    assert (learned.training_body, learned.source) == (other, "probed")
+    assert body_refused(learned) is None
+    assert learn_flags(learned, ClientConfigResponse(training_body=first)) is learned
+    assert body_refused(record_for("http://a", training_body=first)) is None

@@ -1,0 +1,222 @@
+"""What a service can do, as far as it is known. Pure.
+
+Services that speak the protocol differ in what they do with a number they have seen, with one that comes too early,
+in the form they take training requests in, and in the fields they know. The `CapabilityRecord` of a service is looked
+up or assumed when the service is opened, and corrected by what the service says of itself or shows.
+
+What is not known is assumed at its worst: a repeated number is carried out again, requests are taken in the order of
+their arrival, bodies are JSON, and nobody knows a field that came after the first versions of the protocol. Assuming
+less than there is costs a restore or some bytes. Assuming more may cost a gradient.
+
+    service             a repeated number   an early one   training   zstd   newer fields
+    Tinker              none *              parked         protobuf   flag   yes
+    tinker_actors       first result        parked         JSON       no     yes
+    SkyRL 0.3.0         carried out again   at once        JSON       no     no
+    SkyRL, head         first result        at once        protobuf   yes    no
+    TuFT 0.2.2          refused             refused        protobuf   yes    no
+    open-rl             carried out again   at once        JSON       no     no
+    opentinker          carried out again   at once        JSON       no     no
+    Twinkle 0.5.1       not known: none     at once        JSON       no     no
+
+    * The Tinker service may well answer a repeated number with its first result, but nothing says so, and it cannot be
+      tried here. Fencing the model is safe either way; `dedupe` can be set by who knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+
+from tinker_actors.errors import ConfigError
+from tinker_actors.protocol.retry import DedupeMode
+
+__all__ = [
+    "KNOWN",
+    "TINKER_SERVICE",
+    "Capability",
+    "CapabilityRecord",
+    "EarlyNumbers",
+    "Flags",
+    "TrainingBody",
+    "body_refused",
+    "learn_flags",
+    "record_for",
+]
+
+TINKER_SERVICE = "https://tinker.thinkingmachines.dev/services/tinker-prod"  # tinker 0.38.0 lib/base_url.py
+_TINKER_DOMAIN = "thinkingmachines.dev"
+
+EarlyNumbers = Literal["park", "refuse", "run"]
+"""What a service does with a request whose number is not the next one: keep it until its turn, refuse it, run it."""
+TrainingBody = Literal["json", "protobuf"]
+Source = Literal["known", "probed", "set", "assumed"]
+
+
+@attrs.frozen(kw_only=True)
+class CapabilityRecord:
+    """What one service can do; the defaults are what is assumed of an unknown one.
+
+    Attributes:
+        service: its name.
+        dedupe: what it does with a number it has seen.
+        early_numbers: what it does with a number that is not the next one.
+        training_body: the form it takes gradient requests in.
+        compression: it takes protobuf bodies compressed with zstd.
+        newer_fields: it takes fields that came after the first versions of the protocol.
+        source: where this comes from: a table or the service itself, an experiment, the user, or nowhere.
+        fixed: the names among these that nothing learned changes any more.
+    """
+
+    service: str = "unknown"
+    dedupe: DedupeMode = "none"
+    early_numbers: EarlyNumbers = "run"
+    training_body: TrainingBody = "json"
+    compression: bool = False
+    newer_fields: bool = False
+    source: Source = "assumed"
+    fixed: frozenset[str] = frozenset()
+
+
+Capability: TypeAlias = CapabilityRecord | str
+"""A record, or the name of a known service."""
+
+KNOWN: Mapping[str, CapabilityRecord] = {
+    record.service: record
+    for record in (
+        CapabilityRecord(
+            service="tinker",
+            early_numbers="park",
+            training_body="protobuf",
+            newer_fields=True,
+            source="known",
+        ),
+        CapabilityRecord(
+            service="tinker_actors",
+            dedupe="replay",
+            early_numbers="park",
+            newer_fields=True,
+            source="known",
+        ),
+        CapabilityRecord(service="skyrl-0.3.0", source="known"),
+        CapabilityRecord(
+            service="skyrl",
+            dedupe="replay",
+            training_body="protobuf",
+            compression=True,
+            source="known",
+        ),
+        CapabilityRecord(
+            service="tuft",
+            dedupe="reject",
+            early_numbers="refuse",
+            training_body="protobuf",
+            compression=True,
+            source="known",
+        ),
+        CapabilityRecord(service="open-rl", source="known"),
+        CapabilityRecord(service="opentinker", source="known"),
+        CapabilityRecord(service="twinkle", source="known"),
+    )
+}
+"""The services that were looked at."""
+
+
+class Flags(Protocol):
+    """What a service may say of itself in its answer to `client/config`; None: it does not say.
+
+    The first three are this package's own extensions; the last is Tinker's.
+    """
+
+    @property
+    def sequence_dedupe(self) -> DedupeMode | None:
+        """What it does with a repeated number."""
+        ...
+
+    @property
+    def training_body(self) -> TrainingBody | None:
+        """The form it takes gradient requests in."""
+        ...
+
+    @property
+    def newer_fields(self) -> bool | None:
+        """Whether it takes fields that came later."""
+        ...
+
+    @property
+    def proto_compress_fwdbwd(self) -> bool:
+        """Whether it wants protobuf bodies compressed."""
+        ...
+
+
+def record_for(
+    base_url: str,
+    *,
+    capability: Capability | None = None,
+    dedupe: DedupeMode | None = None,
+    training_body: TrainingBody | None = None,
+) -> CapabilityRecord:
+    """Return what is known of a service before it has said a word.
+
+    Args:
+        base_url: where it is.
+        capability: what the user says it can do, or which service it is.
+        dedupe: what the user says it does with a repeated number.
+        training_body: the form the user wants gradient requests to go out in.
+
+    Raises:
+        ConfigError: `capability` names no service that is known.
+    """
+    record = _first(base_url, capability)
+    said = {"dedupe": dedupe, "training_body": training_body}
+    return _fix(record, {name: value for name, value in said.items() if value is not None})
+
+
+def _first(base_url: str, capability: Capability | None) -> CapabilityRecord:
+    if isinstance(capability, CapabilityRecord):
+        names = {field.name for field in attrs.fields(CapabilityRecord)} - {"fixed", "source"}
+        return attrs.evolve(capability, source="set", fixed=frozenset(names))
+    if capability is not None:
+        if capability not in KNOWN:
+            raise ConfigError(f"capability = {capability!r}: must be a record or one of {', '.join(KNOWN)}")
+        return KNOWN[capability]
+    host = (urlsplit(base_url).hostname or "").lower()
+    if host == _TINKER_DOMAIN or host.endswith("." + _TINKER_DOMAIN):
+        return KNOWN["tinker"]
+    return CapabilityRecord()
+
+
+def _fix(record: CapabilityRecord, values: Mapping[str, object]) -> CapabilityRecord:
+    """Set some of a record for good."""
+    changes: dict[str, Any] = {**values, "fixed": record.fixed | set(values)}  # each of its field's type
+    return attrs.evolve(record, **changes)
+
+
+def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
+    """Return the record with what the service says of itself; what is fixed stays."""
+    said: dict[str, Any] = {  # each of its field's type
+        "dedupe": flags.sequence_dedupe,
+        "training_body": flags.training_body,
+        "newer_fields": flags.newer_fields,
+        "compression": True if flags.proto_compress_fwdbwd else None,
+    }
+    news = {name: value for name, value in said.items() if value is not None and name not in record.fixed}
+    if not news:
+        return record
+    if record.source == "assumed":
+        news["source"] = "known"
+    return attrs.evolve(record, **news)
+
+
+def body_refused(record: CapabilityRecord) -> CapabilityRecord | None:
+    """Return the record after a 415 to a gradient request: the other form is tried, once.
+
+    Returns:
+        None: the other form was refused before, or the user has set this one.
+    """
+    if "training_body" in record.fixed:
+        return None
+    other: TrainingBody = "protobuf" if record.training_body == "json" else "json"
+    return attrs.evolve(_fix(record, {"training_body": other}), source="probed")
