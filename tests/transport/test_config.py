@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,6 +152,15 @@ def test_the_defaults_are_these() -> None:
         "sampling_actors": 8,
         "replay_bytes": 256 * 2**20,
         "grace": 30.0,
+        "headers": {},
+        "query": {},
+        "timeout": 60.0,
+        "max_retries": 10,
+        "strict": False,
+        "pool": "own",
+        "ssl_context": None,
+        "hooks": None,
+        "auth": None,
     }
 
 
@@ -170,12 +180,20 @@ BAD: dict[str, list[Any]] = {
     "sampling_actors": [0, -1, 1.5, True, "4", None],
     "replay_bytes": [-1, 1.5, "4", None],
     "grace": [-1, math.nan, "4", None, True],
+    "query": [None, "a=1"],
+    "timeout": [0, -1.0, math.nan, "10", True],
+    "max_retries": [-1, 1.5, True, False, "4", None],
+    "strict": [1, None],
+    "pool": ["other", None],
+    "ssl_context": [True, "file"],
+    "hooks": [print],
+    "auth": [1],
 }
 
 
 def test_every_setting_is_checked() -> None:
-    """All but the URL and the key, which are checked where they are chosen."""
-    assert set(BAD) == {field.name for field in attrs.fields(Config)} - {"base_url", "api_key"}
+    """All but the URL and the key, which are checked where they are chosen, and headers, whose values are not shown."""
+    assert set(BAD) == {field.name for field in attrs.fields(Config)} - {"base_url", "api_key", "headers"}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -203,3 +221,26 @@ def test_the_edges_of_the_ranges_pass(good: dict[str, Any]) -> None:
     """Zero grace, an empty replay log, one sampler, no limit to blocking."""
     config = Config(base_url="http://host", **good)
     assert {name: getattr(config, name) for name in good} == good
+
+
+@pytest.mark.requirement("R35")
+def test_time_and_retries_are_as_the_official_client_has_them() -> None:
+    """A minute for an exchange, five seconds for a connection, ten retries."""
+    config = Config(base_url="http://service")
+    assert (config.timeout, config.connect_timeout, config.max_retries) == (60, 5, 10)
+
+
+@pytest.mark.parametrize("headers", [{"a": 1}, None, "hush"])
+def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
+    """The setting is told, what it held is not."""
+    with pytest.raises(ConfigError, match="headers: must be a mapping") as caught:
+        Config(base_url="http://service", headers=headers)
+    assert "hush" not in str(caught.value)
+
+
+def test_headers_and_authentication_are_not_shown() -> None:
+    """What may hold a secret is in no repr."""
+    config = Config(
+        base_url="http://service", headers={"x-token": "hush"}, auth=httpx.BasicAuth("me", "hush")
+    )
+    assert "hush" not in repr(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias, TypeGuard, cast
 
@@ -17,6 +18,7 @@ from tinker_actors.protocol.capability import (
     TrainingBody,
 )
 from tinker_actors.protocol.retry import DedupeMode
+from tinker_actors.transport.options import Hooks
 from tinker_actors.version import __version__
 
 __all__ = ["TINKER_SERVICE", "Config", "Environment", "check_api_key", "check_base_url", "request_headers"]
@@ -90,6 +92,15 @@ class Config:
         sampling_actors: actors that share them.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.
+        headers: sent with every request, in place of ours of the same name; never shown.
+        query: sent with every request.
+        timeout: seconds for a whole exchange, where the endpoint sets no time of its own; None is no limit.
+        max_retries: further attempts of a call, where the endpoint has no number of its own.
+        strict: refuse answers with fields we do not know; off, they are ignored.
+        pool: our own connections, or those of httpx.
+        ssl_context: whom to trust; None trusts the usual authorities.
+        hooks: functions that see each attempt before it is sent.
+        auth: a way of httpx's to authenticate, beside the key; never shown.
 
     Raises:
         ConfigError: a setting of another type, or out of its range.
@@ -112,12 +123,23 @@ class Config:
     sampling_actors: int = 8
     replay_bytes: int = 256 * _MIB
     grace: float = 30.0
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    query: Mapping[str, object] = attrs.field(factory=dict)
+    timeout: float | None = 60.0
+    max_retries: int = 10
+    strict: bool = False
+    pool: Literal["own", "stock"] = "own"
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
+    hooks: Hooks | None = None
+    auth: httpx.Auth | None = attrs.field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         for name, (good, why) in _RULES.items():
             value = getattr(self, name)
             if not good(value):
                 raise ConfigError(f"{name} = {value!r}: must be {why}")
+        if not _is_metadata(self.headers):  # the values may be secrets, so they are not shown
+            raise ConfigError("headers: must be a mapping of strings to strings")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -163,6 +185,23 @@ _RULES: Mapping[str, _Rule] = {
     "sampling_actors": _COUNT,
     "replay_bytes": (lambda value: _is_count(value) or value == 0, "an integer that is not negative"),
     "grace": (lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
+    "query": (lambda value: isinstance(value, Mapping), "a mapping"),
+    "timeout": (
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "a number of seconds above 0, or None for no limit",
+    ),
+    "max_retries": (
+        lambda value: (value == 0 and value is not False) or _is_count(value),
+        "an integer that is not negative",
+    ),
+    "strict": (lambda value: isinstance(value, bool), "True or False"),
+    "pool": (lambda value: value in ("own", "stock"), "'own' or 'stock'"),
+    "ssl_context": (
+        lambda value: value is None or isinstance(value, ssl.SSLContext),
+        "an ssl.SSLContext or None",
+    ),
+    "hooks": (lambda value: value is None or isinstance(value, Hooks), "Hooks or None"),
+    "auth": (lambda value: value is None or isinstance(value, httpx.Auth), "an httpx.Auth or None"),
 }
 
 
