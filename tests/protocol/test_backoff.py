@@ -50,3 +50,13 @@ def test_the_clock_only_moves_forward(refusals: list[tuple[float, float | None]]
         assert backoff.wait(now) >= (asked or 1.0) * (1 - 1e-9) - 1e-9 * now
         assert backoff.wait(backoff.until) == 0.0
     assert backoff.refusals == len(refusals)
+
+
+def test_a_large_sample_waits_for_longer() -> None:
+    """Five seconds above 128 KiB, where the service asks for nothing."""
+    for size, pause in [(128 * 1024, 1.0), (128 * 1024 + 1, 5.0)]:
+        backoff = SampleBackoff()
+        backoff.refused(now=0.0, retry_after=None, size=size)
+        assert backoff.until == pause
+        backoff.refused(now=0.0, retry_after=30.0, size=size)
+        assert backoff.until == 30.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ values = st.floats(-1e6, 1e6)
 
 def test_the_reductions_are_these() -> None:
     """And `unique`, which makes several metrics of one."""
-    assert set(REDUCTIONS) == {"sum", "mean", "min", "max", "slack", "hash2"}
+    assert set(REDUCTIONS) == {"sum", "mean", "min", "max", "slack", "hash2", "hash_unordered"}
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,13 @@ def test_the_reductions_are_these() -> None:
             [1, 1, 1, 1],
             {"version:unique": 7.0, "version:unique_1": 8.0, "version:unique_2": 9.0},
         ),
+        ("ids:hash_unordered", [3.0, 1.9], [1, 1], {"ids:hash_unordered": float(hash((1, 3)))}),
         ("loss:median", [1.0, 2.0], [1, 1], {}),
+        ("loss:median", [2.0, 2.0], [1, 1], {"loss:median": 2.0}),
+        ("loss:median", [2.0], [0], {"loss:median": 2.0}),
         ("loss", [1.0, 2.0], [1, 1], {}),
+        ("loss", [1.5], [0], {"loss": 1.5}),
+        ("a:b:c", [1.5, 1.5], [1, 1], {"a:b:c": 1.5}),
         ("sum", [1.0, 2.0], [1, 1], {}),
         ("loss:", [1.0, 2.0], [1, 1], {}),
         ("custom/a:b:sum", [1.0, 2.0], [1, 1], {"custom/a:b:sum": 3.0}),
@@ -60,8 +66,8 @@ def test_only_what_every_chunk_reports_is_kept() -> None:
 def test_a_hash_of_nothing_finite_is_not_a_number() -> None:
     """A diverged model must not crash whoever reads its metrics."""
     for odd in (math.nan, math.inf, -math.inf):
-        reduced = reduce_metrics([{"h:hash2": odd}, {"h:hash2": 1.0}], [1, 1])
-        assert math.isnan(reduced["h:hash2"])
+        for name in ("h:hash2", "h:hash_unordered"):
+            assert math.isnan(reduce_metrics([{name: odd}, {name: 1.0}], [1, 1])[name])
     assert math.isnan(reduce_metrics([{"loss:sum": math.nan}, {"loss:sum": 1.0}], [1, 1])["loss:sum"])
 
 
@@ -75,9 +81,34 @@ def test_means_lie_between_the_extremes(parts: list[tuple[float, int]]) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from(["a:sum", "a:mean", "a:min", "a:max", "a:unique"]), values),
+    st.dictionaries(
+        st.sampled_from(["a:sum", "a:mean", "a:min", "a:max", "a:unique", "bare", "a:b:c"]), values
+    ),
     st.integers(1, 9),
 )
 def test_one_chunk_keeps_its_metrics(metrics: dict[str, float], weight: int) -> None:
     """A batch that fits into one request reports what the service reported."""
     assert reduce_metrics([metrics], [weight]) == pytest.approx(metrics)
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=30), st.data())
+def test_every_reduction_of_the_parts_is_that_of_the_whole(numbers: list[int], data: st.DataObject) -> None:
+    """Wherever a batch is cut: a service that computes a metric of each part leaves us with the metric of all."""
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(numbers))) if len(numbers) > 1 else st.just(set())))
+    edges = [0, *cuts, len(numbers)]
+    parts = [numbers[start:stop] for start, stop in pairwise(edges) if start < stop]
+
+    def metrics(part: list[int]) -> dict[str, float]:
+        return {
+            "x:sum": float(sum(part)),
+            "x:mean": sum(part) / len(part),
+            "x:min": float(min(part)),
+            "x:max": float(max(part)),
+            "x:hash2": float(sum(part) % 2**64) if sum(part) >= 0 else float(sum(part)),
+            "same": 7.0,
+        }
+
+    reduced = reduce_metrics([metrics(part) for part in parts], [len(part) for part in parts])
+    whole = metrics(numbers)
+    whole["x:hash2"] = float(sum(numbers) % 2**64)
+    assert reduced == pytest.approx(whole)

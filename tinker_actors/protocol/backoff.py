@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 __all__ = ["SampleBackoff"]
 
-_DEFAULT_PAUSE = 1.0  # seconds after a 429 without Retry-After; tinker 0.38.0 internal_client_holder.py
+# Seconds after a refusal without Retry-After, and bytes above which a sample counts as large: tinker 0.38.0
+# lib/internal_client_holder.py and lib/public_interfaces/sampling_client.py.
+_PAUSE = 1.0
+_LARGE_PAUSE = 5.0
+_LARGE = 128 * 1024
 
 
 @attrs.define
@@ -14,23 +20,25 @@ class SampleBackoff:
     """When the next sample may be sent. It only ever moves forward: a later refusal never shortens a wait.
 
     Attributes:
-        until: trio time before which nothing is sent.
+        until: trio time before which nothing is sent; minus infinity before the first refusal.
         refusals: how many refusals it has seen.
     """
 
-    until: float = 0.0
+    until: float = -math.inf
     refusals: int = 0
 
-    def refused(self, *, now: float, retry_after: float | None) -> None:
-        """Take a 429 into account.
+    def refused(self, *, now: float, retry_after: float | None, size: int = 0) -> None:
+        """Take a refusal (429, or a 402 that is waited out) into account.
 
         Args:
             now: the present time.
             retry_after: seconds the service asked to wait; None and 0 leave it to us, for 0 would mean to knock
                 without a pause.
+            size: bytes the refused sample was taken to weigh; a large one waits for longer.
         """
         self.refusals += 1
-        self.until = max(self.until, now + (retry_after or _DEFAULT_PAUSE))
+        pause = retry_after or (_LARGE_PAUSE if size > _LARGE else _PAUSE)
+        self.until = max(self.until, now + pause)
 
     def wait(self, now: float) -> float:
         """Return the seconds until something may be sent."""

@@ -1,13 +1,15 @@
 """How the metrics of a batch's chunks become the metrics of the batch.
 
-Names are `name:reduction`. Weights are the numbers of outputs of each chunk (tinker 0.38.0
-lib/chunked_fwdbwd_helpers.py). Only metrics that every chunk reports are kept.
+Names are `name:reduction`; what stands after the last colon counts. Weights are the numbers of outputs of each chunk
+(tinker 0.38.0 lib/chunked_fwdbwd_helpers.py). Only metrics that every chunk reports are kept.
 
-    sum, min, max    what they say
-    mean             weighted average; a plain one if no chunk has an output
-    slack            the maximum less the mean
-    hash2            sum of the integer parts, modulo 2**64
-    unique           the first value; further different ones under `<name>_1`, `<name>_2`, ...
+    sum, min, max     what they say
+    mean              weighted average; a plain one if no chunk has an output
+    slack             the maximum less the mean
+    hash2             sum of the integer parts, modulo 2**64
+    hash_unordered    what came before it: Python's hash of the sorted integer parts
+    unique            the first value; further different ones under `<name>_1`, `<name>_2`, ...
+    others, or none   kept if all chunks say the same: nobody knows how to reduce it
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ def _hash2(values: Sequence[float], _: Sequence[int]) -> float:
     return float(sum(int(value) % 2**64 for value in values) % 2**64)
 
 
+def _hash_unordered(values: Sequence[float], _: Sequence[int]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return float(hash(tuple(sorted(map(int, values)))))  # of integers it is the same in every process
+
+
 def _slack(values: Sequence[float], weights: Sequence[int]) -> float:
     return max(values) - _mean(values, weights)
 
@@ -42,6 +50,7 @@ REDUCTIONS: Mapping[str, Callable[[Sequence[float], Sequence[int]], float]] = {
     "max": lambda values, _: max(values),
     "slack": _slack,
     "hash2": _hash2,
+    "hash_unordered": _hash_unordered,
 }
 
 
@@ -53,7 +62,7 @@ def reduce_metrics(chunks: Sequence[Mapping[str, float]], weights: Sequence[int]
         weights: outputs in each chunk.
 
     Returns:
-        the batch's metrics; those with an unknown reduction, or none, are left out.
+        the batch's metrics.
     """
     reduced: dict[str, float] = {}
     for name in chunks[0] if chunks else ():
@@ -61,12 +70,12 @@ def reduce_metrics(chunks: Sequence[Mapping[str, float]], weights: Sequence[int]
             continue
         values = [chunk[name] for chunk in chunks]
         _, colon, reduction = name.rpartition(":")
-        if not colon:
-            continue
-        if reduction == "unique":
+        if colon and reduction == "unique":
             reduced.update(_unique(name, values))
-        elif reduction in REDUCTIONS:
+        elif colon and reduction in REDUCTIONS:
             reduced[name] = REDUCTIONS[reduction](values, weights)
+        elif len(set(values)) == 1:
+            reduced[name] = values[0]
     return reduced
 
 

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tinker_actors.protocol.backoff import SampleBackoff
+from tinker_actors.protocol.throttle import (
+    DISPATCH_BYTES,
+    INFLIGHT_RESPONSE_BYTES,
+    SAMPLE_DISPATCH_BYTES,
+    BytesSemaphore,
+    Progress,
+    SampleThrottle,
+    Ticket,
+)
+
+SHORT = settings(max_examples=150, stateful_step_count=30)
+
+# --- bytes -----------------------------------------------------------------------------------------------
+
+
+def test_the_budgets_are_tinkers() -> None:
+    """Of 0.38.0, where the service sets no others."""
+    assert SAMPLE_DISPATCH_BYTES == 10_485_760
+    assert INFLIGHT_RESPONSE_BYTES == 52_428_800
+    assert DISPATCH_BYTES == 50_000_000
+
+
+def test_one_request_may_stand_beyond_the_budget() -> None:
+    """The next ones wait until it is no longer negative, and then go in order."""
+    budget = BytesSemaphore(10)
+    assert budget.take(100)
+    assert not budget.take(0)
+    first, second, third = (budget.enqueue(size) for size in (20, 1, 1))
+    assert budget.waiting == 3
+    assert budget.give(89) == []
+    assert budget.give(1) == [first]
+    assert (first.weight, budget.free) == (20, -20)
+    assert not budget.take(1)
+    assert budget.give(30) == [second, third]
+    assert (budget.free, budget.waiting) == (8, 0)
+
+
+def test_nobody_overtakes_who_waits_for_bytes() -> None:
+    """Not even with a small request when there would be room."""
+    budget = BytesSemaphore(0)
+    budget.take(1)
+    waiting = budget.enqueue(5)
+    budget.free = 3  # as if room had come and nobody had been told yet
+    assert not budget.take(1)
+    assert budget.leave(waiting) == []
+    assert budget.take(1)
+
+
+def test_who_leaves_makes_room() -> None:
+    """From the line, or with what it was given in the meantime."""
+    budget = BytesSemaphore(0)
+    budget.take(1)
+    gone, second = budget.enqueue(5), budget.enqueue(7)
+    assert budget.leave(gone) == []
+    assert budget.give(1) == [second]
+    third = budget.enqueue(1)
+    assert budget.leave(second) == [third]
+    assert budget.free == -1
+
+
+class BytesModel(RuleBasedStateMachine):
+    """A budget against the plainest model of it: a number, a list of holders and a queue."""
+
+    @initialize(size=st.integers(0, 50))
+    def start(self, size: int) -> None:
+        self.size = size
+        self.budget = BytesSemaphore(size)
+        self.held: list[int] = []
+        self.line: deque[Ticket] = deque()
+
+    def expect(self, admitted: list[Ticket]) -> None:
+        for ticket in admitted:
+            assert ticket is self.line.popleft()  # first in, first out
+            assert ticket.admitted
+            assert self.size - sum(self.held) >= 0
+            self.held.append(ticket.weight)
+        if self.line:  # nobody who has room is left waiting
+            assert self.size - sum(self.held) < 0
+
+    @rule(size=st.integers(0, 80))
+    def take(self, size: int) -> None:
+        could = self.size - sum(self.held) >= 0 and not self.line
+        assert self.budget.take(size) is could
+        if could:
+            self.held.append(size)
+        else:
+            self.line.append(self.budget.enqueue(size))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def give(self, data: st.DataObject) -> None:
+        size = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        self.expect(self.budget.give(size))
+
+    @precondition(lambda self: self.line)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        ticket = self.line[data.draw(st.integers(0, len(self.line) - 1))]
+        self.line.remove(ticket)
+        self.expect(self.budget.leave(ticket))
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        if not hasattr(self, "budget"):
+            return
+        assert self.budget.free == self.size - sum(self.held)
+        assert self.budget.waiting == len(self.line)
+        assert sum(sorted(self.held)[:-1]) <= self.size or self.size - sum(self.held) >= -max(self.held)
+
+
+def test_a_budget_is_its_model() -> None:
+    """Never beyond by more than one request, first in first out, no lost wake-up."""
+    run_state_machine_as_test(BytesModel, settings=SHORT)
+
+
+# --- samples ---------------------------------------------------------------------------------------------
+
+
+def throttle(free: int = SAMPLE_DISPATCH_BYTES) -> SampleThrottle:
+    return SampleThrottle(SampleBackoff(), free)
+
+
+def test_four_hundred_are_submitted_at_once() -> None:
+    """The next one goes when one of them is done."""
+    gate = throttle()
+    weights = [gate.enter(1000, now=0.0) for _ in range(400)]
+    assert set(weights) == {1000}
+    assert gate.enter(1000, now=0.0) is None
+    ticket = gate.enqueue(1000)
+    assert (gate.first, gate.waiting) == (ticket, 1)
+    assert gate.admit(now=0.0) == []
+    assert gate.next_change(now=0.0) == math.inf
+    gate.leave(1000)
+    assert gate.admit(now=0.0) == [ticket]
+    assert (gate.running, ticket.weight, gate.first) == (400, 1000, None)
+
+
+def test_after_a_refusal_ten_go_and_each_weighs_more() -> None:
+    """From the end of the pause on, for ten seconds."""
+    gate = throttle()
+    gate.backoff.refused(now=100.0, retry_after=5.0)
+    assert gate.enter(1, now=104.9) is None
+    assert gate.is_throttled(104.9)
+    assert gate.next_change(now=104.9) == 105.0
+    assert [gate.enter(7, now=105.0) for _ in range(11)] == [140] * 10 + [None]
+    assert gate.next_change(now=105.0) == 115.0
+    assert gate.enter(7, now=114.9) is None
+    assert not gate.is_throttled(115.0)
+    assert gate.enter(7, now=115.0) == 7
+    assert gate.next_change(now=115.0) == math.inf
+
+
+def test_bytes_hold_samples_back_too() -> None:
+    """One may stand beyond the budget, and the weight of a throttled time is given back as it was taken."""
+    gate = throttle(100)
+    gate.backoff.refused(now=0.0, retry_after=1.0)
+    weight = gate.enter(6, now=1.0)
+    assert weight == 120
+    assert gate.enter(0, now=1.0) is None
+    gate.leave(weight)
+    assert gate.free == 100
+
+
+def test_nobody_overtakes_a_waiting_sample() -> None:
+    """Room that came back belongs to who came first."""
+    gate = throttle(0)
+    assert gate.enter(5, now=0.0) == 5
+    first, second = gate.enqueue(5), gate.enqueue(5)
+    gate.leave(5)
+    assert gate.enter(0, now=0.0) is None
+    gate.give_up(first)
+    assert gate.admit(now=0.0) == [second]
+    gate.give_up(second)
+    assert (gate.running, gate.free) == (0, 0)
+
+
+class ThrottleModel(RuleBasedStateMachine):
+    """The throttle under any events: bounded, in order, and nobody waits who could go."""
+
+    @initialize(free=st.integers(0, 300))
+    def start(self, free: int) -> None:
+        self.gate = throttle(free)
+        self.size = free
+        self.now = 0.0
+        self.held: list[int] = []
+        self.line: deque[Ticket] = deque()
+
+    def limit(self) -> int:
+        return 10 if self.gate.is_throttled(self.now) else 400
+
+    def settle(self) -> None:
+        for ticket in self.gate.admit(now=self.now):
+            assert ticket is self.line.popleft()
+            self.took(ticket.weight, ticket.size)
+
+    def took(self, weight: int, size: int) -> None:
+        assert self.now >= self.gate.backoff.until
+        assert len(self.held) < self.limit()
+        assert self.size - sum(self.held) >= 0
+        assert weight == size * (20 if self.limit() == 10 else 1)
+        self.held.append(weight)
+
+    @rule(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=30))
+    def enter(self, sizes: list[int]) -> None:
+        for size in sizes:
+            weight = self.gate.enter(size, now=self.now)
+            if weight is None:
+                self.line.append(self.gate.enqueue(size))
+            else:
+                assert not self.line
+                self.took(weight, size)
+        self.settle()
+
+    @precondition(lambda self: self.held)
+    @rule(count=st.integers(1, 20), refused=st.none() | st.floats(0, 20))
+    def leave(self, count: int, refused: float | None) -> None:
+        for _ in range(min(count, len(self.held))):
+            self.gate.leave(self.held.pop(0))
+        if refused is not None:
+            self.gate.backoff.refused(now=self.now, retry_after=refused)
+        self.settle()
+
+    @precondition(lambda self: self.line)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        ticket = self.line[data.draw(st.integers(0, len(self.line) - 1))]
+        self.line.remove(ticket)
+        self.gate.give_up(ticket)
+        self.settle()
+
+    @rule(seconds=st.floats(0, 30))
+    def wait(self, seconds: float) -> None:
+        """Let time pass as a driver does: from one change to the next."""
+        end = self.now + seconds
+        while (change := self.gate.next_change(now=self.now)) <= end:
+            assert change > self.now
+            self.now = change
+            self.settle()
+        self.now = end
+
+    @invariant()
+    def nobody_waits_who_could_go(self) -> None:
+        if not hasattr(self, "gate"):
+            return
+        assert (self.gate.running, self.gate.waiting) == (len(self.held), len(self.line))
+        assert self.gate.first is (self.line[0] if self.line else None)
+        assert self.gate.free == self.size - sum(self.held)
+        if self.line:
+            held_back = self.now < self.gate.backoff.until
+            assert held_back or self.gate.free < 0 or len(self.held) >= self.limit()
+
+
+def test_the_throttle_is_its_model() -> None:
+    """Never over a limit, first in first out, no lost wake-up."""
+    run_state_machine_as_test(ThrottleModel, settings=SHORT)
+
+
+# --- progress --------------------------------------------------------------------------------------------
+
+
+def test_all_are_stuck_when_none_has_ended_for_long() -> None:
+    """One that ends, well or badly, starts the time anew; without any there is nothing to be stuck."""
+    progress = Progress(100.0)
+    assert not progress.is_stuck(10**9)
+    progress.begin(1000.0)
+    progress.begin(1099.0)
+    assert not progress.is_stuck(1099.9)
+    assert progress.is_stuck(1100.0)
+    progress.end(1100.0)
+    assert not progress.is_stuck(1199.0)
+    assert progress.is_stuck(1200.0)
+    progress.end(1200.0)
+    assert not progress.is_stuck(10**9)
+    progress.begin(2000.0)
+    assert not progress.is_stuck(2099.0)
+    assert Progress().timeout == 7200.0
