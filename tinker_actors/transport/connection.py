@@ -1,0 +1,491 @@
+"""One HTTP/1.1 connection: h11 reads, we write, a trio stream carries.
+
+Theory of operation. A connection carries one exchange at a time:
+
+    request     the head and a short body go out in one write
+    head        answers of the 1xx kind are skipped, a final one is returned
+    body        read whole (`rest`) or in chunks (`chunk`), to its end
+
+Each exchange makes it not reusable, and it becomes so again only when all of this has come to pass: the request was
+written to its end, the response was read to its end, nothing followed it, and neither side wishes to close. So whoever
+leaves in between (cancelled, timed out, failed) leaves a connection that is closed, whatever it was doing.
+
+Each exchange has a parser of its own. h11 parses heads and chunked bodies; a body of known length does not pass through
+it, and is copied once. The head of the request is composed here, because the h11 way of writing one costs three times
+as much; what h11 would refuse is refused here as well.
+
+`written` tells whether a byte of the request may have left. It is set without a checkpoint between it and the write,
+so that a caller cancelled before it has for certain sent nothing.
+
+A long body is written by a task of its own while the answer is already waited for: a service that refuses a request
+in its middle, and reads no further, is heard. After such an answer nothing more is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, cast
+
+import h11
+import httpx
+import trio
+
+__all__ = [
+    "Connection",
+    "Headers",
+    "Origin",
+    "Pieces",
+    "RawReply",
+    "Upload",
+    "close_now",
+    "compose_head",
+    "is_readable",
+]
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+MAX_HEAD_BYTES = 100 * 1024  # of a response; httpcore 1.0.9 has the same
+SHORT_BODY_BYTES = 64 * 1024  # goes out with the head, in one write, and fits into any socket's buffer
+READ_BYTES = 64 * 1024  # asked for at once while the length is unknown
+LONG_READ_BYTES = 256 * 1024  # asked for at once of a body of known length
+WRITE_BYTES = 256 * 1024  # given to the stream at once; TLS encrypts so many without a checkpoint
+BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
+KEEP_ALIVE_SHARE = 0.8  # of the time that a server says it waits; the rest is for the way
+
+_TO_ITS_END = -1  # a body whose end h11 finds
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+_HEAD = re.compile(
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/1\.1\r\n"
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)+\r\n"
+)
+_SOME_HOST = [(b"host", b"-")]
+_REQUESTS = {  # what the parser is told of a request
+    method: h11.Request(method=method, target=b"*", headers=_SOME_HOST)
+    for method in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"CONNECT")
+}
+_NO_PARSER = h11.Connection(h11.CLIENT)  # of a connection between exchanges; is given nothing
+_TIMEOUT = re.compile(rb"timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
+
+
+class Origin(NamedTuple):
+    """Where connections lead: the service, or wherever a redirect points."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: httpx.URL) -> Origin:
+        """Return the origin of a URL.
+
+        Raises:
+            httpx.UnsupportedProtocol: it is neither http nor https, or names no host.
+        """
+        if url.scheme not in _DEFAULT_PORTS or not url.host:
+            raise httpx.UnsupportedProtocol(
+                f"{url.scheme}://{url.host}: must be http or https and name a host"
+            )
+        host = url.raw_host.decode("ascii").strip("[]")
+        return cls(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+
+    @property
+    def netloc(self) -> bytes:
+        """Host and port as the Host header has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _DEFAULT_PORTS.get(self.scheme) else f":{self.port}"
+        return f"{host}{port}".encode("ascii")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc.decode('ascii')}"
+
+
+class RawReply(NamedTuple):
+    """A complete response.
+
+    Attributes:
+        status: its code.
+        headers: in the order they came, names in lower case.
+        body: as it came, neither decompressed nor decoded.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_now(stream: trio.abc.Stream) -> None:
+    """Close a stream without waiting and without TLS's goodbye; closing twice is closing once."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+    else:
+        cast("_Closable", stream).close()  # a stream of a test's own
+
+
+def is_readable(stream: trio.abc.Stream) -> bool:
+    """Tell whether data or an end of file waits to be read, without reading it."""
+    while isinstance(stream, trio.SSLStream):
+        # What is decrypted, and what is not yet: both came behind the last response.
+        undecrypted = getattr(stream, "_incoming", None)
+        if stream.pending() or getattr(undecrypted, "pending", 0):
+            return True
+        stream = stream.transport_stream
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket.is_readable()
+    return bool(getattr(stream, "is_readable", bool)())  # a stream of a test's own
+
+
+def compose_head(
+    origin: Origin, method: bytes, target: bytes, headers: Headers, body_length: int | None
+) -> bytes:
+    """Return the head of a request.
+
+    The headers are written as they are given; Host is added if it is missing, and so is Content-Length.
+
+    Args:
+        origin: where it goes.
+        method: in capitals.
+        target: path and query.
+        headers: in their order.
+        body_length: bytes of the body; None if the headers say how it ends.
+
+    Raises:
+        httpx.LocalProtocolError: a part that must not stand in a head, or a length that is not the body's.
+    """
+    lines = [b"%b %b HTTP/1.1" % (method, target)]
+    lines += [name + b": " + value for name, value in headers]
+    lowered = b"\r\n".join(lines).lower() + b"\r\n"
+    if b"\r\nhost:" not in lowered:
+        lines.insert(1, b"Host: " + origin.netloc)
+    if body_length is not None and b"\r\ncontent-length: %d\r\n" % body_length not in lowered:
+        if b"\r\ncontent-length:" in lowered or b"\r\ntransfer-encoding:" in lowered:
+            raise httpx.LocalProtocolError(f"the headers do not fit a body of {body_length} bytes")
+        if body_length or method in _WITH_BODY:
+            lines.append(b"Content-Length: %d" % body_length)
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    if head.count(b"\n") != len(lines) + 1 or _HEAD.fullmatch(head) is None:
+        raise httpx.LocalProtocolError("the method, the target or a header has characters that HTTP forbids")
+    return head
+
+
+class Upload(Protocol):
+    """A body that is given piece by piece."""
+
+    async def piece(self) -> bytes | memoryview | None:
+        """Return the next piece, None at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it; also called when it is not wanted to its end."""
+        ...
+
+
+class Pieces:
+    """A long body, cut into what is given to a stream at once, without a copy."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = memoryview(body)
+        self._start = 0
+
+    async def piece(self) -> memoryview | None:
+        """Return the next piece, None at the end. Checkpoints."""
+        await trio.lowlevel.checkpoint()
+        start, self._start = self._start, self._start + WRITE_BYTES
+        return self._body[start : self._start] if start < len(self._body) else None
+
+    async def aclose(self) -> None:
+        """Do nothing. Checkpoints."""
+        await trio.lowlevel.checkpoint()
+
+
+class Connection:
+    """A stream to a server, and where it stands in its exchange.
+
+    Args:
+        stream: connected, and encrypted if it is to be.
+
+    Attributes:
+        stream: what carries the bytes.
+        written: whether a byte of the request under way may have left.
+        reusable: whether an exchange may follow: there was none yet, or the last one ended so.
+        wait: seconds that the server says it waits for another request; infinity if it says nothing.
+        expires: when a kept connection is not used any more; belongs to the pool.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_complete",
+        "_head_only",
+        "_keep",
+        "_left",
+        "_parser",
+        "_write_error",
+        "expires",
+        "reusable",
+        "stream",
+        "wait",
+        "written",
+    )
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.written = False
+        self.reusable = True
+        self.wait = math.inf
+        self.expires = 0.0
+        self._begun = b""  # the start of a body of known length, that came with the head
+        self._left = 0  # bytes of the body that have not been returned
+        self._head_only = False
+        self._keep = False
+        self._complete = False
+        self._write_error: trio.BrokenResourceError | None = None
+        self._parser = _NO_PARSER
+
+    def close(self) -> None:
+        """Close at once; whoever uses it gets an error. Does not wait."""
+        self.reusable = False
+        close_now(self.stream)
+
+    # ------------------------------------------------------------------------------------------------- the request
+
+    async def request(self, method: bytes, head: bytes, body: bytes) -> h11.Response:
+        """Send a request and return the head of its response. Checkpoints.
+
+        Raises:
+            httpx.WriteError: the connection broke under the request, and there is no answer.
+            httpx.ReadError: it broke before the answer.
+            httpx.RemoteProtocolError: it was closed before the answer, or the answer is not HTTP/1.1.
+        """
+        if len(body) > SHORT_BODY_BYTES:
+            return await self.request_streamed(method, head, Pieces(body))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._begin(method, head)
+        self.written = True
+        try:
+            await self.stream.send_all(head + body)
+            self._complete = True
+        except trio.BrokenResourceError as error:
+            self._write_error = error  # what the server said before it closed is still to be read
+        except trio.ClosedResourceError as error:
+            raise httpx.WriteError("the connection was closed under the request") from error
+        return await self._response()
+
+    async def request_streamed(self, method: bytes, head: bytes, body: Upload) -> h11.Response:
+        """Send a request whose body comes in pieces, framed as its head says; as `request` otherwise.
+
+        Raises:
+            Exception: what the pieces raised, as it was.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._begin(method, head)
+        response: h11.Response | None = None
+        failure: httpx.TransportError | None = None
+        broken: list[Exception] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, head, body, nursery.cancel_scope, broken)
+            try:
+                response = await self._response()
+                if response.status_code >= 300 and not self._complete:
+                    await (
+                        self._take_all()
+                    )  # before the writer is cancelled, which ends a TLS stream's reading too
+                    nursery.cancel_scope.cancel(reason="the answer came before the end of the request")
+            except httpx.TransportError as error:
+                failure = error
+                nursery.cancel_scope.cancel(reason="there will be no answer")
+        if broken:
+            raise broken[0]
+        if failure is not None:
+            raise failure
+        assert response is not None
+        return response
+
+    def _begin(self, method: bytes, head: bytes) -> None:
+        self.reusable = self._complete = False
+        self._write_error = None
+        self._keep = b"\r\nconnection: close\r\n" not in head.lower()
+        self._head_only = method == b"HEAD"
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        # Only the method matters to the parser; the head that is sent has been composed.
+        self._parser.send(
+            _REQUESTS.get(method) or h11.Request(method=method, target=b"*", headers=_SOME_HOST)
+        )
+
+    async def _write(
+        self,
+        head: bytes,
+        body: Upload,
+        together: trio.CancelScope,
+        broken: list[Exception],
+    ) -> None:
+        """Write head and body; what the body's source raises ends the exchange, and goes to `broken`."""
+        try:
+            async with contextlib.aclosing(body):
+                await trio.lowlevel.checkpoint_if_cancelled()
+                self.written = True
+                await self.stream.send_all(head)
+                while (piece := await body.piece()) is not None:
+                    await self.stream.send_all(piece)
+            self._complete = True
+        except trio.BrokenResourceError as error:
+            self._write_error = error
+        except trio.ClosedResourceError:
+            pass  # the reader is told as well
+        except Exception as error:  # noqa: BLE001 - the caller's own stream failed; he gets his exception
+            broken.append(error)
+            together.cancel(reason="the body of the request failed")
+
+    # ------------------------------------------------------------------------------------------------ the response
+
+    async def _response(self) -> h11.Response:
+        while True:
+            data = await self._receive(READ_BYTES)
+            if not data:
+                text = "the server closed the connection without an answer"
+                if self._write_error is not None:
+                    raise httpx.WriteError(text) from self._write_error
+                raise httpx.RemoteProtocolError(text)
+            self._parser.receive_data(data)
+            while (event := self._next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Response):
+                    self._frame(event)
+                    return event
+                if not isinstance(event, h11.InformationalResponse):
+                    raise httpx.RemoteProtocolError("the answer does not begin with a status")
+
+    def _next_event(self) -> object:
+        try:
+            return self._parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {error}") from error
+
+    def _frame(self, response: h11.Response) -> None:
+        """Learn from a head how the body ends, and whether another exchange may follow."""
+        length = None
+        for name, value in response.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                length = _TO_ITS_END
+            elif name == b"connection":
+                self._keep = self._keep and b"close" not in value.lower()
+            elif name == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
+                self.wait = int(found[1]) * KEEP_ALIVE_SHARE
+        if response.status_code >= 500 or response.http_version != b"1.1":
+            self._keep = False  # uvicorn drops the connection after an unhandled exception, without a word
+        if self._head_only or response.status_code in BODILESS:
+            length = 0
+        if length is None or length == _TO_ITS_END:
+            self._keep = self._keep and length is not None  # a body without a length ends with the connection
+            self._left = _TO_ITS_END
+        else:
+            self._frame_known(length)
+
+    def _frame_known(self, length: int) -> None:
+        begun, _ = self._parser.trailing_data
+        if len(begun) > length:
+            self._keep = False  # something follows that nobody asked for
+            begun = begun[:length]
+        self._begun = begun
+        self._left = length
+        if not length:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.reusable = self._keep and self._complete
+        self._parser = _NO_PARSER
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the body has been returned to its end."""
+        return not self._left
+
+    def at_hand(self) -> bytes | None:
+        """Return the whole body if it has come with the head, else None."""
+        if len(self._begun) != self._left:
+            return None
+        if self._left:
+            self._left = 0
+            self._finish()
+        body, self._begun = self._begun, b""
+        return body
+
+    async def rest(self) -> bytes:
+        """Return the body from here to its end; a checkpoint unless it has come already. Raises as `chunk`."""
+        pieces: list[bytes | bytearray] = []
+        while (piece := await self._piece()) is not None:
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def chunk(self) -> bytes | None:
+        """Return the next bytes of the body, None at its end; a checkpoint unless they have come already.
+
+        Raises:
+            httpx.ReadError: the connection broke.
+            httpx.RemoteProtocolError: it was closed before the end of the body, or the body is not framed well.
+        """
+        piece = await self._piece()
+        return piece if piece is None else bytes(piece)
+
+    async def _piece(self) -> bytes | bytearray | None:
+        if self._left == _TO_ITS_END:
+            return await self._parsed_piece()
+        if not self._left:
+            return None
+        piece, self._begun = self._begun, b""
+        if not piece:
+            piece = await self._receive(min(self._left, LONG_READ_BYTES))
+            if not piece:
+                text = f"the server closed the connection with {self._left} bytes of the body missing"
+                raise httpx.RemoteProtocolError(text)
+        self._left -= len(piece)
+        if not self._left:
+            self._finish()
+        return piece
+
+    async def _parsed_piece(self) -> bytes | bytearray | None:
+        while True:
+            event = self._next_event()
+            if event is h11.NEED_DATA:
+                self._parser.receive_data(await self._receive(READ_BYTES))  # h11 knows what an end means here
+            elif isinstance(event, h11.Data):
+                return event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self._keep = self._keep and not self._parser.trailing_data[0]
+                self._left = 0
+                self._finish()
+                return None
+            else:
+                raise httpx.RemoteProtocolError("the body does not end as it should")
+
+    async def _take_all(self) -> None:
+        """Read the body now; `chunk` and `rest` return it later."""
+        self._begun = await self.rest()
+        self._left = len(self._begun)
+
+    async def _receive(self, limit: int) -> bytes:
+        try:
+            return cast(
+                "bytes", await self.stream.receive_some(limit)
+            )  # a bytearray of a test's serves as well
+        except trio.BrokenResourceError as error:
+            if self._write_error is not None:
+                raise httpx.WriteError(f"the connection broke under the request: {_why(error)}") from error
+            raise httpx.ReadError(f"the connection broke: {_why(error)}") from error
+        except trio.ClosedResourceError as error:
+            raise httpx.ReadError("the connection was closed under the exchange") from error
+
+
+def _why(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(cause) or type(cause).__name__
