@@ -17,6 +17,7 @@
     │   │       ├── PermissionDeniedError 403 · NotFoundError 404 · ConflictError 409
     │   │       ├── SessionGoneError 410 · UnprocessableEntityError 422 · RateLimitError 429
     │   │       └── InternalServerError 500 and above
+    │   ├── CredentialError               no usable key or token: expired, malformed, or the command gave none
     │   ├── RequestFailedError            the service ran the request and it failed (`category`)
     │   ├── ResultLost                    the service carried the request out, and its result is lost
     │   ├── ModelLost                     the service no longer has the model
@@ -62,6 +63,7 @@ __all__ = [
     "BillingError",
     "ConfigError",
     "ConflictError",
+    "CredentialError",
     "DecodeError",
     "Dropped",
     "HandlerCrashed",
@@ -208,7 +210,7 @@ class RetryableException(TinkerActorsError):
 
 
 class TinkerError(TinkerActorsError):
-    """Root of what comes from a Tinker service."""
+    """Root of what comes from a Tinker service, or from the attempt to use one."""
 
 
 class APIError(TinkerError):
@@ -348,6 +350,17 @@ def status_error_class(status_code: int) -> type[APIStatusError]:
     if status_code >= 500:
         return InternalServerError
     return _STATUS_ERRORS.get(status_code, APIStatusError)
+
+
+class CredentialError(TinkerError):
+    """There is no usable key or token: it has expired, it is malformed, or the command that prints it gave none.
+
+    Nothing was sent with it. The key itself is never in the message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.started = False
 
 
 class RequestFailedError(TinkerError):

@@ -62,6 +62,7 @@ from tinker_actors.errors import (
     APIStatusError,
     ConfigError,
     ConflictError,
+    CredentialError,
     InputError,
     RequestFailedError,
     ResultLost,
@@ -409,9 +410,9 @@ class BillingPause:
 def is_user_error(error: BaseException) -> bool:
     """Whether the user has to change something, and trying again is of no use.
 
-    That is a local refusal, a failure that the service calls the user's, and 4xx but 408, 429 and what the service
-    says may be retried. An error that says nothing of the kind itself is judged by its cause, and then its context: a
-    ValueError that comes from a 400 is the user's.
+    That is a local refusal, a key that cannot be used, a failure that the service calls the user's, and 4xx but 408,
+    429 and what the service says may be retried. An error that says nothing of the kind itself is judged by its
+    cause, and then its context: a ValueError that comes from a 400 is the user's.
     """
     opinions = (_blames_user(link) for link in _chain(error))
     return next((opinion for opinion in opinions if opinion is not None), False)
@@ -434,7 +435,7 @@ def is_retryable(error: BaseException) -> bool:
 
 def _blames_user(error: BaseException) -> bool | None:
     """Say what an error tells by itself; None if nothing."""
-    if isinstance(error, InputError | ConfigError):
+    if isinstance(error, InputError | ConfigError | CredentialError):
         return True
     if isinstance(error, RequestFailedError):
         return error.category == "user"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias, TypeGuard, cast
+from typing import Literal, TypeAlias, TypeGuard
 
 import attrs
 import httpx
 
-from tinker_actors.errors import ConfigError, InputError
+from tinker_actors.errors import ConfigError
 from tinker_actors.protocol.capability import (
     KNOWN,
     TINKER_SERVICE,
@@ -17,6 +17,7 @@ from tinker_actors.protocol.capability import (
     CapabilityRecord,
     TrainingBody,
 )
+from tinker_actors.protocol.credential import check_api_key
 from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.transport.options import Hooks
 from tinker_actors.version import __version__
@@ -51,22 +52,6 @@ def check_base_url(field: str, value: str) -> str:
     if url.query or url.fragment or any(sign.isspace() for sign in value):
         raise ConfigError(f"{field} = {value!r}: must have no query, no fragment and no spaces")
     return value.rstrip("/")
-
-
-def check_api_key(field: str, value: str) -> str:
-    """Return an API key.
-
-    Raises:
-        InputError: it does not look like one. The key itself is not shown.
-    """
-    if not isinstance(cast("object", value), str):
-        raise InputError(field, type(value).__name__, "an API key is a string")
-    if not (
-        value.startswith(("tml-", "eyJ")) and value.isascii() and value.isprintable() and " " not in value
-    ):
-        why = "an API key starts with 'tml-', a token with 'eyJ'; neither has spaces"
-        raise InputError(field, f"({len(value)} characters)", why)
-    return value
 
 
 @attrs.frozen(kw_only=True)
