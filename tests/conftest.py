@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+import trio
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -28,6 +31,25 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("TINKER_") and name not in SWITCHES:
             monkeypatch.delenv(name)
+
+
+PURE = frozenset({"wire", "protocol"})
+"""Rooms that do no I/O: their tests need no event loop."""
+
+
+@pytest.fixture(autouse=True)
+def no_event_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse to start an event loop in a test of a room that does no I/O."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] not in PURE:
+        return
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("a test of a room that does no I/O starts an event loop")
+
+    if request.node.get_closest_marker("trio"):  # pytest-trio's own loop
+        refuse()
+    for owner, name in ((trio, "run"), (asyncio, "run"), (asyncio, "new_event_loop")):
+        monkeypatch.setattr(owner, name, refuse)
 
 
 @pytest.fixture
