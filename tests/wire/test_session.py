@@ -11,7 +11,7 @@ def test_a_service_that_sets_nothing_gets_tinkers_limits() -> None:
         fwdbwd_max_chunk_len=1024,
         fwdbwd_max_chunk_bytes_count=5_000_000,
         sample_max_concurrent_requests=2000,
-        sequence_dedupe="none",
+        sequence_dedupe=None,
     )
 
 
