@@ -1,4 +1,4 @@
-"""The test kit: trees of actors on virtual time, probes, single steps and planned faults.
+"""The test kit: trees of actors on virtual time, probes, single steps, planned faults; and a scripted service.
 
     from tinker_actors.testing import open_test_system, run_virtual
 
@@ -9,7 +9,8 @@
 
     run_virtual(check)
 
-It needs no pytest; `plugin` offers it as fixtures to those who have it. `docs/kernel/testing.md` shows the whole.
+It needs no pytest; `plugin` offers it as fixtures to those who have it. `docs/kernel/testing.md` shows the whole;
+`docs/wire/testing.md` the scripted service, for code that uses clients.
 Names are loaded on first use, because pytest imports this package in every run.
 """
 
@@ -28,43 +29,96 @@ if TYPE_CHECKING:
         settle,
     )
     from tinker_actors.testing.probe import Probe
+    from tinker_actors.testing.service.dialect import DIALECTS, ServiceDialect
+    from tinker_actors.testing.service.fault import (
+        InjectedFault,
+        Pause,
+        RateLimit,
+        ServiceFault,
+        ServiceFaults,
+    )
+    from tinker_actors.testing.service.law import Exponential, Fixed, Lognormal, SlowTail, Uniform
+    from tinker_actors.testing.service.loopback import serve_scripted
+    from tinker_actors.testing.service.opening import open_scripted_service
+    from tinker_actors.testing.service.reply import ReplyPlan, ServedRequest
+    from tinker_actors.testing.service.service import ScriptedService
+    from tinker_actors.testing.service.state import Applied
+    from tinker_actors.testing.service.transport import ScriptedTransport
     from tinker_actors.testing.stepper import Step, Stepper
     from tinker_actors.testing.system import TestSystem, open_test_system
 
 __all__ = [
+    "DIALECTS",
+    "Applied",
+    "Exponential",
     "Fault",
     "FaultPlan",
+    "Fixed",
     "InjectedCrash",
     "InjectedDrop",
+    "InjectedFault",
     "Injection",
+    "Lognormal",
+    "Pause",
     "Probe",
+    "RateLimit",
+    "ReplyPlan",
+    "ScriptedService",
+    "ScriptedTransport",
+    "ServedRequest",
+    "ServiceDialect",
+    "ServiceFault",
+    "ServiceFaults",
+    "SlowTail",
     "Step",
     "Stepper",
     "TestSystem",
+    "Uniform",
     "assert_counters",
     "assert_quiescent",
     "no_leaked_tasks",
+    "open_scripted_service",
     "open_test_system",
     "run_virtual",
+    "serve_scripted",
     "settle",
     "virtual_clock",
 ]
 
 _HOME = {
+    "DIALECTS": "service.dialect",
+    "Applied": "service.state",
+    "Exponential": "service.law",
     "Fault": "fault",
     "FaultPlan": "fault",
+    "Fixed": "service.law",
     "InjectedCrash": "fault",
     "InjectedDrop": "fault",
+    "InjectedFault": "service.fault",
     "Injection": "fault",
+    "Lognormal": "service.law",
+    "Pause": "service.fault",
     "Probe": "probe",
+    "RateLimit": "service.fault",
+    "ReplyPlan": "service.reply",
+    "ScriptedService": "service.service",
+    "ScriptedTransport": "service.transport",
+    "ServedRequest": "service.reply",
+    "ServiceDialect": "service.dialect",
+    "ServiceFault": "service.fault",
+    "ServiceFaults": "service.fault",
+    "SlowTail": "service.law",
     "Step": "stepper",
     "Stepper": "stepper",
     "TestSystem": "system",
+    "Uniform": "service.law",
     "assert_counters": "invariant",
     "assert_quiescent": "invariant",
     "no_leaked_tasks": "invariant",
+    "open_scripted_service": "service.opening",
     "open_test_system": "system",
     "run_virtual": "clock",
+    "serve_scripted": "service.loopback",
     "settle": "invariant",
     "virtual_clock": "clock",
 }
