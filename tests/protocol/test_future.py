@@ -45,7 +45,7 @@ def raw(status: int, content: bytes, content_type: str = "", **others: Any) -> A
 
 
 def again(answer: Answer, polling: Polling = START) -> PollAgain:
-    command = decide(polling, answer)
+    command = decide(polling, answer, pause=5.0)
     assert isinstance(command, PollAgain)
     assert command.polling.iteration == polling.iteration + 1
     return command
@@ -337,11 +337,13 @@ def test_a_404_about_something_else_is_not_a_lost_promise() -> None:
 
 
 def test_a_billing_pause_is_waited_out() -> None:
-    """402 is asked again every 5 seconds, and the counts stay."""
+    """402 is asked again after the pause it is given, and the counts stay; without one it is the outcome."""
     polling = Polling("r1", failures=2, bad_requests=1)
     command = again(said(402), polling)
     assert (command.delay, command.waiting) == (5.0, "billing")
     assert (command.polling.failures, command.polling.bad_requests) == (2, 1)
+    error: Any = failure(said(402, {"detail": "no money"}), polling)
+    assert (type(error).__name__, error.status_code) == ("BillingError", 402)
 
 
 def test_three_bad_requests_are_forgiven() -> None:
@@ -434,7 +436,7 @@ def test_what_the_service_asks_for_is_kept_up_to_half_a_minute(asked: float | No
             "no result yet, queue paused_capacity (no room)",
         ),
         (Answer(status=503), "status 503"),
-        (said(402), "402"),
+        (said(402), "the account cannot be charged (status 402)"),
         (said(400, {"detail": "odd"}), "status 400 - odd"),
         (Answer(status=None, error=APIConnectionError("refused")), "refused"),
         (Answer(status=None), "no answer"),
@@ -489,10 +491,10 @@ pollings = st.builds(
 
 
 @pytest.mark.requirement("R63")
-@given(pollings, answers)
-def test_any_answer_ends_the_wait_or_goes_on(polling: Polling, answer: Answer) -> None:
+@given(pollings, answers, st.none() | st.just(5.0))
+def test_any_answer_ends_the_wait_or_goes_on(polling: Polling, answer: Answer, pause: float | None) -> None:
     """Whatever a service says: a result, a typed error, or another poll within half a minute; never a crash."""
-    command = decide(polling, answer)
+    command = decide(polling, answer, pause=pause)
     if isinstance(command, Done):
         assert answer.payload is not None
     elif isinstance(command, Failed):

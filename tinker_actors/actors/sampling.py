@@ -1,45 +1,59 @@
-"""The SamplingActors: a pool that draws samples behind one limiter.
+"""The SamplingActors: a pool that draws samples behind one limiter and one throttle.
 
 Theory of operation. All sampling of a service goes through one pool: its workers take messages from one
-mailbox, each handles several at once, and a `CapacityLimiter` bounds what is in flight. A refusal (429) moves
-one shared clock that holds everybody back who samples from that service with that key, in this process; it
-never shortens a wait. Samples have no retries in the transport: a doubtful send is sent again with the same
-number, which costs money at worst, never correctness; a promise that is lost is asked for anew with a new
-number. A caller that leaves takes its sample with it.
+mailbox, each handles several at once, and a `CapacityLimiter` bounds what is in flight. On its way to the service a
+sample passes the throttle (`protocol.throttle`), which bounds how many, and how many bytes, are being submitted; it
+is passed before each attempt, and left before the result is waited for. A refusal (429) moves one shared clock that
+holds everybody back who samples from that service with that key, in this process; it never shortens a wait.
+
+Samples have no retries in the transport. A refused one is sent again with the same number, and so is a doubtful send,
+which costs money at worst, never correctness. A promise that is lost, or a request that failed and was not the user's
+fault, is asked for anew with a new number, as the policy (`RetryConfig`) says. A caller that leaves takes its sample
+with it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 
 import attrs
 import trio
 
-from tinker_actors.actors.futures import wait_for_result
+from tinker_actors.actors.futures import SAMPLE, stuck, wait_for_result
 from tinker_actors.actors.message import Futures, Sample, Sampling, WaitForResult
+from tinker_actors.actors.throttle import SampleGate
 from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
+    BillingError,
     DecodeError,
     RateLimitError,
+    RequestFailedError,
     SessionGoneError,
     TinkerActorsError,
 )
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
-from tinker_actors.protocol.retry import backoff_delay
+from tinker_actors.protocol.retry import RetryConfig, backoff_delay
+from tinker_actors.protocol.throttle import Progress
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import ASAMPLE
+from tinker_actors.wire.input import ModelInput
 from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SampleSubmitted
 
 __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]
 
+_LOG = logging.getLogger("tinker_actors.sampling")
 _RESENDS = 8  # doubtful sends of one sample before its caller is told
-_PROMISES = 4  # lost promises of one sample before its caller is told
+_PROMISES = 4  # promises of one sample that may come to nothing before its caller is told
+_TOKEN_BYTES = (
+    10  # what a token is taken to weigh in a sample; tinker 0.38.0 lib/public_interfaces/sampling_client.py
+)
 
 _BACKOFFS: trio.lowlevel.RunVar[dict[tuple[str, str], SampleBackoff]] = trio.lowlevel.RunVar(
     "sample_backoffs"
@@ -63,13 +77,17 @@ class SamplingShare:
 
     Attributes:
         limiter: samples in flight.
-        backoff: when the next may be sent.
+        gate: what they pass on their way to the service.
+        progress: when samples have ended.
         rng: chance for delays.
+        policy: what is asked for anew.
     """
 
     limiter: trio.CapacityLimiter
-    backoff: SampleBackoff
+    gate: SampleGate
+    progress: Progress
     rng: random.Random
+    policy: RetryConfig = attrs.field(factory=RetryConfig)
     _numbers: dict[str, int] = attrs.field(factory=dict)
 
     def take_number(self, sampling_session_id: str) -> int:
@@ -98,39 +116,82 @@ class SamplingActor(Actor[Sampling]):
             APIStatusError: the service refused it.
             APIConnectionError: no answer, several times over.
         """
-        async with self._share.limiter:
-            lost = 0
-            while True:
-                promise = await self._submit(message)
-                try:
-                    waiting = WaitForResult(promise.request_id, "Sample", message.target.sampling_session_id)
-                    return _response(await wait_for_result(self._futures, waiting))
-                except SessionGoneError:
-                    lost += 1
-                    if lost == _PROMISES:
-                        raise
+        share = self._share
+        async with share.limiter:
+            share.progress.begin(trio.current_time())
+            try:
+                return await self._draw(message)
+            finally:
+                share.progress.end(trio.current_time())
 
-    async def _submit(self, message: Sample) -> SampleSubmitted:
-        session_id = message.target.sampling_session_id
-        request = _request(message, self._share.take_number(session_id))
+    async def _draw(self, message: Sample) -> SampleResponse:
+        size = dispatch_bytes(message.prompt)
+        attempt = 0
+        while True:
+            promise = await self._submit(message, size)
+            waiting = WaitForResult(promise.request_id, SAMPLE, message.target.sampling_session_id)
+            try:
+                return _response(await wait_for_result(self._futures, waiting))
+            except (SessionGoneError, RequestFailedError) as error:
+                attempt += 1
+                if attempt == _PROMISES or not self._may_try_anew(error):
+                    raise
+            await trio.sleep(self._share.policy.delay(attempt - 1, self._share.rng.random()))
+
+    def _may_try_anew(self, error: SessionGoneError | RequestFailedError) -> bool:
+        policy = self._share.policy
+        if isinstance(error, SessionGoneError):  # the promise is lost, not the sampling session
+            return policy.enable_retry_logic
+        return policy.retries(error)
+
+    async def _submit(self, message: Sample, size: int) -> SampleSubmitted:
+        share = self._share
+        request = _request(message, share.take_number(message.target.sampling_session_id))
         doubtful = 0
         while True:
-            await trio.sleep(self._share.backoff.wait(trio.current_time()))
+            weight = share.gate.enter_nowait(size)
+            if weight is None:
+                weight = await share.gate.enter(size)
             try:
                 return await self._transport.call(ASAMPLE, request)
             except RateLimitError as error:
-                self._share.backoff.refused(now=trio.current_time(), retry_after=error.retry_after)
+                share.gate.refused(size, error.retry_after)
+                self._check_progress(error)
+                continue
+            except BillingError as error:
+                self._postpone(size, error)
+                continue
             except (APIConnectionError, APIStatusError) as error:
                 if not _worth_resending(error) or doubtful == _RESENDS:
                     raise
-                await trio.sleep(backoff_delay(doubtful, None, self._share.rng.random()))
-                doubtful += 1
+            finally:
+                share.gate.leave(weight)
+            await trio.sleep(backoff_delay(doubtful, None, share.rng.random()))
+            doubtful += 1
+
+    def _postpone(self, size: int, error: BillingError) -> None:
+        """Hold samples back while the account cannot be charged, within the billing window."""
+        now = trio.current_time()
+        if self._transport.billing.should_warn(now):
+            _LOG.warning("the account cannot be charged; sampling pauses")
+        if self._transport.billing.refused(now) is None:
+            raise error
+        self._share.gate.refused(size, None)
+
+    def _check_progress(self, error: RateLimitError) -> None:
+        if self._share.progress.is_stuck(trio.current_time()):
+            raise stuck(self._share.progress.timeout) from error
 
 
 def _worth_resending(error: APIConnectionError | APIStatusError) -> bool:
     if isinstance(error, APIConnectionError):
         return True
     return error.status_code == 408 or error.status_code >= 500
+
+
+def dispatch_bytes(prompt: ModelInput) -> int:
+    """Estimate what a sample weighs on its way to the service, in bytes."""
+    return _TOKEN_BYTES * prompt.length
 
 
 def _request(message: Sample, number: int) -> SampleRequest:

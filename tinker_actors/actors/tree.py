@@ -26,12 +26,13 @@ import trio
 from tinker_actors.actors.client import Tokenizers
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.failure import FailureLog
-from tinker_actors.actors.futures import CONCURRENCY, FuturesActor
+from tinker_actors.actors.futures import CONCURRENCY, FuturesActor, Polls
 from tinker_actors.actors.heartbeat import HeartbeatActor
 from tinker_actors.actors.message import Futures, Record, Sampling, Telemetry, Training
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import TelemetryActor
+from tinker_actors.actors.throttle import SampleGate
 from tinker_actors.actors.training import Lineage, TrainingActor
 from tinker_actors.errors import (
     ActorError,
@@ -54,6 +55,7 @@ from tinker_actors.kernel import (
     start_pool,
 )
 from tinker_actors.protocol.event import ActorFailed
+from tinker_actors.protocol.throttle import SampleThrottle
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import HttpTransport
@@ -117,16 +119,17 @@ class Tree:
                 start_timeout=600.0,
             )
         )
+        polls = Polls(self.events, shared_backoff(self.config))
         self.futures = await self.root.start_child(
             ChildSpec(
                 name="futures",
-                factory=lambda: FuturesActor(self.transport),
+                factory=lambda: FuturesActor(self.transport, polls),
                 capacity=CONCURRENCY,
                 concurrency=CONCURRENCY,
             )
         )
         self.training = self.root.start_supervisor("training", "dynamic", intensity=_ANY_NUMBER)
-        self.sampling = await self._start_sampling()
+        self.sampling = await self._start_sampling(polls)
 
     def _telemetry_spec(self) -> ChildSpec[Telemetry]:
         return ChildSpec(
@@ -138,10 +141,11 @@ class Tree:
             capacity=1000,
         )
 
-    async def _start_sampling(self) -> ActorRef[Sampling]:
+    async def _start_sampling(self, polls: Polls) -> ActorRef[Sampling]:
         config, futures = self.config, self.futures
         in_flight = max(1, min(config.max_samples, self.session.limits.sample_max_concurrent_requests))
-        share = SamplingShare(trio.CapacityLimiter(in_flight), shared_backoff(config), self.rng)
+        gate = SampleGate(SampleThrottle(polls.backoff))
+        share = SamplingShare(trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng)
         spec = PoolSpec(
             name="sampling",
             intensity=_ANY_NUMBER,

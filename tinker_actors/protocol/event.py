@@ -6,12 +6,15 @@ from typing import TypeAlias
 
 import attrs
 
+from tinker_actors.protocol.queue_state import QueueChange
+
 __all__ = [
     "ActorFailed",
     "HeartbeatMissed",
     "LoopBlocked",
     "ModelLostEvent",
     "ModelRestored",
+    "QueueChange",
     "ServiceEvent",
     "SessionRenewed",
 ]
@@ -91,5 +94,11 @@ class LoopBlocked:
 
 
 ServiceEvent: TypeAlias = (
-    ActorFailed | ModelLostEvent | ModelRestored | SessionRenewed | HeartbeatMissed | LoopBlocked
+    ActorFailed
+    | ModelLostEvent
+    | ModelRestored
+    | SessionRenewed
+    | HeartbeatMissed
+    | LoopBlocked
+    | QueueChange
 )

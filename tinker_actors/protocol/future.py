@@ -9,7 +9,7 @@
     200 JSON that is no object                    the answer is invalid
     200 that cannot be read (HTML, empty)         poll again, three times; then the answer is invalid
     400                                           poll again, three times; then the request was bad
-    402                                           poll again in 5 s, within the billing window
+    402                                           poll again after a pause, within the billing window
     404 that speaks of the promise, 410           the promise is lost
     429, 5xx, no answer                           poll again after a growing delay, or after what the service asked
     any other status                              the error of that status
@@ -58,7 +58,6 @@ __all__ = [
 MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked at most 20 times a second
 _BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
 _SHORT_DELAY = 0.25  # seconds before the first poll after one of them; the next ones wait twice as long
-_BILLING_PAUSE = 5.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
 _MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
 _PROMISE_WORDS = ("future", "promise", "request")
 # What stands in every answer that is not a result. Results are long and hardly ever hold one of these, so they are not
@@ -168,14 +167,20 @@ class FetchPayload:
 Command: TypeAlias = Done | Failed | PollAgain | FetchPayload
 
 
-def decide(polling: Polling, answer: Answer) -> Command:
-    """Decide about one answer; the table stands at the head of the module."""
+def decide(polling: Polling, answer: Answer, *, pause: float | None = None) -> Command:
+    """Decide about one answer; the table stands at the head of the module.
+
+    Args:
+        polling: how far the polling of the promise has come.
+        answer: what the poll brought.
+        pause: after a 402: seconds to wait, as `BillingPause` says; None if its window is over.
+    """
     payload = answer.payload
     if answer.status is not None and 200 <= answer.status < 300 and payload is not None:
         if payload.is_protobuf or _is_plain_object(payload.content):
             return Done(payload)
         return _judge_body(polling, answer, payload)
-    return _judge_status(attrs.evolve(polling, iteration=polling.iteration + 1), answer)
+    return _judge_status(attrs.evolve(polling, iteration=polling.iteration + 1), answer, pause)
 
 
 def overdue(polling: Polling, seconds: float) -> Failed:
@@ -241,12 +246,13 @@ def _invalid(polling: Polling, why: str) -> Failed:
 # --- answers without a result -----------------------------------------------------------------------------
 
 
-def _judge_status(polling: Polling, answer: Answer) -> Command:
+def _judge_status(polling: Polling, answer: Answer, pause: float | None) -> Command:
     match answer.status:
         case None | 429:
             return _later(polling, answer)
-        case 402:
-            return PollAgain(_BILLING_PAUSE, attrs.evolve(polling, last_word="402"), "billing")
+        case 402 if pause is not None:
+            word = "the account cannot be charged (status 402)"
+            return PollAgain(pause, attrs.evolve(polling, last_word=word), "billing")
         case 408:
             return _hold(polling, answer, _body(answer))
         case status if status >= 500:

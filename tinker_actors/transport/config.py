@@ -75,6 +75,7 @@ class Config:
         connect_timeout: seconds to open a connection.
         max_samples: samples in flight at once; fewer if the service says so.
         sampling_actors: actors that share them.
+        promise_timeout: seconds to wait for the result of one request; None waits for as long as it takes.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.
         headers: sent with every request, in place of ours of the same name; never shown.
@@ -106,6 +107,7 @@ class Config:
     connect_timeout: float = 5.0
     max_samples: int = 400
     sampling_actors: int = 8
+    promise_timeout: float | None = None
     replay_bytes: int = 256 * _MIB
     grace: float = 30.0
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
@@ -168,6 +170,10 @@ _RULES: Mapping[str, _Rule] = {
     "connect_timeout": _ABOVE_0,
     "max_samples": _COUNT,
     "sampling_actors": _COUNT,
+    "promise_timeout": (
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "a number of seconds above 0, or None",
+    ),
     "replay_bytes": (lambda value: _is_count(value) or value == 0, "an integer that is not negative"),
     "grace": (lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
     "query": (lambda value: isinstance(value, Mapping), "a mapping"),

@@ -1,0 +1,130 @@
+"""Waiting for room: what drives the ledgers of `protocol.throttle` with tasks and a clock.
+
+Theory of operation. Who finds room goes on in the same step: no checkpoint, no object. Who does not sleeps on an event
+of his own that is set when the ledger admits his ticket. Room for samples also comes with time alone, so the first in
+line sleeps no longer than until the throttle's next change; who becomes the first is woken to mind the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator, Iterable
+
+import trio
+
+from tinker_actors.protocol.throttle import BytesSemaphore, SampleThrottle, Ticket
+
+__all__ = ["BytesGate", "SampleGate"]
+
+
+class BytesGate:
+    """A budget of bytes that tasks wait for, first in, first out.
+
+    Args:
+        budget: bytes.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.ledger = BytesSemaphore(budget)
+        self._events: dict[Ticket, trio.Event] = {}
+
+    async def take(self, size: int) -> None:
+        """Take bytes; a checkpoint only if they have to be waited for. Cancelled, none are taken."""
+        if self.ledger.take(size):
+            return
+        ticket = self.ledger.enqueue(size)
+        event = self._events[ticket] = trio.Event()
+        try:
+            await event.wait()
+        except BaseException:
+            self._wake(self.ledger.leave(ticket))
+            raise
+        finally:
+            del self._events[ticket]
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self._wake(self.ledger.give(size))
+
+    @contextlib.asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Hold bytes for the time of a block; see `take`."""
+        await self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+    def _wake(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            self._events[ticket].set()
+
+
+class SampleGate:
+    """What samples pass on their way to one service.
+
+    Args:
+        throttle: the ledger.
+    """
+
+    def __init__(self, throttle: SampleThrottle) -> None:
+        self.throttle = throttle
+        self._events: dict[Ticket, trio.Event] = {}
+        self._minder: Ticket | None = None  # who sleeps no longer than until the next change
+
+    def enter_nowait(self, size: int) -> int | None:
+        """Begin to submit a sample of `size` bytes; None: it is not its turn, `enter` waits for it.
+
+        Returns:
+            what to give to `leave`.
+        """
+        return self.throttle.enter(size, now=trio.current_time())
+
+    async def enter(self, size: int) -> int:
+        """Wait in line to submit a sample, and begin; a checkpoint unless there is room at once.
+
+        Returns:
+            what to give to `leave`.
+        """
+        ticket = self.throttle.enqueue(size)
+        try:
+            while True:
+                self._admit()
+                if ticket.admitted:
+                    return ticket.weight
+                await self._turn(ticket)
+        except BaseException:
+            self.throttle.give_up(ticket)
+            self._admit()
+            raise
+        finally:
+            self._events.pop(ticket, None)
+
+    async def _turn(self, ticket: Ticket) -> None:
+        """Sleep until something may have changed for a ticket."""
+        event = self._events[ticket] = trio.Event()
+        deadline = math.inf
+        if self.throttle.first is ticket:
+            self._minder = ticket
+            deadline = self.throttle.next_change(now=trio.current_time())
+        with trio.move_on_at(deadline):
+            await event.wait()
+
+    def leave(self, weight: int) -> None:
+        """The sample was submitted, or it was not; the next ones may go."""
+        self.throttle.leave(weight)
+        if self.throttle.waiting:
+            self._admit()
+
+    def refused(self, size: int, retry_after: float | None) -> None:
+        """Hold everybody back who samples from this service with this key."""
+        self.throttle.backoff.refused(now=trio.current_time(), retry_after=retry_after, size=size)
+
+    def _admit(self) -> None:
+        for ticket in self.throttle.admit(now=trio.current_time()):
+            if ticket in self._events:  # who looks for himself has none yet
+                self._events[ticket].set()
+        first = self.throttle.first
+        if first is not None and first is not self._minder and first in self._events:
+            self._events[first].set()
