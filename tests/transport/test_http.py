@@ -27,6 +27,7 @@ from tinker_actors.errors import (
 from tinker_actors.protocol.retry import Look, Sends, Stop
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import open_transport
+from tinker_actors.transport.lanes import LANE_LIMITS
 from tinker_actors.wire.endpoints import (
     ASAMPLE,
     CAPABILITIES,
@@ -334,6 +335,4 @@ async def test_cancelled_callers_give_their_places_back(autojump_clock: Any) -> 
 
 def test_the_table_names_lanes_that_exist() -> None:
     """Every endpoint's lane has connections."""
-    from tinker_actors.transport import http
-
-    assert {endpoint.lane for endpoint in ENDPOINTS} <= set(http._CONNECTIONS)
+    assert {endpoint.lane for endpoint in ENDPOINTS} <= set(LANE_LIMITS)
