@@ -84,6 +84,16 @@ def test_gradients_and_losses() -> None:
     assert request(forward) == (endpoints.FORWARD, expected)
 
 
+def test_a_loss_in_protobuf_goes_where_gradients_go() -> None:
+    """The form has a flag for it; in JSON it has an endpoint of its own."""
+    place = Place(model_id="m", seq_id=7, take_sampler_seq=no_sampler, training_body="protobuf")
+    forward = request_of(Operation(kind="forward", data=DATA), place)
+    batch = ForwardBackwardInput(DATA, "cross_entropy")
+    assert forward == (endpoints.FORWARD_BACKWARD, ForwardRequest(batch, "m", 7))
+    backward = request_of(Operation(kind="forward_backward", data=DATA), place)
+    assert backward == (endpoints.FORWARD_BACKWARD, ForwardBackwardRequest(batch, "m", 7))
+
+
 def test_optimizer_saves_and_loads() -> None:
     """Each gets the fields of its kind, its model and its number."""
     adam = AdamParams(learning_rate=0.5)

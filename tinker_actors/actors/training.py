@@ -297,6 +297,7 @@ class TrainingActor(Actor[Training]):
             model_id=self._lineage.model_id,
             seq_id=self._next_seq,
             take_sampler_seq=self._session.take_sampler_seq,
+            training_body=self._transport.capability.training_body,
         )
         endpoint, request = request_of(part, place)
         try:

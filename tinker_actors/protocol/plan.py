@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from tinker_actors.errors import APIResponseValidationError, DecodeError
+from tinker_actors.protocol.capability import TrainingBody
 from tinker_actors.protocol.chunking import chunk_batch, merge_outputs
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.step import OperationKind
@@ -63,11 +64,14 @@ class Place:
         model_id: the model.
         seq_id: the request's number.
         take_sampler_seq: gives the number of a new sampling session, if one is to be made.
+        training_body: the form the service takes batches in. In protobuf a flag says that there shall be no gradient,
+            and both go to one endpoint; in JSON each has its own.
     """
 
     model_id: str
     seq_id: int
     take_sampler_seq: Callable[[], int]
+    training_body: TrainingBody = "json"
 
 
 def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Operation]:
@@ -82,7 +86,9 @@ def request_of(part: Operation, place: Place) -> Submit:
     """Return the endpoint and the request of one part; the fields of its kind are set."""
     match part.kind:
         case "forward":
-            return endpoints.FORWARD, ForwardRequest(_batch(part), place.model_id, place.seq_id)
+            one = place.training_body == "protobuf"
+            target = endpoints.FORWARD_BACKWARD if one else endpoints.FORWARD
+            return target, ForwardRequest(_batch(part), place.model_id, place.seq_id)
         case "forward_backward":
             request = ForwardBackwardRequest(_batch(part), place.model_id, place.seq_id)
             return endpoints.FORWARD_BACKWARD, request
