@@ -15,6 +15,7 @@ from tinker_actors.protocol.chunking import (
     chunk_batch,
     datum_bytes,
     merge_outputs,
+    waves,
 )
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.tensor import TensorData, TensorLike
@@ -107,6 +108,21 @@ def test_outputs_are_put_in_chunk_order(several: list[ForwardBackwardOutput]) ->
     merged = merge_outputs(several)
     assert list(merged.loss_fn_outputs) == [one for output in several for one in output.loss_fn_outputs]
     assert merged.loss_fn_output_type == several[0].loss_fn_output_type
+
+
+@pytest.mark.parametrize(
+    ("count", "together", "order"),
+    [
+        (0, False, []),
+        (1, True, [[0]]),
+        (3, False, [[0], [1], [2]]),
+        (3, True, [[1, 2], [0]]),
+        (2, True, [[1], [0]]),
+    ],
+)
+def test_in_which_order_chunks_are_submitted(count: int, together: bool, order: list[list[int]]) -> None:
+    """One by one; where early numbers are kept, all but the first at once and then the first."""
+    assert [list(wave) for wave in waves(count, together=together)] == order
 
 
 def test_nothing_cannot_be_merged() -> None:

@@ -1,4 +1,4 @@
-"""Cutting a batch into requests, and merging their outputs. Pure; chunk then merge is the whole."""
+"""Cutting a batch into requests, their order, and merging their outputs. Pure; chunk then merge is the whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinker_actors.protocol.metric import reduce_metrics
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.training import ForwardBackwardOutput
 
-__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_DATUMS", "chunk_batch", "datum_bytes", "merge_outputs"]
+__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_DATUMS", "chunk_batch", "datum_bytes", "merge_outputs", "waves"]
 
 # tinker 0.38.0 types/client_config_response.py: fwdbwd_max_chunk_len, fwdbwd_max_chunk_bytes_count
 MAX_CHUNK_DATUMS = 1024
@@ -39,6 +39,18 @@ def chunk_batch(
     if current:
         chunks.append(tuple(current))
     return chunks
+
+
+def waves(count: int, *, together: bool) -> list[range]:
+    """Return in which order the chunks of a batch are submitted: those of one wave at the same time.
+
+    One after the other, in the order of their numbers, unless the service is known to keep early numbers until it is
+    their turn. Then all but the first go together, and the first when they are there: they are what it waits for
+    (tinker 0.38.0 lib/public_interfaces/training_client.py).
+    """
+    if together and count > 1:
+        return [range(1, count), range(1)]
+    return [range(index, index + 1) for index in range(count)]
 
 
 def merge_outputs(outputs: Sequence[ForwardBackwardOutput]) -> ForwardBackwardOutput:

@@ -17,6 +17,7 @@ checkpoint makes up for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import attrs
@@ -59,10 +60,15 @@ class Operation:
     name: str | None = None
     ttl_seconds: int | None = None
 
+    @cached_property
+    def data_bytes(self) -> int:
+        """Bytes its batch is taken to weigh on the wire."""
+        return sum(map(datum_bytes, self.data))
+
     @property
     def weight(self) -> int:
         """Bytes it is taken to weigh."""
-        return _SMALL + sum(map(datum_bytes, self.data))
+        return _SMALL + self.data_bytes
 
 
 @attrs.define(eq=False)

@@ -76,7 +76,7 @@ class Place:
 
 def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Operation]:
     """Cut an operation into what goes out as single requests, in order."""
-    if not operation.data:
+    if len(operation.data) <= max_datums and operation.data_bytes <= max_bytes:
         return [operation]
     chunks = chunk_batch(operation.data, max_datums=max_datums, max_bytes=max_bytes)
     return [attrs.evolve(operation, data=chunk) for chunk in chunks]
