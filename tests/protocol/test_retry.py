@@ -296,6 +296,32 @@ def test_a_conflict_may_come_by_the_promise(error: Exception, verdict: Verdict) 
     assert sends.result_failed(error) == Stop()
     sends.failed(Failure(sent=True), rule, chance=0.0)
     assert sends.result_failed(error) == verdict
+    assert sends.verdict == verdict
+    assert sends.is_fence == (verdict == Stop(fence=True))
+
+
+@pytest.mark.parametrize(
+    ("on_doubt", "dedupe", "matters"),
+    [
+        ("numbered", "none", True),
+        ("numbered", "replay", True),
+        ("named", "reject", True),
+        ("resend", "replay", True),
+        ("named", "none", False),
+        ("resend", "none", False),
+    ],
+)
+def test_whether_a_number_is_used_up_may_be_in_doubt(
+    on_doubt: OnDoubt, dedupe: DedupeMode, matters: bool
+) -> None:
+    """After a doubtful send, where the service looks at numbers or the model may have changed."""
+    sends, rule = Sends(), Rule(10, on_doubt, dedupe)
+    assert not sends.number_in_doubt
+    sends.failed(Failure(sent=False), rule, chance=0.0)
+    assert not sends.number_in_doubt
+    sends.failed(Failure(sent=True), rule, chance=0.0)
+    sends.failed(Failure(sent=True, status=422), rule, chance=0.0)
+    assert sends.number_in_doubt is matters
 
 
 @pytest.mark.requirement("R75")

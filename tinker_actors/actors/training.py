@@ -12,6 +12,10 @@ the optimizer's state, sends what came after again, and goes on with the mailbox
 addressed again, except to unload it. Callers notice nothing but time.
 
 No partial gradient is kept: see `protocol.step`.
+
+A service that refuses a number it has seen may say, when a doubtful request is sent again, that it has carried it out
+(`protocol.retry`). Then the operation is done: its number is used up, nothing is restored, and the caller gets
+`ResultLost`, for the effect is there and only the answer is not.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from tinker_actors.errors import (
     ModelPoisoned,
     NotFoundError,
     RequestFailedError,
+    ResultLost,
     StepVoid,
     TinkerError,
 )
@@ -52,6 +57,7 @@ from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
 from tinker_actors.protocol.plan import REQUEST_TYPES, Place, model_id_of, parts, reply_of, request_of
 from tinker_actors.protocol.recovery import classify, session_lost
+from tinker_actors.protocol.retry import Applied, Sends
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
@@ -94,6 +100,21 @@ class Lineage:
     info: GetInfoResponse | None = None
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
+
+
+@attrs.frozen
+class _Sent:
+    """A request that the service has taken.
+
+    Attributes:
+        request_id: its promise; empty if the service has carried it out and gives none any more.
+        sends: what became of the sends.
+        lost: what is raised for a result that cannot be had.
+    """
+
+    request_id: str
+    sends: Sends
+    lost: ResultLost | None = None
 
 
 class TrainingActor(Actor[Training]):
@@ -190,6 +211,8 @@ class TrainingActor(Actor[Training]):
         operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
         try:
             await self._result(operation, await self._submit(operation))
+        except ResultLost:
+            return True
         except (NotFoundError, RequestFailedError) as error:
             if classify(error, "load_state") is not None:
                 raise
@@ -272,14 +295,14 @@ class TrainingActor(Actor[Training]):
         """Send an operation's requests in order and leave the waiting to a task."""
         operation, step = record.operation, self._step
         limits = self._session.limits
-        request_ids: list[str] = []
+        sent: list[_Sent] = []
         for part in parts(
             operation,
             max_datums=limits.fwdbwd_max_chunk_len,
             max_bytes=limits.fwdbwd_max_chunk_bytes_count,
         ):
             try:
-                request_ids.append(await self._submit(part))
+                sent.append(await self._submit(part))
             except TinkerError as error:
                 if isinstance(error, ModelLost):
                     raise
@@ -289,38 +312,65 @@ class TrainingActor(Actor[Training]):
         if operation.kind == "optim_step":
             step.closed = True
             self._step = Step()
-        self.context.spawn(self._finish, record, request_ids, step)
+        self.context.spawn(self._finish, record, sent, step)
 
-    async def _submit(self, part: Operation) -> str:
+    async def _submit(self, part: Operation) -> _Sent:
         """Send one request; its number is used up only if the service takes it."""
         place = Place(
             model_id=self._lineage.model_id,
             seq_id=self._next_seq,
             take_sampler_seq=self._session.take_sampler_seq,
-            training_body=self._transport.capability.training_body,
         )
         endpoint, request = request_of(part, place)
+        sends = Sends()
         try:
-            promise = await self._transport.call(endpoint, request)
+            promise = await self._transport.call(endpoint, request, sends=sends)
+        except ResultLost as error:
+            sent = _Sent("", sends, error)
         except TinkerError as error:
-            if classify(error, part.kind) is None:
+            if classify(error, part.kind) is None and not sends.number_in_doubt:
                 raise
             self._lose(error)
+        else:
+            sent = _Sent(promise.request_id, sends)
         self._next_seq += 1
-        return promise.request_id
+        return sent
 
     # --- results -----------------------------------------------------------------------------------------
 
-    async def _result(self, operation: Operation, request_id: str) -> Payload:
-        waiting = WaitForResult(request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
-        return await wait_for_result(self._futures, waiting)
-
-    async def _finish(self, record: Record, request_ids: list[str], step: Step) -> None:
+    async def _result(self, operation: Operation, sent: _Sent) -> Payload:
+        if sent.lost is not None:
+            raise sent.lost
+        waiting = WaitForResult(sent.request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
         try:
-            payloads = [await self._result(record.operation, request_id) for request_id in request_ids]
-            reply = reply_of(record.operation, payloads)
+            return await wait_for_result(self._futures, waiting)
         except TinkerError as error:
-            if classify(error, record.operation.kind) == "gone":
+            if not isinstance(sent.sends.result_failed(error), Applied):
+                raise
+            message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
+            raise ResultLost(message, request_id=sent.request_id) from error
+
+    async def _results(self, operation: Operation, sent: list[_Sent]) -> list[Payload]:
+        """Wait for all results of an operation; one that is lost is told when none of the others has failed."""
+        payloads: list[Payload] = []
+        lost: ResultLost | None = None
+        for one in sent:
+            try:
+                payloads.append(await self._result(operation, one))
+            except ResultLost as error:
+                lost = error
+        if lost is not None:
+            raise lost
+        return payloads
+
+    async def _finish(self, record: Record, sent: list[_Sent], step: Step) -> None:
+        try:
+            reply: object = reply_of(record.operation, await self._results(record.operation, sent))
+        except ResultLost as error:
+            reply = error
+        except TinkerError as error:
+            fenced = any(one.sends.is_fence for one in sent)
+            if fenced or classify(error, record.operation.kind) == "gone":
                 if not self._losing:  # the others that find out end with the first
                     self._lose(error)
                 return
@@ -330,6 +380,7 @@ class TrainingActor(Actor[Training]):
         await self._succeeded(record, reply)
 
     async def _succeeded(self, record: Record, reply: object) -> None:
+        """Take note that an operation is done; its reply may be a `ResultLost`."""
         journal = self._lineage.journal
         path = _checkpoint_path(record.operation, reply)
         if path is not None:
@@ -340,7 +391,10 @@ class TrainingActor(Actor[Training]):
         journal.done(record.position)
         token = self._lineage.waiting.pop(record.position, None)
         if token is not None:  # an operation that was done before the loss has been answered
-            token.settle(reply)
+            if isinstance(reply, ResultLost):
+                token.fail(reply)
+            else:
+                token.settle(reply)
         self._tell_progress()
 
     def _failed(self, record: Record, error: TinkerError, step: Step, *, taken: bool) -> None:

@@ -290,15 +290,30 @@ class Sends:
 
         Some services take every send and refuse a repeated number by its promise.
         """
+        verdict: Applied | Look | Stop = Stop()
         if (
-            self.rule is None
-            or not self.doubtful
-            or not isinstance(error, ConflictError | RequestFailedError)
+            self.rule is not None
+            and self.doubtful
+            and (
+                isinstance(error, ConflictError)
+                or (isinstance(error, RequestFailedError) and _says_used(str(error)))
+            )
         ):
-            return Stop()
-        if isinstance(error, ConflictError) or _says_used(str(error)):
-            return decide_conflict(str(error), self.rule)
-        return Stop()
+            verdict = decide_conflict(str(error), self.rule)
+        self.verdict = verdict
+        return verdict
+
+    @property
+    def is_fence(self) -> bool:
+        """Whether the latest decision is that the model must not be addressed again."""
+        return isinstance(self.verdict, Stop) and self.verdict.fence
+
+    @property
+    def number_in_doubt(self) -> bool:
+        """Whether it is not known if the number this call went out with is used up, and that matters."""
+        if self.rule is None or not self.doubtful:
+            return False
+        return self.rule.on_doubt == "numbered" or self.rule.dedupe != "none"
 
 
 def failure_of(error: APIError) -> Failure:

@@ -1,0 +1,176 @@
+"""A service that refuses repeated numbers: what it has carried out counts, although its result is lost."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tinker_actors.errors import ConflictError, RequestFailedError, ResultLost
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
+from tinker_actors.types import AdamParams
+
+ADAM = AdamParams(learning_rate=1e-3)
+MODEL = "tinker-actors/char-100k"
+DOWN = httpx.Response(503, json={"detail": "after the work was taken"})
+
+
+def used(number: int) -> httpx.Response:
+    """Refuse a number that was used."""
+    detail = f"Sequence conflict: expected {number + 1}, got {number}"
+    return httpx.Response(409, json={"detail": detail})
+
+
+def refuse_the_second(stub: Any, endpoint: str, at: int, *, by_promise: bool) -> None:
+    """Have the request number `at` of an endpoint carried out without an answer, and its repetition refused."""
+
+    def rule(body: dict[str, Any], count: int) -> httpx.Response | None:
+        if count == at:
+            return DOWN
+        if count != at + 1:
+            return None
+        if by_promise:
+            return httpx.Response(202, json=stub.promise("refused", used(body["seq_id"])))
+        return used(body["seq_id"])
+
+    stub.rules[endpoint] = rule
+
+
+def happened(events: Any) -> list[object]:
+    """Return the losses and restores among the events so far."""
+    found: list[object] = []
+    with contextlib.suppress(trio.WouldBlock):
+        while True:
+            found.append(events.receive_nowait())
+    return [event for event in found if isinstance(event, ModelLostEvent | ModelRestored)]
+
+
+@pytest.mark.parametrize("by_promise", [False, True])
+@pytest.mark.parametrize("endpoint", ["forward_backward", "optim_step"])
+async def test_a_lost_result_is_an_outcome_of_its_own(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, endpoint: str, by_promise: bool
+) -> None:
+    """Its Pending says so; its number is used up; the model is neither poisoned nor restored, and training goes on."""
+    refuse_the_second(stub, endpoint, 1, by_promise=by_promise)
+    async with open_stub(dedupe="reject") as service:
+        events = service.subscribe()
+        training = await service.create_lora_training_client(MODEL)
+        pendings = []
+        for i in range(3):
+            pendings.append(await training.forward_backward(batch(i), "cross_entropy"))
+            pendings.append(await training.optim_step(ADAM))
+        hit = 2 if endpoint == "forward_backward" else 3
+        for number, pending in enumerate(pendings):
+            if number == hit:
+                with pytest.raises(ResultLost, match="its result is lost") as caught:
+                    await pending
+                assert isinstance(caught.value.__cause__, ConflictError)
+                assert caught.value.started
+            else:
+                await pending
+        assert happened(events) == []
+    sent = stub.wire()
+    assert [number for _, number in sent] == [
+        1,
+        2,
+        3,
+        *([3] if hit == 2 else []),
+        4,
+        *([4] if hit == 3 else []),
+        5,
+        6,
+    ]
+    assert stub.names().count("create_model") == 1
+
+
+async def test_a_conflict_without_a_doubtful_send_is_an_ordinary_failure(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Somebody else has used the number."""
+    stub.rules["forward_backward"] = lambda body, _: used(body["seq_id"])
+    async with open_stub(dedupe="reject") as service:
+        training = await service.create_lora_training_client(MODEL)
+        pending = await training.forward_backward(batch(1), "cross_entropy")
+        with pytest.raises(ConflictError):
+            await pending
+
+
+@pytest.mark.parametrize("by_promise", [False, True])
+@pytest.mark.parametrize("dedupe", ["replay", "reject"])
+async def test_a_refusal_does_not_end_a_doubt(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, dedupe: str, by_promise: bool
+) -> None:
+    """A conflict that does not say that the number was used leaves the model unknown: it is made anew."""
+    odd = httpx.Response(409, json={"detail": "no"})
+
+    def rule(body: dict[str, Any], count: int) -> httpx.Response | None:
+        if count > 1:
+            return None
+        if count == 1 and by_promise:
+            return httpx.Response(202, json=stub.promise("refused", odd))
+        return odd if count else DOWN
+
+    stub.rules["optim_step"] = rule
+    async with open_stub(dedupe=dedupe) as service:
+        events = service.subscribe()
+        training = await service.create_lora_training_client(MODEL)
+        forward = await training.forward_backward(batch(1), "cross_entropy")
+        await (await training.optim_step(ADAM))
+        await forward
+        assert [type(event) for event in happened(events)] == [ModelLostEvent, ModelRestored]
+    assert stub.names().count("create_model") == 2
+
+
+async def test_one_lost_part_of_a_batch_loses_the_result_of_the_batch(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """The gradient is on the service as a whole, so the step goes on."""
+    stub.rules["client/config"] = lambda *_: httpx.Response(200, json={"fwdbwd_max_chunk_len": 1})
+    refuse_the_second(stub, "forward_backward", 1, by_promise=True)
+    async with open_stub(dedupe="reject") as service:
+        events = service.subscribe()
+        training = await service.create_lora_training_client(MODEL)
+        forward = await training.forward_backward(batch(1) + batch(2) + batch(3), "cross_entropy")
+        optim = await training.optim_step(ADAM)
+        with pytest.raises(ResultLost):
+            await forward
+        assert (await optim).metrics == {"seq": 4.0}
+        assert happened(events) == []
+
+
+async def test_a_part_that_failed_counts_more_than_one_that_is_lost(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Then the batch has failed, and its step with it."""
+    stub.rules["client/config"] = lambda *_: httpx.Response(200, json={"fwdbwd_max_chunk_len": 1})
+    refuse_the_second(stub, "forward_backward", 0, by_promise=True)
+    stub.results["forward_backward#2"] = {"error": "loss is not finite", "category": "user"}
+    async with open_stub(dedupe="reject") as service:
+        training = await service.create_lora_training_client(MODEL)
+        forward = await training.forward_backward(batch(1) + batch(2), "cross_entropy")
+        with pytest.raises(RequestFailedError, match="loss is not finite"):
+            await forward
+
+
+async def test_a_state_whose_loading_is_lost_is_loaded(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """A restore begins with it, also if that restore's own loading has no result."""
+    path = "tinker://m/weights/x"
+    refuse_the_second(stub, "load_weights", 0, by_promise=False)
+    async with open_stub(dedupe="reject") as service:
+        events = service.subscribe()
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(ResultLost):
+            await training.load_state_with_optimizer(path)
+        refuse_the_second(stub, "load_weights", 2, by_promise=False)
+        stub.results["optim_step#0"] = httpx.Response(410, json={"detail": "promise broken"})
+        await training.forward_backward(batch(1), "cross_entropy")
+        await (await training.optim_step(ADAM))
+        restored = happened(events)[-1]
+    assert isinstance(restored, ModelRestored)
+    assert restored.checkpoint == path
+    assert [body["path"] for body in stub.bodies("load_weights")] == [path] * 4
