@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import attrs
+import httpx
 
 from tinker_actors.actors.service import ServiceClient, open_client
 from tinker_actors.errors import ConfigError
@@ -28,6 +30,9 @@ from tinker_actors.transport.config import (
     check_base_url,
 )
 from tinker_actors.transport.inprocess import InProcessTransport
+from tinker_actors.transport.options import Hooks
+from tinker_actors.transport.proxy import ProxyRules
+from tinker_actors.transport.tls import Trust, make_ssl_context
 
 if TYPE_CHECKING:
     from tinker_actors.local.service import EmbeddedService
@@ -55,6 +60,16 @@ class Settings(TypedDict, total=False):
     sampling_actors: int
     replay_bytes: int
     grace: float
+    headers: Mapping[str, str]
+    query: Mapping[str, object]
+    timeout: float | None
+    max_retries: int
+    strict: bool
+    pool: Literal["own", "stock"]
+    proxy: ProxyRules | str | None
+    ssl_context: ssl.SSLContext | None
+    hooks: Hooks | None
+    auth: httpx.Auth | None
 
 
 @attrs.frozen
@@ -170,7 +185,12 @@ async def open_service(
 def _open_remote(
     url: str, chosen: Backend, rng: random.Random, settings: Settings
 ) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
-    config = Config(base_url=url, api_key=chosen.api_key, **settings)
+    # Read here, as everything of the environment is: when the configuration is made.
+    defaults: Settings = {
+        "proxy": ProxyRules.read(os.environ),
+        "ssl_context": make_ssl_context(Trust.read(os.environ)),
+    }
+    config = Config(base_url=url, api_key=chosen.api_key, **(defaults | settings))
     return open_client(config, rng=rng, backend=url, chosen=chosen.line)
 
 

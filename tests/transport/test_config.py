@@ -18,6 +18,8 @@ from tinker_actors.transport.config import (
     check_base_url,
     request_headers,
 )
+from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.proxy import ProxyRules
 from tinker_actors.version import __version__
 
 
@@ -134,7 +136,7 @@ def test_empty_variables_are_as_good_as_unset() -> None:
 
 def test_the_defaults_are_these() -> None:
     """Beats every 10 s with a warning at 120, 15 minutes of blocking, 400 samples, 30 s of grace."""
-    assert attrs.asdict(Config(base_url="http://host")) == {
+    assert attrs.asdict(Config(base_url="http://host"), recurse=False) == {
         "base_url": "http://host",
         "api_key": None,
         "capability": None,
@@ -159,6 +161,7 @@ def test_the_defaults_are_these() -> None:
         "max_retries": 10,
         "strict": False,
         "pool": "own",
+        "proxy": ProxyRules(),
         "ssl_context": None,
         "hooks": None,
         "auth": None,
@@ -195,7 +198,12 @@ BAD: dict[str, list[Any]] = {
 
 def test_every_setting_is_checked() -> None:
     """All but the URL and the key, which are checked where they are chosen, and headers, whose values are not shown."""
-    assert set(BAD) == {field.name for field in attrs.fields(Config)} - {"base_url", "api_key", "headers"}
+    assert set(BAD) == {field.name for field in attrs.fields(Config)} - {
+        "base_url",
+        "api_key",
+        "headers",
+        "proxy",
+    }
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -238,6 +246,22 @@ def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
     with pytest.raises(ConfigError, match="headers: must be a mapping") as caught:
         Config(base_url="http://service", headers=headers)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:hush@host", "ftp://hush@host", 3])
+def test_a_proxy_that_cannot_be_used_is_refused(proxy: Any) -> None:
+    """When the configuration is made, and without its password."""
+    with pytest.raises(ConfigError, match="proxy") as caught:
+        Config(base_url="http://service", proxy=proxy)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_proxy_is_for_everything() -> None:
+    """A proxy that was named carries all traffic, that to this machine as well."""
+    rules = Config(base_url="http://service", proxy="http://proxy:3128").proxy
+    target = rules.choose(Origin("https", "localhost", 443))
+    assert target is not None
+    assert target.origin == Origin("http", "proxy", 3128)
 
 
 def test_headers_and_authentication_are_not_shown() -> None:

@@ -138,7 +138,7 @@ class Builder:
         Raises:
             InputError: a part of the path, the query or the headers that cannot be sent.
         """
-        row = self._row(endpoint)
+        row = self._row(endpoint) if job.url is None else _Row(endpoint, None)
         place = self._place(row, job, options)
         timeout = self.timeout(job.endpoint, options)
         kind = (credentials.get("x-api-key"), body.content_type, body.encoding, job.accept, timeout)
@@ -163,10 +163,6 @@ class Builder:
             row = _Row(endpoint, self.places.below(endpoint.path) if fixed else None)
             self._rows[id(endpoint)] = row  # the row holds the endpoint, so nothing else gets its identity
         return row
-
-    def forget(self, endpoint: AnyEndpoint) -> None:
-        """Keep nothing of an endpoint that was made for one call."""
-        self._rows.pop(id(endpoint), None)
 
     def _place(self, row: _Row, job: Job, options: RequestOptions) -> Place:
         if row.place is not None and not job.query and not options.query:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias, TypeGuard
+from typing import Literal, TypeAlias, TypeGuard, cast
 
 import attrs
 import httpx
@@ -20,6 +20,7 @@ from tinker_actors.protocol.capability import (
 from tinker_actors.protocol.credential import check_api_key
 from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.transport.options import Hooks
+from tinker_actors.transport.proxy import ProxyRules, ProxyTarget
 from tinker_actors.version import __version__
 
 __all__ = ["TINKER_SERVICE", "Config", "Environment", "check_api_key", "check_base_url", "request_headers"]
@@ -54,6 +55,19 @@ def check_base_url(field: str, value: str) -> str:
     return value.rstrip("/")
 
 
+def _proxy(value: ProxyRules | str | None) -> ProxyRules:
+    """Return the rules for a proxy that was named.
+
+    Raises:
+        ConfigError: not a proxy that we can use.
+    """
+    if value is None or isinstance(value, ProxyRules):
+        return value or ProxyRules()
+    if not isinstance(cast("object", value), str):
+        raise ConfigError("proxy: must be a URL, ProxyRules or None")  # its value may hold a password
+    return ProxyRules.of(ProxyTarget.parse("proxy", value))
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """How a service is reached and used.
@@ -84,6 +98,7 @@ class Config:
         max_retries: further attempts of a call, where the endpoint has no number of its own.
         strict: refuse answers with fields we do not know; off, they are ignored.
         pool: our own connections, or those of httpx.
+        proxy: a proxy for everything (`http://host:port`), or rules that choose one; None goes without. Never shown.
         ssl_context: whom to trust; None trusts the usual authorities.
         hooks: functions that see each attempt before it is sent.
         auth: a way of httpx's to authenticate, beside the key; never shown.
@@ -116,6 +131,7 @@ class Config:
     max_retries: int = 10
     strict: bool = False
     pool: Literal["own", "stock"] = "own"
+    proxy: ProxyRules = attrs.field(default=None, converter=_proxy, repr=False)
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
     hooks: Hooks | None = None
     auth: httpx.Auth | None = attrs.field(default=None, repr=False)

@@ -12,10 +12,11 @@ ever. Facts go back to the main loop as calls of `report`; the main loop stops t
 from __future__ import annotations
 
 import contextlib
+import random
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
@@ -23,9 +24,15 @@ import attrs
 import httpx
 import trio
 
-from tinker_actors.transport.config import Config, request_headers
+from tinker_actors.transport.body import Body
+from tinker_actors.transport.build import Builder, Job
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.headers import idempotency_key
+from tinker_actors.transport.options import DEFAULT_OPTIONS
+from tinker_actors.transport.ways import BROKEN, Ways, heartbeat_pool
 from tinker_actors.wire.codec import encode
 from tinker_actors.wire.endpoints import SESSION_HEARTBEAT
+from tinker_actors.wire.payload import JSON
 from tinker_actors.wire.session import SessionHeartbeatRequest
 
 __all__ = ["Beat", "Blocked", "Fact", "Gone", "Heart", "Missed", "Pulse", "TransportOpener"]
@@ -92,6 +99,8 @@ class Heart:
         config: how the service is reached, and how often to beat.
         report: called with each fact, in the loop that made this object.
         through: opens a transport to use in place of the network, in the loop that beats.
+        credentials: returns the headers that say who we are, without waiting, in any thread; None goes by the key of
+            the configuration.
 
     Attributes:
         session_id: the session beaten for; may be changed while it beats.
@@ -103,9 +112,14 @@ class Heart:
         session_id: str,
         report: Callable[[Fact], None],
         through: TransportOpener | None,
+        credentials: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.session_id = session_id
         self._config = config
+        key = {} if config.api_key is None else {"x-api-key": config.api_key}
+        self._credentials = credentials or (lambda: key)
+        self._builder = Builder(config)
+        self._rng = random.Random(session_id)  # for keys that nobody compares: a beat is never sent again
         self._report = report
         self._through = through
         self._pulse = Pulse()
@@ -116,8 +130,8 @@ class Heart:
 
     async def beat_in_loop(self) -> None:
         """Beat from this loop until cancelled."""
-        async with self._open_client() as client:
-            await self._beat_for_ever(client, self._report, lambda: False)
+        async with self._open_ways() as ways:
+            await self._beat_for_ever(ways, self._report, lambda: False)
 
     async def beat_in_thread(self) -> None:
         """Run the thread until cancelled; it has ended when this returns or raises."""
@@ -146,56 +160,56 @@ class Heart:
                 home.run_sync_soon(self._report, fact)
 
         here = trio.lowlevel.current_trio_token()
-        async with self._open_client() as client, trio.open_nursery() as nursery:
+        async with self._open_ways() as ways, trio.open_nursery() as nursery:
             watchdog = _Watchdog(self._pulse)
             scope = nursery.cancel_scope
             self._stop_thread = lambda: _cancel_from_outside(here, scope)
             if self._stopped.is_set():  # before the line above had made a cancellation possible
                 scope.cancel()
             nursery.start_soon(watchdog.run, report)
-            await self._beat_for_ever(client, report, lambda: watchdog.still_for > self._config.max_block)
+            await self._beat_for_ever(ways, report, lambda: watchdog.still_for > self._config.max_block)
 
     # --- in either ---------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _open_client(self) -> AsyncIterator[httpx.AsyncClient]:
+    async def _open_ways(self) -> AsyncIterator[Ways]:
+        config = self._config
         async with contextlib.AsyncExitStack() as stack:
-            transport = None
             if self._through is not None:
-                transport = await stack.enter_async_context(self._through())
-            headers = {"content-type": "application/json", **request_headers(self._config)}
-            client = httpx.AsyncClient(
-                base_url=self._config.base_url,
-                transport=transport,
-                headers=headers,
-                timeout=httpx.Timeout(None, connect=self._config.connect_timeout),
-                trust_env=False,
-            )
-            yield await stack.enter_async_context(client)
+                carrier = await stack.enter_async_context(self._through())
+            else:
+                carrier = await stack.enter_async_context(heartbeat_pool(config))
+            ways = Ways(carrier, None, config.connect_timeout)
+            stack.push_async_callback(ways.aclose)
+            yield ways
 
     async def _beat_for_ever(
-        self, client: httpx.AsyncClient, report: Callable[[Fact], None], hung: Callable[[], bool]
+        self, ways: Ways, report: Callable[[Fact], None], hung: Callable[[], bool]
     ) -> None:
         due = trio.current_time()
         while True:
             if not hung():
-                report(await self._beat_once(client))
+                report(await self._beat_once(ways))
             due = max(due + self._config.heartbeat_period, trio.current_time())
             await trio.sleep_until(due)
 
-    async def _beat_once(self, client: httpx.AsyncClient) -> Fact:
+    async def _beat_once(self, ways: Ways) -> Fact:
         session_id = self.session_id
-        body = encode(SessionHeartbeatRequest(session_id))
+        key = idempotency_key(self._rng).encode("ascii")
+        job = Job(SESSION_HEARTBEAT, SessionHeartbeatRequest(session_id), None, None, DEFAULT_OPTIONS, key)
+        body = Body(encode(job.request), JSON)
+        request = self._builder.build(
+            job, job.options, body, self._credentials(), attempt=0, endpoint=SESSION_HEARTBEAT
+        )
         try:
-            with trio.fail_after(SESSION_HEARTBEAT.timeout):
-                response = await client.post(SESSION_HEARTBEAT.path, content=body)
-        except (httpx.TransportError, trio.TooSlowError) as error:
+            reply = await ways.direct(request)
+        except BROKEN as error:
             return Missed(session_id, f"{type(error).__name__}: {error}")
-        if response.status_code in (404, 410):
-            return Gone(session_id, response.status_code)
-        if response.is_success:
+        if reply.status in (404, 410):
+            return Gone(session_id, reply.status)
+        if 200 <= reply.status < 300:
             return Beat(session_id)
-        return Missed(session_id, f"status {response.status_code}")
+        return Missed(session_id, f"status {reply.status}")
 
 
 class _Watchdog:

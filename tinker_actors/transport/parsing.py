@@ -29,8 +29,8 @@ def parse(kind: type[_T], payload: Payload, *, strict: bool, what: str) -> _T:
     may be anything is a JSON value if it is one, else text.
 
     Args:
-        kind: `Empty` or None to look at nothing; `bytes`, `str`, `int`, `float`, `bool`; `object`; or a type of
-            the wire.
+        kind: `Empty` or None to look at nothing; `Payload` to leave it as it is; `bytes`, `str`, `int`, `float`,
+            `bool`; `object`; or a type of the wire.
         payload: the body.
         strict: refuse unknown fields.
         what: the call, for messages.
@@ -49,6 +49,8 @@ def parse(kind: type[_T], payload: Payload, *, strict: bool, what: str) -> _T:
 def _read(kind: Any, payload: Payload, *, strict: bool) -> object:  # kinds have many shapes
     if kind is None or kind is types.NoneType:
         return None
+    if kind is Payload:
+        return payload
     if kind is bytes:
         return payload.content
     if kind in _SCALARS:

@@ -38,6 +38,7 @@ __all__ = [
     "LiveBody",
     "MayLead",
     "Ways",
+    "heartbeat_pool",
     "same_service",
     "translated",
 ]
@@ -337,10 +338,17 @@ class Lanes:
         await trio.lowlevel.checkpoint()
 
 
-def _pools(config: Config) -> Mapping[Lane, Carrier]:
+def _pools(config: Config, limits: Mapping[Lane, int] = LANE_LIMITS) -> Mapping[Lane, Carrier]:
     return make_lane_pools(
         kind=config.pool,
         origin=Origin.of(httpx.URL(config.base_url)),
         ssl_context=config.ssl_context or make_ssl_context(),
         connect_timeout=config.connect_timeout,
+        proxies=config.proxy,
+        limits=limits,
     )
+
+
+def heartbeat_pool(config: Config) -> Carrier:
+    """Return a connection for the beats alone, in the loop that beats; it is closed by leaving its context."""
+    return _pools(config, {Lane.SESSION: 1})[Lane.SESSION]
