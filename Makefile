@@ -26,6 +26,8 @@ ASYNC_RULES := --disable=ASYNC109,ASYNC127,ASYNC910,ASYNC911,ASYNC913
 PYTEST_ARGS ?=
 # Passed through to the run of mutants: make mutants MUTANTS_ARGS="drain --jobs 1"
 MUTANTS_ARGS ?=
+# Passed through to the run of broken inputs: make fuzz FUZZ_ARGS="--count 10000 --seed 2"
+FUZZ_ARGS ?=
 # Passed through to the demo: make demo DEMO_ARGS="--seed 2 --no-kill"
 DEMO_ARGS ?=
 # Passed through to the pre-training script.
@@ -115,6 +117,10 @@ test-slow: $(VENV)/.dev ## the slow tests only, in full
 .PHONY: mutants
 mutants: $(VENV)/.test ## break the kernel on purpose, a rule at a time: its tests must notice each time (minutes)
 	@$(PYTHON) tools/run_mutants.py $(MUTANTS_ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## 200,000 broken inputs to all that reads the network: only our own errors may come out
+	@$(PYTHON) tools/fuzz.py $(FUZZ_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach
