@@ -14,8 +14,12 @@ import pytest
 import trio
 
 from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.errors import DecodeError
 from tinker_actors.transport.config import Config
 from tinker_actors.types import Datum, ModelInput
+from tinker_actors.wire import codec, protobuf
+from tinker_actors.wire.payload import PROTOBUF
+from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
 
 Rule = Callable[[dict[str, Any], int], httpx.Response | None]
 
@@ -24,6 +28,16 @@ def first_token(body: dict[str, Any]) -> int:
     """Return the first token of a batch's first datum."""
     token: int = body["forward_backward_input"]["data"][0]["model_input"]["chunks"][0]["tokens"][0]
     return token
+
+
+def _body(raw: bytes, content_type: str) -> dict[str, Any]:
+    if content_type == PROTOBUF:  # whatever its form, tests look at JSON
+        try:
+            raw = codec.encode(protobuf.decode(ForwardBackwardRequest, raw))
+        except DecodeError:
+            raw = codec.encode(protobuf.decode(ForwardRequest, raw))
+    body: dict[str, Any] = json.loads(raw) if raw else {}
+    return body
 
 
 class StubService(httpx.AsyncBaseTransport):
@@ -69,7 +83,7 @@ class StubService(httpx.AsyncBaseTransport):
         if name.startswith("sessions/"):
             name = "finish"
         raw = await request.aread()
-        body = json.loads(raw) if raw else {}
+        body = _body(raw, request.headers.get("content-type", ""))
         count = self._counts[name]
         self._counts[name] += 1
         self.log.append((name, body))

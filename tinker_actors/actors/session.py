@@ -13,9 +13,11 @@ import trio
 
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Heartbeat, RenewSession, SessionRole, StartBeating
+from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.errors import APIError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.event import SessionRenewed
+from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
 from tinker_actors.wire.endpoints import CLIENT_CONFIG, CREATE_SESSION, FINISH_SESSION
@@ -39,12 +41,14 @@ class Session:
         epoch: counts sessions, from 1.
         limits: what the service sets for its clients.
         keeper: the SessionActor; who finds the session lost tells it.
+        dispatch: bytes of batches being submitted.
     """
 
     session_id: str = ""
     epoch: int = 0
     limits: ClientConfigResponse = attrs.field(factory=ClientConfigResponse)
     keeper: ActorRef[SessionRole] | None = None
+    dispatch: BytesGate = attrs.field(factory=lambda: BytesGate(DISPATCH_BYTES))
     _models: int = 0
     _samplers: int = 0
 

@@ -41,6 +41,7 @@ from tinker_actors.actors.message import (
     WaitForResult,
 )
 from tinker_actors.actors.session import Session
+from tinker_actors.actors.submission import Sent, Submitter
 from tinker_actors.errors import (
     APIError,
     InputError,
@@ -55,9 +56,9 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
-from tinker_actors.protocol.plan import REQUEST_TYPES, Place, model_id_of, parts, reply_of, request_of
+from tinker_actors.protocol.plan import REQUEST_TYPES, model_id_of, reply_of
 from tinker_actors.protocol.recovery import classify, session_lost
-from tinker_actors.protocol.retry import Applied, Sends
+from tinker_actors.protocol.retry import Applied
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
@@ -102,21 +103,6 @@ class Lineage:
     poison: ModelPoisoned | None = None
 
 
-@attrs.frozen
-class _Sent:
-    """A request that the service has taken.
-
-    Attributes:
-        request_id: its promise; empty if the service has carried it out and gives none any more.
-        sends: what became of the sends.
-        lost: what is raised for a result that cannot be had.
-    """
-
-    request_id: str
-    sends: Sends
-    lost: ResultLost | None = None
-
-
 class TrainingActor(Actor[Training]):
     """Trains one model; see the module."""
 
@@ -135,7 +121,7 @@ class TrainingActor(Actor[Training]):
         self._session = session
         self._futures = futures
         self._events = events
-        self._next_seq = 1  # creation took 0
+        self._submitter = Submitter(transport, session)
         self._step = Step()
         self._void: tuple[int, TinkerError] | None = None  # last message in line, and the cause
         self._losing = False
@@ -210,7 +196,8 @@ class TrainingActor(Actor[Training]):
         """Load the saved state; False, and the model is poisoned, if the service no longer has it."""
         operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
         try:
-            await self._result(operation, await self._submit(operation))
+            for sent in await self._submit(operation):
+                await self._result(operation, sent)
         except ResultLost:
             return True
         except (NotFoundError, RequestFailedError) as error:
@@ -292,53 +279,33 @@ class TrainingActor(Actor[Training]):
     # --- sending -----------------------------------------------------------------------------------------
 
     async def _send(self, record: Record) -> None:
-        """Send an operation's requests in order and leave the waiting to a task."""
+        """Send an operation's requests and leave the waiting to a task."""
         operation, step = record.operation, self._step
-        limits = self._session.limits
-        sent: list[_Sent] = []
-        for part in parts(
-            operation,
-            max_datums=limits.fwdbwd_max_chunk_len,
-            max_bytes=limits.fwdbwd_max_chunk_bytes_count,
-        ):
-            try:
-                sent.append(await self._submit(part))
-            except TinkerError as error:
-                if isinstance(error, ModelLost):
-                    raise
-                self._failed(record, error, step, taken=False)
-                return
-            step.gradients += operation.kind == "forward_backward"
+        submission = await self._submitter.submit(operation, self._lineage.model_id)
+        if submission.loss is not None:
+            self._lose(submission.loss)
+        if operation.kind == "forward_backward":
+            step.gradients += len(submission.sent)
+        if submission.refusal is not None:
+            self._failed(record, submission.refusal, step, taken=False)
+            return
         if operation.kind == "optim_step":
             step.closed = True
             self._step = Step()
-        self.context.spawn(self._finish, record, sent, step)
+        self.context.spawn(self._finish, record, submission.sent, step)
 
-    async def _submit(self, part: Operation) -> _Sent:
-        """Send one request; its number is used up only if the service takes it."""
-        place = Place(
-            model_id=self._lineage.model_id,
-            seq_id=self._next_seq,
-            take_sampler_seq=self._session.take_sampler_seq,
-        )
-        endpoint, request = request_of(part, place)
-        sends = Sends()
-        try:
-            promise = await self._transport.call(endpoint, request, sends=sends)
-        except ResultLost as error:
-            sent = _Sent("", sends, error)
-        except TinkerError as error:
-            if classify(error, part.kind) is None and not sends.number_in_doubt:
-                raise
-            self._lose(error)
-        else:
-            sent = _Sent(promise.request_id, sends)
-        self._next_seq += 1
-        return sent
+    async def _submit(self, operation: Operation) -> list[Sent]:
+        """Send an operation that is no user's."""
+        submission = await self._submitter.submit(operation, self._lineage.model_id)
+        if submission.loss is not None:
+            self._lose(submission.loss)
+        if submission.refusal is not None:
+            raise submission.refusal
+        return submission.sent
 
     # --- results -----------------------------------------------------------------------------------------
 
-    async def _result(self, operation: Operation, sent: _Sent) -> Payload:
+    async def _result(self, operation: Operation, sent: Sent) -> Payload:
         if sent.lost is not None:
             raise sent.lost
         waiting = WaitForResult(sent.request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
@@ -350,20 +317,31 @@ class TrainingActor(Actor[Training]):
             message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
             raise ResultLost(message, request_id=sent.request_id) from error
 
-    async def _results(self, operation: Operation, sent: list[_Sent]) -> list[Payload]:
-        """Wait for all results of an operation; one that is lost is told when none of the others has failed."""
-        payloads: list[Payload] = []
-        lost: ResultLost | None = None
-        for one in sent:
-            try:
-                payloads.append(await self._result(operation, one))
-            except ResultLost as error:
-                lost = error
-        if lost is not None:
-            raise lost
-        return payloads
+    async def _results(self, operation: Operation, sent: list[Sent]) -> list[Payload]:
+        """Wait for all results of an operation at the same time.
 
-    async def _finish(self, record: Record, sent: list[_Sent], step: Step) -> None:
+        Raises:
+            TinkerError: why one of them failed; a `ResultLost` only if no other did.
+        """
+        if len(sent) == 1:
+            return [await self._result(operation, sent[0])]
+        outcomes: list[Payload | TinkerError] = [Payload("", b"")] * len(sent)
+
+        async def wait(index: int) -> None:
+            try:
+                outcomes[index] = await self._result(operation, sent[index])
+            except TinkerError as error:
+                outcomes[index] = error
+
+        async with trio.open_nursery() as nursery:
+            for index in range(len(sent)):
+                nursery.start_soon(wait, index)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, TinkerError)]
+        if errors:
+            raise next((error for error in errors if not isinstance(error, ResultLost)), errors[0])
+        return [outcome for outcome in outcomes if isinstance(outcome, Payload)]
+
+    async def _finish(self, record: Record, sent: list[Sent], step: Step) -> None:
         try:
             reply: object = reply_of(record.operation, await self._results(record.operation, sent))
         except ResultLost as error:

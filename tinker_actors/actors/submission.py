@@ -1,0 +1,141 @@
+"""Sending one model's requests: their numbers, their order, and what became of each.
+
+Theory of operation. An operation goes out in one request or, if its batch is large, in several: one after the other,
+or together where the service is known to keep early numbers (`protocol.chunking.waves`). Numbers are taken before the
+requests are sent, lowest first; one that the service did not take comes back and is given to the next request, so
+there is no hole. Each request holds its bytes of the budget that the models of a service share while it is sent.
+
+Nothing is raised for what the service says: refusals are part of the answer, for several requests may be under way.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from tinker_actors.actors.session import Session
+from tinker_actors.errors import ResultLost, TinkerError
+from tinker_actors.protocol.chunking import waves
+from tinker_actors.protocol.journal import Operation
+from tinker_actors.protocol.number import Numbers
+from tinker_actors.protocol.plan import Place, parts, request_of
+from tinker_actors.protocol.recovery import classify
+from tinker_actors.protocol.retry import Sends
+from tinker_actors.transport.http import HttpTransport
+
+__all__ = ["Sent", "Submission", "Submitter"]
+
+
+@attrs.frozen
+class Sent:
+    """A request that the service has taken.
+
+    Attributes:
+        request_id: its promise; empty if the service has carried it out and gives none any more.
+        sends: what became of the sends.
+        lost: what is raised for a result that cannot be had.
+    """
+
+    request_id: str
+    sends: Sends
+    lost: ResultLost | None = None
+
+
+@attrs.frozen
+class _Refused:
+    """A request that the service has not taken, or may not have."""
+
+    error: TinkerError
+    is_loss: bool
+
+
+_Outcome: TypeAlias = Sent | _Refused | None  # None: not sent
+
+
+@attrs.frozen
+class Submission:
+    """What became of an operation's requests.
+
+    Attributes:
+        sent: those that the service has taken, in the order of the parts.
+        refusal: why one was not taken; None if all were.
+        loss: why the model has to be restored.
+    """
+
+    sent: list[Sent]
+    refusal: TinkerError | None = None
+    loss: TinkerError | None = None
+
+
+class Submitter:
+    """Sends the requests of one incarnation of a model.
+
+    Args:
+        transport: the way to the service.
+        session: whose limits count, and whose numbers sampling sessions have.
+    """
+
+    def __init__(self, transport: HttpTransport, session: Session) -> None:
+        self._transport = transport
+        self._session = session
+        self._numbers = Numbers(1)  # creation took 0
+
+    async def submit(self, operation: Operation, model_id: str) -> Submission:
+        """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint."""
+        limits = self._session.limits
+        cut = parts(
+            operation,
+            max_datums=limits.fwdbwd_max_chunk_len,
+            max_bytes=limits.fwdbwd_max_chunk_bytes_count,
+        )
+        if len(cut) == 1:
+            return _submission([await self._send(cut[0], model_id, self._numbers.take())])
+        return _submission(await self._send_all(cut, model_id))
+
+    async def _send_all(self, cut: list[Operation], model_id: str) -> list[_Outcome]:
+        numbers = [self._numbers.take() for _ in cut]
+        outcomes: list[_Outcome] = [None] * len(cut)
+
+        async def send(index: int) -> None:
+            outcomes[index] = await self._send(cut[index], model_id, numbers[index])
+
+        for wave in waves(len(cut), together=self._transport.capability.early_numbers == "park"):
+            async with trio.open_nursery() as nursery:
+                for index in wave:
+                    nursery.start_soon(send, index)
+            if any(isinstance(outcomes[index], _Refused) for index in wave):
+                break
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if outcome is None:
+                self._numbers.give_back(number)
+        return outcomes
+
+    async def _send(self, part: Operation, model_id: str, number: int) -> Sent | _Refused:
+        place = Place(
+            model_id=model_id,
+            seq_id=number,
+            take_sampler_seq=self._session.take_sampler_seq,
+            training_body=self._transport.capability.training_body,
+        )
+        endpoint, request = request_of(part, place)
+        sends = Sends()
+        async with self._session.dispatch.hold(part.data_bytes):
+            try:
+                promise = await self._transport.call(endpoint, request, sends=sends)
+            except ResultLost as error:
+                return Sent("", sends, error)
+            except TinkerError as error:
+                is_loss = classify(error, part.kind) is not None or sends.number_in_doubt
+                if not is_loss:
+                    self._numbers.give_back(number)
+                return _Refused(error, is_loss)
+        return Sent(promise.request_id, sends)
+
+
+def _submission(outcomes: list[_Outcome]) -> Submission:
+    sent = [outcome for outcome in outcomes if isinstance(outcome, Sent)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, _Refused)]
+    losses = [outcome.error for outcome in refused if outcome.is_loss]
+    return Submission(sent, refused[0].error if refused else None, losses[0] if losses else None)
