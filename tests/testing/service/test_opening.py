@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from tinker_actors.errors import ResultLost
 from tinker_actors.testing import (
-    DIALECTS,
     Fixed,
     Lognormal,
     Pause,
@@ -49,55 +49,134 @@ async def undisturbed(steps: int) -> tuple[list[float], list[tuple[str, str]]]:
         return await train(client, steps), lineage(service)
 
 
-@pytest.mark.parametrize(
-    ("faults", "dialect"),
-    [
-        (ServiceFaults().lose_model("400", of="forward_backward", nth=3), ServiceDialect()),
-        (ServiceFaults().lose_model("404", of="optim_step", nth=2), ServiceDialect()),
-        (ServiceFaults(work=Fixed(3)).lose_model("410", of="optim_step", nth=3), ServiceDialect()),
-        (ServiceFaults().drop("answer", of="optim_step", nth=2), ServiceDialect(dedupe="replay")),
-        (ServiceFaults().refuse(500, "after", of="forward_backward", nth=2), ServiceDialect(dedupe="replay")),
-        (ServiceFaults().drop("answer", of="optim_step", nth=2), DIALECTS["skyrl-0.3"]),
-        (ServiceFaults().drop("connect", of="optim_step", nth=None, start=0, end=20), DIALECTS["skyrl-0.3"]),
-        (ServiceFaults().duplicate(of="optim_step", nth=2), ServiceDialect(dedupe="replay")),
-        (ServiceFaults().evict("410", of="optim_step", nth=2), ServiceDialect()),
-        (ServiceFaults().evict("404", of="forward_backward", nth=2), ServiceDialect()),
-        (ServiceFaults().drop("body", of="retrieve_future", nth=5), ServiceDialect()),
-        (ServiceFaults().refuse(500, of="retrieve_future", start=0, end=60), ServiceDialect()),
-        (ServiceFaults(work=Fixed(2)).refuse(429, start=5, end=30, retry_after=7), ServiceDialect()),
-        (ServiceFaults(pauses=(Pause(start=5, end=500, reason="full"),)), ServiceDialect()),
-        (
-            ServiceFaults(latency=SlowTail(Lognormal(0.05), rate=0.05), work=Lognormal(2.0, 1.0)),
-            ServiceDialect(cycle=10.0),
-        ),
-    ],
-    ids=[
-        "model lost",
-        "model lost before its step",
-        "model lost with work under way",
-        "answer lost, replay",
-        "500 though done, replay",
-        "answer lost, none",
-        "connections refused, none",
-        "request twice, replay",
-        "result of a step lost",
-        "result of a batch lost",
-        "answer of a poll lost",
-        "polls fail",
-        "a storm of 429",
-        "no capacity",
-        "slow, in cycles",
-    ],
-)
+OF = "forward_backward"
+NONE = ServiceDialect(dedupe="none", early_numbers="run")
+REJECT = ServiceDialect(dedupe="reject", early_numbers="refuse", failures="status")
+CONSUMING = ServiceDialect(consume_results=True, unknown="410")
+TIMES = ServiceFaults(work=Fixed(5))
+
+SCENARIOS = {
+    "model lost": (ServiceFaults().lose_model("400", of=OF, nth=3), None),
+    "model lost before its step": (ServiceFaults().lose_model("404", of="optim_step", nth=2), None),
+    "model lost with work under way": (TIMES.lose_model("410", of="optim_step", nth=3), None),
+    "answer lost, replay": (ServiceFaults().drop("answer", of="optim_step", nth=2), None),
+    "answer lost, none": (ServiceFaults().drop("answer", of="optim_step", nth=2), NONE),
+    "request lost, reject": (ServiceFaults().drop("request", of="optim_step", nth=2), REJECT),
+    "request late, reject": (ServiceFaults().delay(3, "request", of=OF, nth=2), REJECT),
+    "500 though done, replay": (ServiceFaults().refuse(500, "after", of=OF, nth=2), None),
+    "500 though done, none": (ServiceFaults().refuse(500, "after", of=OF, nth=2), NONE),
+    "503 for a while, none": (TIMES.refuse(503, of=(OF, "optim_step"), start=10, end=30), NONE),
+    "connections refused, none": (ServiceFaults().drop("connect", of="optim_step", start=0, end=20), NONE),
+    "request twice, replay": (ServiceFaults().duplicate(of="optim_step", nth=2), None),
+    "answer stalled, none": (ServiceFaults().stall("answer", of="optim_step", nth=2), NONE),
+    "body stalled, replay": (ServiceFaults().stall("body", of="optim_step", nth=2), None),
+    "answer is HTML, none": (ServiceFaults().garbage("html", of="optim_step", nth=2), NONE),
+    "result of a step lost": (ServiceFaults().evict("410", of="optim_step", nth=2), None),
+    "result of a batch lost": (ServiceFaults().evict("404", of=OF, nth=2), None),
+    "result consumed, answer lost": (ServiceFaults().drop("body", of="retrieve_future", nth=5), CONSUMING),
+    "answer of a poll lost": (ServiceFaults().drop("body", of="retrieve_future", nth=5), None),
+    "poll stalled": (ServiceFaults().stall("body", of="retrieve_future", nth=4), None),
+    "poll is HTML": (ServiceFaults().garbage("html", of="retrieve_future", nth=4), None),
+    "poll cut short": (ServiceFaults().garbage("truncated", of="retrieve_future", nth=4), None),
+    "polls fail": (ServiceFaults().refuse(500, of="retrieve_future", start=0, end=60), None),
+    "polls are told try_again": (ServiceFaults(work=Fixed(45)), ServiceDialect(hold=20, hold_status=200)),
+    "results announced by size": (ServiceFaults(), ServiceDialect(metadata_above=10)),
+    "types of answers wrong": (ServiceFaults().garbage("wrong_type", rate=0.5), None),
+    "a storm of 429": (TIMES.refuse(429, start=5, end=30, retry_after=7), None),
+    "unpaid": (TIMES.refuse(402, of=(OF, "optim_step"), start=10, end=60), None),
+    "unpaid polls": (TIMES.refuse(402, of="retrieve_future", start=10, end=60), None),
+    "no capacity": (ServiceFaults(pauses=(Pause(start=5, end=500, reason="full"),)), None),
+    "session ended": (TIMES.lose_session("410", of="session_heartbeat", nth=3), None),
+    "session lost without a word": (TIMES.lose_session("silent", of=OF, nth=3), None),
+    "creation lost, none": (
+        ServiceFaults().drop("answer", of=("create_session", "create_model"), nth=None, rate=0.5),
+        NONE,
+    ),
+    "slow, in cycles": (
+        ServiceFaults(latency=SlowTail(Lognormal(0.05), rate=0.05), work=Lognormal(2.0, 1.0)),
+        ServiceDialect(cycle=10.0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("faults", "dialect"), SCENARIOS.values(), ids=SCENARIOS)
 def test_training_is_done_exactly_once(faults, dialect) -> None:
     """Whatever goes wrong, the newest model has every batch and every step once, in order, and so have the losses."""
 
     async def check() -> None:
         losses, expected = await undisturbed(5)
-        async with open_scripted_service(faults, dialect=dialect) as (client, service):
+        dialects = {} if dialect is None else {"dialect": dialect}
+        async with open_scripted_service(faults, **dialects) as (client, service):
             assert await train(client, 5) == losses
         assert lineage(service) == expected
         assert service.injected or not faults.planned
+
+    run_virtual(check)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_training_is_done_exactly_once_in_any_weather(seed) -> None:
+    """Everything at once, by chance: models and results are lost, answers and requests, in any order."""
+
+    async def check() -> None:
+        losses, expected = await undisturbed(8)
+        calls = (OF, "optim_step", "retrieve_future")
+        replays = seed % 2 == 0
+        rate = (
+            0.05 if replays else 0.01
+        )  # without replay each of these costs a restart, and those are bounded
+        faults = (
+            ServiceFaults(latency=Lognormal(0.1, 1), work=Lognormal(1, 1))
+            .drop("answer", rate=rate, of=calls)
+            .drop("request", rate=rate, of=calls)
+            .drop("reset", rate=rate, of=calls)
+            .refuse(503, "after", rate=rate, of=calls)
+            .refuse(429, rate=0.1)
+            .lose_model(rate=0.03, of="optim_step")
+            .evict("410", rate=0.03, of=(OF, "optim_step"))
+        )
+        dialect = ServiceDialect() if replays else NONE
+        async with open_scripted_service(faults, dialect=dialect, seed=seed) as (client, service):
+            assert await train(client, 8) == losses
+        assert lineage(service) == expected
+        assert service.injected
+
+    run_virtual(check, seed=seed)
+
+
+def test_a_result_that_a_rejecting_service_lost_is_an_outcome_of_its_own() -> None:
+    """The repetition is refused, so the step was done, once; its result is lost, and the next step follows."""
+
+    async def check() -> None:
+        _, expected = await undisturbed(2)
+        faults = ServiceFaults().drop("answer", of="optim_step")
+        async with open_scripted_service(faults, dialect=REJECT) as (client, service):
+            training = await client.create_lora_training_client("tinker-actors/char-100k", rank=4)
+            for step in range(2):
+                await (await training.forward_backward([datum(step, step + 1)], "cross_entropy"))
+                optim = await training.optim_step(AdamParams(learning_rate=0.1))
+                if step == 0:
+                    with pytest.raises(ResultLost):
+                        await optim
+                else:
+                    await optim
+            assert len(service.trained) == 1
+        assert lineage(service) == expected
+
+    run_virtual(check)
+
+
+def test_a_lost_sample_is_asked_for_again() -> None:
+    """Under a number of its own, once its promise is broken; and at once, if only the answer to a poll was lost."""
+
+    async def check() -> None:
+        faults = ServiceFaults().evict("410", of="asample", nth=2).drop("body", of="retrieve_future", nth=2)
+        async with open_scripted_service(faults) as (client, service):
+            sampling = await client.create_sampling_client(base_model="tinker-actors/char-100k")
+            for _ in range(3):
+                await sampling.sample(ModelInput.from_ints([1]), 1, SamplingParams(max_tokens=1))
+            numbers = [one.body["seq_id"] for one in service.requests if one.endpoint == "asample"]
+            assert numbers == [0, 1, 2, 3]
 
     run_virtual(check)
 
