@@ -11,17 +11,26 @@ import pytest
 import trio
 
 import tinker_actors as ta
-from tinker_actors.errors import ConfigError, InputError
+from tinker_actors.errors import ConfigError, CredentialError, InputError
 from tinker_actors.local.service import EmbeddedService
-from tinker_actors.opening import choose_backend, open_service
+from tinker_actors.opening import (
+    Settings,
+    _common_settings,
+    _remote_settings,
+    choose_backend,
+    open_service,
+)
+from tinker_actors.protocol.credential import CredentialsFile, StoredKey
 from tinker_actors.protocol.event import LoopBlocked, ModelRestored
 from tinker_actors.transport.config import TINKER_SERVICE, Environment
+from tinker_actors.transport.credential_file import save_credentials
 
 MODEL = "tinker-actors/char-100k"
 NOTHING: dict[str, str] = {}
 KEY = "tml-0123456789"
 
 
+@pytest.mark.requirement("R26", "R27")
 @pytest.mark.parametrize(
     ("arguments", "environment", "url", "why"),
     [
@@ -33,6 +42,8 @@ KEY = "tml-0123456789"
         ((None, None, KEY), {}, TINKER_SERVICE, "api_key is set"),
         ((None, None, None), {"TINKER_API_KEY": KEY}, TINKER_SERVICE, "TINKER_API_KEY is set"),
         ((None, None, None), {"TINKER_BASE_URL": "", "TINKER_API_KEY": ""}, None, "neither"),
+        (("tinker", None, None), {}, TINKER_SERVICE, "backend is set"),
+        ((None, None, None), {"TINKER_CREDENTIAL_CMD": "c"}, TINKER_SERVICE, "TINKER_CREDENTIAL_CMD is set"),
     ],
 )
 def test_the_backend_is_chosen_by_the_documented_rule(
@@ -70,6 +81,90 @@ def test_contradictions_are_refused(
     with pytest.raises(error, match=match) as caught:
         choose_backend(*arguments, Environment.read(environment))
     assert "wrong-kind-of-key" not in str(caught.value)
+
+
+@pytest.mark.requirement("R26")
+@pytest.mark.parametrize(
+    ("api_key", "command", "environment", "key", "chosen_command"),
+    [
+        (KEY, None, {"TINKER_API_KEY": "tml-b", "TINKER_CREDENTIAL_CMD": "c"}, KEY, "c"),
+        (None, None, {"TINKER_API_KEY": "tml-b", "TINKER_CREDENTIAL_CMD": "c"}, "tml-b", "c"),
+        (None, "d", {"TINKER_API_KEY": "tml-b", "TINKER_CREDENTIAL_CMD": "c"}, None, "d"),
+        (None, None, {"TINKER_CREDENTIAL_CMD": "c"}, None, "c"),
+        (None, None, {"TINKER_API_KEY": "sk-b", "TINKER_CREDENTIAL_CMD": "c"}, None, "c"),
+        (KEY, "d", {}, KEY, "d"),
+    ],
+)
+def test_the_key_is_chosen_by_the_documented_rule(
+    api_key: str | None,
+    command: str | None,
+    environment: dict[str, str],
+    key: str | None,
+    chosen_command: str,
+) -> None:
+    """Arguments, then variables, then the command; nothing of them is shown."""
+    chosen = choose_backend("http://x", None, api_key, Environment.read(environment), command)
+    assert (chosen.api_key, chosen.credential_command) == (key, chosen_command)
+    assert "tml-" not in repr(chosen) + chosen.line
+
+
+@pytest.mark.requirement("R28")
+def test_the_embedded_service_asks_for_no_key() -> None:
+    """Whatever is in the environment."""
+    chosen = choose_backend("local", None, "sk-wrong", Environment.read({"TINKER_API_KEY": "sk-wrong"}))
+    assert (chosen.base_url, chosen.api_key) == (None, None)
+
+
+def test_stored_keys_go_to_the_tinker_service_and_nowhere_else(tmp_path: Path) -> None:
+    """They come last, and do not choose the backend by themselves."""
+    stored = CredentialsFile({"1": StoredKey(key="tml-stored")}, "1")
+    save_credentials(tmp_path / ".tinker" / "credentials.json", stored)
+    home = {"HOME": str(tmp_path)}
+    assert choose_backend("tinker", None, None, Environment.read(home)).api_key == "tml-stored"
+    assert choose_backend(None, TINKER_SERVICE, None, Environment.read(home)).api_key == "tml-stored"
+    assert choose_backend("tinker", None, KEY, Environment.read(home)).api_key == KEY
+    assert (
+        choose_backend("tinker", None, None, Environment.read(home | {"TINKER_API_KEY": KEY})).api_key == KEY
+    )
+    assert choose_backend("http://x", None, None, Environment.read(home)).api_key is None
+    assert choose_backend(None, None, None, Environment.read(home)).base_url is None
+    assert choose_backend("tinker", None, None, Environment.read({})).api_key is None
+    with pytest.raises(CredentialError, match="not JSON"):
+        (tmp_path / ".tinker" / "credentials.json").write_text("{")
+        choose_backend("tinker", None, None, Environment.read(home))
+
+
+def test_what_the_environment_says_lies_under_what_is_given() -> None:
+    """Tags, telemetry and project; and the headers of an access proxy, which the embedded service does not need."""
+    environment = Environment.read(
+        {
+            "TINKER_TAGS": "a,b",
+            "TINKER_TELEMETRY": "off",
+            "TINKER_PROJECT_ID": "p",
+            "CLOUDFLARE_ACCESS_CLIENT_ID": "i",
+            "CLOUDFLARE_ACCESS_CLIENT_SECRET": "hunter2",
+        }
+    )
+    assert _common_settings(environment) == {"tags": ("a", "b"), "telemetry": False}
+    assert _remote_settings(environment, {}) == {
+        "tags": ("a", "b"),
+        "telemetry": False,
+        "project_id": "p",
+        "headers": {"CF-Access-Client-Id": "i", "CF-Access-Client-Secret": "hunter2"},
+    }
+    given: Settings = {
+        "tags": (),
+        "telemetry": True,
+        "project_id": None,
+        "headers": {"CF-Access-Client-Id": "j"},
+    }
+    assert _remote_settings(environment, given) == {
+        "tags": (),
+        "telemetry": True,
+        "project_id": None,
+        "headers": {"CF-Access-Client-Id": "j", "CF-Access-Client-Secret": "hunter2"},
+    }
+    assert _common_settings(Environment()) == _remote_settings(Environment(), {}) == {}
 
 
 async def test_one_line_on_stderr_says_what_was_chosen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,11 @@
 """`open_service`: chooses the backend, starts it if it is the embedded one, and yields the client.
 
-Which backend: an explicit argument; else a base URL (argument, then `TINKER_BASE_URL`); else an API key
-(argument, then `TINKER_API_KEY`) means the Tinker service; else the embedded one. `TINKER_ACTORS_EMBEDDED=never`
-forbids the embedded one. One line on stderr says which was chosen and why.
+Which backend: an explicit argument; else a base URL (argument, then `TINKER_BASE_URL`); else a key, or a command that
+prints one (arguments, then `TINKER_API_KEY`, then `TINKER_CREDENTIAL_CMD`), means the Tinker service; else the embedded
+one. `TINKER_ACTORS_EMBEDDED=never` forbids the embedded one. One line on stderr says which was chosen and why.
+
+Keys that are stored in the user's home go to the Tinker service only, and do not choose it by themselves: nobody finds
+a programme on a paid service because of a file.
 """
 
 from __future__ import annotations
@@ -20,15 +23,15 @@ import httpx
 
 from tinker_actors.actors.service import ServiceClient, open_client
 from tinker_actors.errors import ConfigError
-from tinker_actors.protocol.capability import Capability, TrainingBody
+from tinker_actors.protocol.capability import TINKER_SERVICE, Capability, TrainingBody, record_for
+from tinker_actors.protocol.credential import Credential, Secret, choose_credential
 from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.transport.config import (
-    TINKER_SERVICE,
     Config,
     Environment,
-    check_api_key,
     check_base_url,
 )
+from tinker_actors.transport.credential_file import load_credentials
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.transport.options import Hooks
 from tinker_actors.transport.proxy import ProxyRules
@@ -45,6 +48,8 @@ _EMBEDDED_URL = "http://embedded"
 class Settings(TypedDict, total=False):
     """The settings of `Config` that `open_service` takes by name."""
 
+    credential_command: str | None
+    project_id: str | None
     capability: Capability | None
     dedupe: DedupeMode | None
     training_body: TrainingBody | None
@@ -80,11 +85,13 @@ class Backend:
         base_url: where it is; None is the embedded service.
         api_key: the secret.
         why: the reason, for the user.
+        credential_command: prints the secret.
     """
 
     base_url: str | None
     api_key: str | None = attrs.field(repr=False)
     why: str
+    credential_command: str | None = attrs.field(default=None, repr=False)
 
     @property
     def line(self) -> str:
@@ -94,32 +101,60 @@ class Backend:
 
 
 def choose_backend(
-    backend: str | None, base_url: str | None, api_key: str | None, environment: Environment
+    backend: str | None,
+    base_url: str | None,
+    api_key: str | None,
+    environment: Environment,
+    command: str | None = None,
 ) -> Backend:
     """Choose the backend; see the module.
+
+    Args:
+        backend: `local`, `tinker`, or a base URL.
+        base_url: where the service is.
+        api_key: the key for it.
+        environment: what the environment says.
+        command: prints the key.
 
     Raises:
         ConfigError: arguments that contradict each other, a URL that is none, or no backend at all.
         InputError: a key that does not look like one.
+        CredentialError: the stored keys cannot be read.
     """
     if backend is not None and base_url is not None:
         raise ConfigError(f"backend = {backend!r} and base_url = {base_url!r}: give one of them")
     if backend == "local":
         return _embedded("backend='local' was given", environment)
-    key_name = "TINKER_API_KEY" if api_key is None else "api_key"
-    key = api_key or environment.api_key
-    if key is not None:
-        check_api_key(key_name, key)
+    credential = choose_credential(
+        argument=api_key,
+        variable=None if command else environment.api_key,  # an argument wins over the environment
+        command=command or environment.credential_command,
+        command_origin="credential_command" if command else "TINKER_CREDENTIAL_CMD",
+    )
     for name, url in (
-        ("backend", backend),
+        ("backend", TINKER_SERVICE if backend == "tinker" else backend),
         ("base_url", base_url),
         ("TINKER_BASE_URL", environment.base_url),
     ):
         if url is not None:
-            return Backend(check_base_url(name, url), key, f"{name} is set")
-    if key is not None:
-        return Backend(TINKER_SERVICE, key, f"{key_name} is set")
+            return _remote(check_base_url(name, url), f"{name} is set", credential, command, environment)
+    if credential is not None:
+        return _remote(TINKER_SERVICE, f"{credential.origin} is set", credential, command, environment)
     return _embedded("neither TINKER_BASE_URL nor TINKER_API_KEY is set", environment)
+
+
+def _remote(
+    url: str, why: str, credential: Credential | None, command: str | None, environment: Environment
+) -> Backend:
+    if (
+        credential is None
+        and record_for(url).service == "tinker"
+        and environment.credentials_path is not None
+    ):
+        stored = load_credentials(environment.credentials_path).default_key
+        credential = choose_credential(stored=stored)
+    key = credential.value if isinstance(credential, Secret) else None
+    return Backend(url, key, why, command or environment.credential_command)
 
 
 def _embedded(why: str, environment: Environment) -> Backend:
@@ -149,7 +184,8 @@ async def open_service(
     the body's own exception leaves as it is.
 
     Args:
-        backend: `"local"` for the embedded service, or a base URL; None chooses, see the module.
+        backend: `"local"` for the embedded service, `"tinker"` for the Tinker service, or a base URL; None chooses,
+            see the module.
         base_url: where the service is.
         api_key: the key for it.
         seed: makes delays and drawn seeds repeatable.
@@ -163,23 +199,45 @@ async def open_service(
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
     """
+    environment = Environment.read(os.environ)
     chosen = choose_backend(
         "local" if embedded is not None and backend is None and base_url is None else backend,
         base_url,
         api_key,
-        Environment.read(os.environ),
+        environment,
+        settings.pop("credential_command", None),
     )
     if embedded is not None and chosen.base_url is not None:
         raise ConfigError(f"embedded was given, but the backend is {chosen.base_url!r}")
     sys.stderr.write(chosen.line + "\n")
     rng = random.Random(seed)
     opened = (
-        _open_remote(chosen.base_url, chosen, rng, settings)
+        _open_remote(chosen.base_url, chosen, rng, _remote_settings(environment, settings))
         if chosen.base_url is not None
-        else _open_embedded(embedded, chosen, rng, settings)
+        else _open_embedded(embedded, chosen, rng, _common_settings(environment) | settings)
     )
     async with opened as client:
         yield client
+
+
+def _common_settings(environment: Environment) -> Settings:
+    """Return what the environment says for any backend."""
+    common: Settings = {}
+    if environment.tags:
+        common["tags"] = environment.tags
+    if environment.telemetry is not None:
+        common["telemetry"] = environment.telemetry
+    return common
+
+
+def _remote_settings(environment: Environment, settings: Settings) -> Settings:
+    """Return the settings of a remote backend: what the environment says, and over it what was given."""
+    merged = _common_settings(environment) | settings
+    if environment.project_id is not None and "project_id" not in settings:
+        merged["project_id"] = environment.project_id
+    if environment.access:
+        merged["headers"] = {**environment.access, **settings.get("headers", {})}
+    return merged
 
 
 def _open_remote(

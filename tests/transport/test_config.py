@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -124,14 +125,53 @@ def test_the_key_is_never_shown() -> None:
     assert request_headers(Config(base_url="http://host")) == agent
 
 
+NAMES = (
+    "TINKER_BASE_URL",
+    "TINKER_API_KEY",
+    "TINKER_ACTORS_EMBEDDED",
+    "TINKER_CREDENTIAL_CMD",
+    "TINKER_PROJECT_ID",
+    "TINKER_TAGS",
+    "TINKER_TELEMETRY",
+    "CLOUDFLARE_ACCESS_CLIENT_ID",
+    "CLOUDFLARE_ACCESS_CLIENT_SECRET",
+    "HOME",
+)
+
+
+@pytest.mark.requirement("R26", "R29")
 def test_empty_variables_are_as_good_as_unset() -> None:
-    """Three variables are read, and no others."""
-    names = ("TINKER_BASE_URL", "TINKER_API_KEY", "TINKER_ACTORS_EMBEDDED")
-    unset = Environment(base_url=None, api_key=None, embedded=None)
-    assert Environment.read({}) == Environment.read(dict.fromkeys(names, "")) == unset
-    assert Environment.read({**{name: name.lower() for name in names}, "TINKER_OTHER": "x"}) == Environment(
-        base_url="tinker_base_url", api_key="tinker_api_key", embedded="tinker_actors_embedded"
+    """These variables are read, and no others."""
+    assert Environment.read({}) == Environment.read(dict.fromkeys(NAMES, "")) == Environment()
+    values = {name: name.lower() for name in NAMES}
+    assert Environment.read(values | {"TINKER_OTHER": "x"}) == Environment(
+        base_url="tinker_base_url",
+        api_key="tinker_api_key",
+        embedded="tinker_actors_embedded",
+        credential_command="tinker_credential_cmd",
+        project_id="tinker_project_id",
+        tags=("tinker_tags",),
+        telemetry=False,
+        access={
+            "CF-Access-Client-Id": "cloudflare_access_client_id",
+            "CF-Access-Client-Secret": "cloudflare_access_client_secret",
+        },
+        credentials_path=Path("home/.tinker/credentials.json"),
     )
+
+
+def test_tags_are_cut_at_commas() -> None:
+    """Without the spaces around them; empty ones are none."""
+    assert Environment.read({"TINKER_TAGS": " a, b,,c d ,"}).tags == ("a", "b", "c d")
+
+
+@pytest.mark.parametrize(
+    ("text", "on"),
+    [("1", True), ("true", True), ("YES", True), ("On", True), ("0", False), ("no", False), ("2", False)],
+)
+def test_telemetry_is_on_for_the_words_that_say_so(text: str, on: bool) -> None:
+    """As in the official client."""
+    assert Environment.read({"TINKER_TELEMETRY": text}).telemetry is on
 
 
 def test_the_defaults_are_these() -> None:
@@ -139,6 +179,8 @@ def test_the_defaults_are_these() -> None:
     assert attrs.asdict(Config(base_url="http://host"), recurse=False) == {
         "base_url": "http://host",
         "api_key": None,
+        "credential_command": None,
+        "project_id": None,
         "capability": None,
         "dedupe": None,
         "training_body": None,
@@ -169,6 +211,7 @@ def test_the_defaults_are_these() -> None:
 
 
 BAD: dict[str, list[Any]] = {
+    "project_id": ["", " ", 7],
     "capability": ["skyrll", 1, ["tuft"]],
     "dedupe": ["repeat", True, 1],
     "training_body": ["xml", 1],
@@ -201,9 +244,18 @@ def test_every_setting_is_checked() -> None:
     assert set(BAD) == {field.name for field in attrs.fields(Config)} - {
         "base_url",
         "api_key",
+        "credential_command",
         "headers",
         "proxy",
     }
+
+
+@pytest.mark.parametrize("command", ["", " ", 7, ["echo hunter2"]])
+def test_a_bad_command_is_refused_and_not_shown(command: Any) -> None:
+    """It may hold a key."""
+    with pytest.raises(ConfigError, match="credential_command: must be a command for the shell") as caught:
+        Config(base_url="http://host", credential_command=command)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -7,6 +7,7 @@ virtual time, a task of this loop.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -32,6 +33,7 @@ class HeartbeatActor(Actor[Heartbeat]):
         session: the present session.
         through: opens a transport to use in place of the network.
         events: where facts worth knowing go.
+        credentials: gives the headers that say who we are; called in whatever thread beats.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class HeartbeatActor(Actor[Heartbeat]):
         session: Session,
         through: TransportOpener | None,
         events: EventHub,
+        credentials: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        self._credentials = credentials
         self._config = config
         self._session = session
         self._through = through
@@ -66,7 +70,7 @@ class HeartbeatActor(Actor[Heartbeat]):
         if self._heart is not None:
             self._heart.session_id = session_id
             return
-        self._heart = Heart(self._config, session_id, self._take, self._through)
+        self._heart = Heart(self._config, session_id, self._take, self._through, self._credentials)
         in_thread = self._config.heartbeat == "thread"
         self.context.spawn(self._heart.beat_in_thread if in_thread else self._heart.beat_in_loop)
 

@@ -109,7 +109,13 @@ class Tree:
         heartbeat = await self.root.start_child(
             ChildSpec(
                 name="heartbeat",
-                factory=lambda: HeartbeatActor(self.config, self.session, beat_through, self.events),
+                factory=lambda: HeartbeatActor(
+                    self.config,
+                    self.session,
+                    beat_through,
+                    self.events,
+                    lambda: self.transport.latest_credentials,
+                ),
             )
         )
         await self.root.start_child(

@@ -37,10 +37,42 @@ from tinker_actors.protocol.credential import (
     refresh_after,
     usable_key,
 )
+from tinker_actors.wire.endpoint import Endpoint, Lane
 
-__all__ = ["KEY_HEADER", "Credentials", "Exchange", "open_credentials", "run_command"]
+__all__ = [
+    "AUTH_TOKEN",
+    "KEY_HEADER",
+    "AuthTokenRequest",
+    "Credentials",
+    "Exchange",
+    "open_credentials",
+    "run_command",
+]
 
 _LOG = logging.getLogger("tinker_actors.transport")
+
+
+@attrs.frozen
+class AuthTokenRequest:
+    """Exchanges the key that the request carries for a token; an object without fields."""
+
+
+@attrs.frozen
+class AuthTokenResponse:
+    """The token."""
+
+    jwt: str = attrs.field(repr=False)
+
+
+AUTH_TOKEN: Endpoint[AuthTokenRequest, AuthTokenResponse] = Endpoint(
+    "auth_token",
+    "POST",
+    "/api/v1/auth/token",
+    AuthTokenRequest,
+    AuthTokenResponse,
+    Lane.SESSION,
+    since="0.18.0",
+)
 
 KEY_HEADER = "x-api-key"
 """Where the key stands; never in `authorization`."""
@@ -159,19 +191,20 @@ class Credentials:
                 _LOG.warning("the token was not renewed and is used to its end: %s", type(error).__name__)
         return self._headers
 
-    async def rejected(self, token: str) -> bool:
+    async def rejected(self, sent: Mapping[str, str]) -> bool:
         """Say whether a request that was refused for its token is to be sent once more, with new `headers`.
 
         Only for a 401 that says so (`says_invalid_token`). However many requests were refused for one token, it is
         renewed once. Checkpoints unless that has been done already.
 
         Args:
-            token: what it went out with.
+            sent: the `headers` it went out with.
 
         Raises:
             AuthenticationError: the key itself is no longer taken.
             CredentialError: there is no key that can be used.
         """
+        token = sent.get(KEY_HEADER)
         held = self._held
         if self._credential is None or self._closed:
             return False
@@ -306,7 +339,7 @@ async def open_credentials(
     *,
     exchange: Exchange,
     rng: random.Random,
-    command: CredentialCommand | None = None,
+    command: str | None = None,
     utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Credentials]:
     """Open the credentials of a service; leaving ends every renewal. The body's exception leaves as it is.
@@ -320,7 +353,8 @@ async def open_credentials(
     """
     body: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        credentials = Credentials(credential, command, exchange, nursery, rng, utc_now)
+        spare = CredentialCommand(command, "credential_command") if command else None
+        credentials = Credentials(credential, spare, exchange, nursery, rng, utc_now)
         try:
             yield credentials
         except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside the nursery's group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, TypeAlias, TypeGuard, cast
 
 import attrs
@@ -19,6 +20,7 @@ from tinker_actors.protocol.capability import (
 )
 from tinker_actors.protocol.credential import check_api_key
 from tinker_actors.protocol.retry import DedupeMode
+from tinker_actors.transport.credential_file import credentials_path
 from tinker_actors.transport.options import Hooks
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget
 from tinker_actors.version import __version__
@@ -75,6 +77,9 @@ class Config:
     Attributes:
         base_url: where it is.
         api_key: the secret; never shown.
+        credential_command: a command for the shell that prints a key, where there is none, or where the service wants
+            it; never shown.
+        project_id: the project that the session belongs to.
         capability: what the service can do: a record, or the name of a known service; None goes by the URL and by what
             the service says of itself.
         dedupe: what the service does with a repeated number; None takes what the service says of itself.
@@ -109,6 +114,8 @@ class Config:
 
     base_url: str
     api_key: str | None = attrs.field(default=None, repr=False)
+    credential_command: str | None = attrs.field(default=None, repr=False)
+    project_id: str | None = None
     capability: Capability | None = None
     dedupe: DedupeMode | None = None
     training_body: TrainingBody | None = None
@@ -141,6 +148,10 @@ class Config:
             value = getattr(self, name)
             if not good(value):
                 raise ConfigError(f"{name} = {value!r}: must be {why}")
+        if self.credential_command is not None and not _is_text(
+            self.credential_command
+        ):  # it may hold a secret
+            raise ConfigError("credential_command: must be a command for the shell, or None")
         if not _is_metadata(self.headers):  # the values may be secrets, so they are not shown
             raise ConfigError("headers: must be a mapping of strings to strings")
 
@@ -151,6 +162,10 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_tags(value: object) -> bool:
@@ -167,6 +182,7 @@ _Rule: TypeAlias = tuple[Callable[[object], bool], str]
 _ABOVE_0: _Rule = (lambda value: _is_number(value) and value > 0, "a number of seconds above 0")
 _COUNT: _Rule = (_is_count, "an integer, at least 1")
 _RULES: Mapping[str, _Rule] = {
+    "project_id": (lambda value: value is None or _is_text(value), "a text that is not empty, or None"),
     "capability": (
         lambda value: value is None or isinstance(value, CapabilityRecord) or value in tuple(KNOWN),
         f"a CapabilityRecord, None, or one of {', '.join(KNOWN)}",
@@ -212,21 +228,55 @@ _RULES: Mapping[str, _Rule] = {
 }
 
 
+# tinker 0.38.0 lib/telemetry.py
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
 @attrs.frozen(kw_only=True)
 class Environment:
-    """What the environment says; empty counts as unset."""
+    """What the environment says; empty counts as unset.
 
-    base_url: str | None
-    api_key: str | None = attrs.field(repr=False)
-    embedded: str | None
+    Attributes:
+        base_url: `TINKER_BASE_URL`.
+        api_key: `TINKER_API_KEY`.
+        embedded: `TINKER_ACTORS_EMBEDDED`.
+        credential_command: `TINKER_CREDENTIAL_CMD`.
+        project_id: `TINKER_PROJECT_ID`.
+        tags: `TINKER_TAGS`, cut at commas.
+        telemetry: `TINKER_TELEMETRY`; None if it is not set.
+        access: the headers that `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET` stand for.
+        credentials_path: where keys are stored.
+    """
+
+    base_url: str | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
+    embedded: str | None = None
+    credential_command: str | None = attrs.field(default=None, repr=False)
+    project_id: str | None = None
+    tags: tuple[str, ...] = ()
+    telemetry: bool | None = None
+    access: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    credentials_path: Path | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> Environment:
-        """Read `TINKER_BASE_URL`, `TINKER_API_KEY` and `TINKER_ACTORS_EMBEDDED`."""
+        """Read the variables; nothing else in the package reads any."""
+        telemetry = values.get("TINKER_TELEMETRY") or None
+        tags = (tag.strip() for tag in values.get("TINKER_TAGS", "").split(","))
+        access = {
+            "CF-Access-Client-Id": values.get("CLOUDFLARE_ACCESS_CLIENT_ID"),
+            "CF-Access-Client-Secret": values.get("CLOUDFLARE_ACCESS_CLIENT_SECRET"),
+        }
         return cls(
             base_url=values.get("TINKER_BASE_URL") or None,
             api_key=values.get("TINKER_API_KEY") or None,
             embedded=values.get("TINKER_ACTORS_EMBEDDED") or None,
+            credential_command=values.get("TINKER_CREDENTIAL_CMD") or None,
+            project_id=values.get("TINKER_PROJECT_ID") or None,
+            tags=tuple(tag for tag in tags if tag),
+            telemetry=None if telemetry is None else telemetry.lower() in _YES,
+            access={name: value for name, value in access.items() if value},
+            credentials_path=credentials_path(values),
         )
 
 

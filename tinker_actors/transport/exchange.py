@@ -34,9 +34,10 @@ from tinker_actors.errors import (
     ResultLost,
 )
 from tinker_actors.protocol.capability import body_refused, learn_flags, record_for
-from tinker_actors.protocol.credential import says_invalid_token
+from tinker_actors.protocol.credential import choose_credential, says_invalid_token
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
+from tinker_actors.transport.auth import AUTH_TOKEN, AuthTokenRequest, open_credentials
 from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
 from tinker_actors.transport.config import Config
@@ -78,6 +79,15 @@ class Authority(Protocol):
         """Take into account that the service refused these headers; return whether there are others now."""
         ...
 
+    def learn(self, *, exchange: bool, command: bool = False) -> None:
+        """Take into account what the service says of its keys; see `Credentials`."""
+        ...
+
+    @property
+    def latest(self) -> Mapping[str, str]:
+        """The headers that went out last."""
+        ...
+
 
 class KeyOnly:
     """A key that is what it is. Nothing here waits."""
@@ -92,6 +102,14 @@ class KeyOnly:
     async def rejected(self, sent: Mapping[str, str]) -> bool:  # noqa: ARG002 - there is no other
         """Return that there is no other."""
         return False
+
+    def learn(self, *, exchange: bool, command: bool = False) -> None:
+        """Stay as it is."""
+
+    @property
+    def latest(self) -> Mapping[str, str]:
+        """The key's header."""
+        return self._headers
 
 
 class HttpTransport:
@@ -142,6 +160,14 @@ class HttpTransport:
         """Take into account what the service says of itself."""
         self.capability = learn_flags(self.capability, flags)
         self.billing.window = flags.billing_exception_max_pause_duration_sec
+        self._authority.learn(
+            exchange=flags.pjwt_auth_enabled, command=flags.credential_default_source == "credential_cmd"
+        )
+
+    @property
+    def latest_credentials(self) -> Mapping[str, str]:
+        """The headers that said who we are when something was last sent; for the heartbeat, in its own thread."""
+        return self._authority.latest
 
     # ------------------------------------------------------------------------------------------------------ calls
 
@@ -479,10 +505,31 @@ async def open_transport(
         rng: chance for the jitter of retries and for idempotency keys.
         through: a transport to use in place of the network; it is not closed.
         utc_now: the wall clock, for dates in `retry-after`.
-        authority: says who we are; None goes by the key of the configuration.
+        authority: says who we are; None goes by the key or the command of the configuration, and exchanges it if
+            the service says so.
     """
     lanes = Lanes(config, through)
     try:
-        yield HttpTransport(config, lanes, rng, utc_now, authority)
+        async with contextlib.AsyncExitStack() as stack:
+            if authority is None:
+
+                async def exchange(key: str) -> str:
+                    asking = HttpTransport(config, lanes, rng, utc_now, KeyOnly(key))
+                    return (await asking.call(AUTH_TOKEN, AuthTokenRequest())).jwt
+
+                authority = await stack.enter_async_context(
+                    open_credentials(
+                        choose_credential(
+                            argument=config.api_key,
+                            command=config.credential_command,
+                            command_origin="credential_command",
+                        ),
+                        exchange=exchange,
+                        rng=rng,
+                        command=config.credential_command,
+                        utc_now=utc_now,
+                    )
+                )
+            yield HttpTransport(config, lanes, rng, utc_now, authority)
     finally:
         await lanes.aclose()

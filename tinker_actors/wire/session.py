@@ -54,6 +54,8 @@ class ClientConfigResponse:
         fwdbwd_max_chunk_len: datums per request.
         fwdbwd_max_chunk_bytes_count: estimated bytes per request.
         sample_max_concurrent_requests: samples in flight.
+        pjwt_auth_enabled: keys are to be exchanged for tokens.
+        credential_default_source: `credential_cmd` has the exchange use the credential command.
         proto_compress_fwdbwd: protobuf bodies should be compressed.
         billing_exception_max_pause_duration_sec: seconds that 402 may pause the work.
         sequence_dedupe: what the service does with a repeated number; our own services say `replay`. This and the
@@ -65,6 +67,8 @@ class ClientConfigResponse:
     fwdbwd_max_chunk_len: int = 1024
     fwdbwd_max_chunk_bytes_count: int = 5_000_000
     sample_max_concurrent_requests: int = 2000
+    pjwt_auth_enabled: bool = False
+    credential_default_source: str = "api_key"
     proto_compress_fwdbwd: bool = False
     billing_exception_max_pause_duration_sec: float = 3600
     sequence_dedupe: Literal["replay", "reject", "none"] | None = None
