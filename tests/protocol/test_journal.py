@@ -420,3 +420,12 @@ def test_any_life_of_a_journal_is_that_of_its_model() -> None:
         JournalMachine,
         settings=settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True),
     )
+
+
+def test_a_result_of_an_operation_that_was_forgotten_changes_nothing() -> None:
+    """A replay may end after the position has been struck out or saved."""
+    journal = MemoryJournal(max_bytes=10**6)
+    position = journal.record(Operation(kind="optim_step"))
+    journal.strike(position)
+    journal.done(position)
+    assert list(journal.replay()) == []

@@ -24,6 +24,7 @@ error then carries the service's last word.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias, cast
 
 import attrs
@@ -62,7 +63,7 @@ _MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
 _PROMISE_WORDS = ("future", "promise", "request")
 # What stands in every answer that is not a result. Results are long and hardly ever hold one of these, so they are not
 # parsed here to find that out.
-_MARKS = (b'"error', b'"try_again"', b'"status"')
+_MARK = re.compile(rb'"(?:error|try_again|status)')
 
 Waiting: TypeAlias = Literal["result", "billing", "limit", "service"]
 """What a poll waits for: the result, the account, the end of a rate limit, a service that answers."""
@@ -199,7 +200,7 @@ def overdue(polling: Polling, seconds: float) -> Failed:
 
 def _is_plain_object(content: bytes) -> bool:
     """Whether it looks like a JSON object that is a result; only what may be something else is parsed here."""
-    return content[:1] == b"{" and content[-1:] == b"}" and not any(mark in content for mark in _MARKS)
+    return content[:1] == b"{" and content[-1:] == b"}" and _MARK.search(content) is None
 
 
 def _judge_body(polling: Polling, answer: Answer, payload: Payload) -> Command:

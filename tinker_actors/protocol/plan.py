@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import attrs
 
@@ -100,6 +100,8 @@ def request_of(part: Operation, place: Place) -> Submit:
             return endpoints.SAVE_WEIGHTS_FOR_SAMPLER, _save_for_sampler(part, place)
         case "load_state":
             return endpoints.LOAD_WEIGHTS, _load(part, place)
+        case _:
+            assert_never(part.kind)
 
 
 def _batch(part: Operation) -> ForwardBackwardInput:
@@ -157,6 +159,8 @@ def reply_of(operation: Operation, payloads: Sequence[Payload]) -> Reply:
                 return read(SaveWeightsForSamplerResponse, payloads[0])
             case "load_state":
                 return read(LoadWeightsResponse, payloads[0])
+            case _:
+                assert_never(operation.kind)
     except DecodeError as error:
         raise APIResponseValidationError(f"{operation.kind}: {error}", error.problems) from error
 
