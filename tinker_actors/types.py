@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from tinker_actors.wire.input import Datum, EncodedTextChunk, ModelInput
-from tinker_actors.wire.model import (
-    GetInfoResponse,
-    LoadWeightsResponse,
-    LoraConfig,
-    ModelData,
-    SaveWeightsForSamplerResponse,
-    SaveWeightsResponse,
-)
+from tinker_actors.wire.chunk import EncodedTextChunk
+from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.model import GetInfoResponse, LoraConfig, ModelData
+from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
 from tinker_actors.wire.sampling import SampledSequence, SampleResponse, SamplingParams, StopReason
-from tinker_actors.wire.session import GetServerCapabilitiesResponse, SupportedModel
+from tinker_actors.wire.service import GetServerCapabilitiesResponse, SupportedModel
 from tinker_actors.wire.tensor import TensorData, TensorDtype
-from tinker_actors.wire.training import AdamParams, ForwardBackwardOutput, LossFnType, OptimStepResponse
+from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
+from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResponse, SaveWeightsResponse
 
 __all__ = [
     "AdamParams",

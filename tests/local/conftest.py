@@ -19,16 +19,14 @@ from tinker_actors.local.transformer import ModelConfig, initial_weights
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.wire.codec import encode, structure
 from tinker_actors.wire.endpoints import ENDPOINTS
+from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import CreateModelRequest, LoraConfig, SaveWeightsRequest
+from tinker_actors.wire.model import CreateModelRequest, LoraConfig
+from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest
 from tinker_actors.wire.sampling import SampleRequest, SamplingParams
-from tinker_actors.wire.session import CreateSessionRequest, RetrieveFutureRequest
-from tinker_actors.wire.training import (
-    AdamParams,
-    ForwardBackwardInput,
-    ForwardBackwardRequest,
-    OptimStepRequest,
-)
+from tinker_actors.wire.session import CreateSessionRequest
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest
+from tinker_actors.wire.weights import SaveWeightsRequest
 
 BY_REQUEST = {endpoint.request: endpoint for endpoint in ENDPOINTS if endpoint.method == "POST"}
 PROMPT = ModelInput.from_ints([10, 11, 12])

@@ -4,14 +4,10 @@ import httpx
 
 from tinker_actors.local.handler import HANDLERS
 from tinker_actors.wire.endpoints import ENDPOINTS
-from tinker_actors.wire.model import (
-    GetInfoRequest,
-    SaveWeightsRequest,
-)
-from tinker_actors.wire.session import (
-    ClientConfigRequest,
-    TelemetrySendRequest,
-)
+from tinker_actors.wire.model import GetInfoRequest
+from tinker_actors.wire.service import ClientConfigRequest
+from tinker_actors.wire.telemetry import TelemetrySendRequest
+from tinker_actors.wire.weights import SaveWeightsRequest
 
 
 def test_every_endpoint_is_served() -> None:

@@ -6,19 +6,10 @@ import trio
 import trio.testing
 
 from tinker_actors.errors import InputError, NotFoundError
-from tinker_actors.wire.model import (
-    CreateModelRequest,
-    GetInfoRequest,
-    LoraConfig,
-    SaveWeightsRequest,
-    UnloadModelRequest,
-)
-from tinker_actors.wire.session import (
-    FinishReason,
-    FinishSessionRequest,
-    RetrieveFutureRequest,
-    SessionHeartbeatRequest,
-)
+from tinker_actors.wire.future import RetrieveFutureRequest
+from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, LoraConfig, UnloadModelRequest
+from tinker_actors.wire.session import FinishReason, FinishSessionRequest, SessionHeartbeatRequest
+from tinker_actors.wire.weights import SaveWeightsRequest
 
 
 async def test_a_model_is_created_once_per_number(make_service, connect, kit) -> None:

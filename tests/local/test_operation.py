@@ -3,12 +3,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from tinker_actors.wire.model import (
-    LoadWeightsRequest,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
-)
 from tinker_actors.wire.training import ForwardRequest
+from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 
 async def test_forward_computes_the_same_and_accumulates_nothing(make_service, connect, kit) -> None:

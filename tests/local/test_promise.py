@@ -8,7 +8,7 @@ import trio.testing
 
 from tinker_actors.errors import NotFoundError, SessionGoneError
 from tinker_actors.local.promise import PromiseTable
-from tinker_actors.wire.session import RequestFailed, TryAgain
+from tinker_actors.wire.future import RequestFailed, TryAgain
 
 
 async def read(table: PromiseTable, request_id: str) -> object:

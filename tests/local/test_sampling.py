@@ -7,9 +7,9 @@ import trio.testing
 
 from tinker_actors.local.model import load_base_model
 from tinker_actors.wire.input import ModelInput
-from tinker_actors.wire.model import SaveWeightsForSamplerRequest, SaveWeightsRequest
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
 from tinker_actors.wire.session import FinishReason, FinishSessionRequest
+from tinker_actors.wire.weights import SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 
 async def publish(caller, model_id: str, seq_id: int, number: int) -> str:

@@ -13,7 +13,7 @@ from tinker_actors.errors import ConfigError
 from tinker_actors.local.serve import serve
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.wire.codec import encode
-from tinker_actors.wire.session import RetrieveFutureRequest
+from tinker_actors.wire.future import RetrieveFutureRequest
 
 Serving = Callable[[EmbeddedService], AbstractAsyncContextManager[str]]
 

@@ -13,10 +13,8 @@ from tinker_actors.local.service import EmbeddedService
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.wire.codec import encode
 from tinker_actors.wire.endpoints import ENDPOINTS
-from tinker_actors.wire.session import (
-    RetrieveFutureRequest,
-    SessionHeartbeatRequest,
-)
+from tinker_actors.wire.future import RetrieveFutureRequest
+from tinker_actors.wire.session import SessionHeartbeatRequest
 
 
 async def test_beats_arrive_while_the_loop_is_blocked(make_service, connect) -> None:

@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import (
-    LoadWeightsRequest,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
-)
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 STEPS = 8
 

@@ -18,9 +18,10 @@ from tinker_actors.errors import InputError
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
 from tinker_actors.wire.codec import encode
 from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.sampling import SamplingParams
 from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.training import LOSS_FNS, AdamParams
+from tinker_actors.wire.training import LOSS_FNS
 
 PROMPT = ModelInput.from_ints([1, 2, 3])
 ONES = [1.0, 1.0, 1.0]

@@ -18,7 +18,7 @@ from tinker_actors.protocol.capability import (
     learn_flags,
     record_for,
 )
-from tinker_actors.wire.session import ClientConfigResponse
+from tinker_actors.wire.service import ClientConfigResponse
 
 #                  dedupe, early numbers, training body, compression, newer fields
 TABLE = {

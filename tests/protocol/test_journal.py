@@ -14,7 +14,7 @@ from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.journal import Checkpoint, Journal, MemoryJournal, Operation, Record
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.training import AdamParams
+from tinker_actors.wire.optimizer import AdamParams
 
 ROOMY = 10**9
 MUTATING = ("forward_backward", "optim_step", "load_state")

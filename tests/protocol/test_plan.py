@@ -12,23 +12,17 @@ from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, req
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import (
+from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest, OptimStepResponse
+from tinker_actors.wire.payload import JSON, Payload
+from tinker_actors.wire.tensor import TensorData
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResponse,
     SaveWeightsRequest,
     SaveWeightsResponse,
-)
-from tinker_actors.wire.payload import JSON, Payload
-from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.training import (
-    AdamParams,
-    ForwardBackwardInput,
-    ForwardBackwardRequest,
-    ForwardRequest,
-    OptimStepRequest,
-    OptimStepResponse,
 )
 
 DATA = tuple(Datum(ModelInput.from_ints([token] * 5), {"weights": [1.0] * 5}) for token in range(5))

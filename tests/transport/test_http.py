@@ -38,9 +38,12 @@ from tinker_actors.wire.endpoints import (
     SAVE_WEIGHTS,
     TELEMETRY,
 )
-from tinker_actors.wire.model import GetInfoRequest, SaveWeightsRequest
-from tinker_actors.wire.session import Empty, FinishReason, FinishSessionRequest, RetrieveFutureRequest
-from tinker_actors.wire.training import AdamParams, OptimStepRequest
+from tinker_actors.wire.future import RetrieveFutureRequest
+from tinker_actors.wire.model import GetInfoRequest
+from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest
+from tinker_actors.wire.service import Empty
+from tinker_actors.wire.session import FinishReason, FinishSessionRequest
+from tinker_actors.wire.weights import SaveWeightsRequest
 
 INFO = {"model_id": "m", "model_data": {}}
 STEP = OptimStepRequest(AdamParams(), "m", 1)

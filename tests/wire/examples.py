@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import (
-    CreateModelRequest,
-    GetInfoRequest,
-    LoadWeightsRequest,
-    LoraConfig,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
-    UnloadModelRequest,
-)
+from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, LoraConfig, UnloadModelRequest
+from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest, SampleRequest, SamplingParams
+from tinker_actors.wire.service import ClientConfigRequest
 from tinker_actors.wire.session import (
-    ClientConfigRequest,
     CreateSessionRequest,
     FinishReason,
     FinishSessionRequest,
-    RetrieveFutureRequest,
     SessionHeartbeatRequest,
-    TelemetrySendRequest,
 )
-from tinker_actors.wire.training import (
-    AdamParams,
-    ForwardBackwardInput,
-    ForwardBackwardRequest,
-    ForwardRequest,
-    OptimStepRequest,
-)
+from tinker_actors.wire.telemetry import GenericEvent, TelemetrySendRequest
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 TENSORS = {
     "target_tokens": {"data": [2, 3, 4], "dtype": "int64", "shape": [3]},
@@ -51,7 +39,7 @@ EXAMPLES: list[tuple[object, dict[str, Any]]] = [
         SessionHeartbeatRequest("sess-0001"),
         {"session_id": "sess-0001", "type": "session_heartbeat"},
     ),
-    (FinishSessionRequest(FinishReason("success")), {"reason": {"type": "success"}}),
+    (FinishSessionRequest(FinishReason("success")), {"reason": {"type": "success"}, "detail": None}),
     (
         FinishSessionRequest(FinishReason("errored"), "done"),
         {"reason": {"type": "errored"}, "detail": "done"},
@@ -207,13 +195,33 @@ EXAMPLES: list[tuple[object, dict[str, Any]]] = [
     ),
     (
         TelemetrySendRequest(
-            events=({"event": "GENERIC_EVENT", "event_data": {"status_code": 408, "why": None}},),
+            events=(
+                GenericEvent(
+                    event_id="e",
+                    event_name="poll",
+                    event_session_index=1,
+                    timestamp="2026-11-20T08:40:07.467041Z",
+                    event_data={"status_code": 408, "why": None},
+                ),
+                {"event": "MOOD", "mood": None},
+            ),
             platform="Linux",
             sdk_version="0.38.0",
             session_id="sess-0001",
         ),
         {
-            "events": [{"event": "GENERIC_EVENT", "event_data": {"status_code": 408, "why": None}}],
+            "events": [
+                {
+                    "event": "GENERIC_EVENT",
+                    "event_id": "e",
+                    "event_name": "poll",
+                    "event_session_index": 1,
+                    "severity": "INFO",
+                    "timestamp": "2026-11-20T08:40:07.467041Z",
+                    "event_data": {"status_code": 408, "why": None},
+                },
+                {"event": "MOOD", "mood": None},
+            ],
             "platform": "Linux",
             "sdk_version": "0.38.0",
             "session_id": "sess-0001",

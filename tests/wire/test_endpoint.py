@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire.endpoint import Endpoint, Lane
-from tinker_actors.wire.session import Empty
+from tinker_actors.wire.service import Empty
 
 PLAIN: Endpoint[Empty, Empty] = Endpoint("plain", "GET", "/api/v1/plain", Empty, Empty, Lane.SESSION)
 RUN = attrs.evolve(PLAIN, path="/api/v1/runs/{run_id}/checkpoints/{checkpoint_id}/publish")

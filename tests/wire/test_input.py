@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.strategies import chunks, token_lists
+from tests.wire.strategies import text_chunks, token_lists
 from tinker_actors.errors import InputError
-from tinker_actors.wire.input import Datum, EncodedTextChunk, ModelInput
+from tinker_actors.wire.chunk import EncodedTextChunk
+from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.tensor import TensorData
 
 
@@ -23,7 +24,7 @@ def test_tokens_come_back_as_plain_integers(tokens: list[int], form: Any) -> Non
     assert model_input.length == model_input.chunks[0].length == len(tokens)
 
 
-@given(st.lists(chunks, max_size=4), chunks, st.integers(0, 2**31 - 1))
+@given(st.lists(text_chunks, max_size=4), text_chunks, st.integers(0, 2**31 - 1))
 def test_appending_makes_a_longer_input(
     parts: list[EncodedTextChunk], chunk: EncodedTextChunk, token: int
 ) -> None:

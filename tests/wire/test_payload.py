@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tinker_actors.errors import DecodeError
+from tinker_actors.wire.future import TryAgain
 from tinker_actors.wire.payload import JSON, PROTOBUF, Payload, read
-from tinker_actors.wire.session import HealthResponse, TryAgain
+from tinker_actors.wire.service import HealthResponse
 
 
 @pytest.mark.parametrize("content_type", [JSON, "application/json; charset=utf-8", "", "text/plain"])

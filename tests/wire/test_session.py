@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from tinker_actors.wire.codec import decode
-from tinker_actors.wire.session import ClientConfigResponse, RequestFailed, TryAgain
+from tinker_actors.wire.future import RequestFailed, TryAgain
+from tinker_actors.wire.service import ClientConfigResponse
 
 
 def test_a_service_that_sets_nothing_gets_tinkers_limits() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 
 from tests.wire.strategies import tensor_arrays
 from tinker_actors.errors import InputError
-from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData, TensorDtype, exact_array, tensor_from
+from tinker_actors.wire.array import exact_array
+from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData, TensorDtype, tensor_from
 
 
 def refusal(make: Any, *arguments: Any) -> tuple[str, object]:

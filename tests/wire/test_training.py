@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.training import LOSS_FNS, AdamParams, ForwardBackwardInput, ForwardBackwardOutput
+from tinker_actors.wire.training import LOSS_FNS, ForwardBackwardInput, ForwardBackwardOutput
 
 
 def test_the_defaults_of_adam_are_tinkers() -> None:

@@ -32,14 +32,11 @@ from tinker_actors.errors import APIResponseValidationError, ConfigError, InputE
 from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.text.tokenizer import load_tokenizer
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import (
-    GetInfoResponse,
-    LoadWeightsResponse,
-    SaveWeightsForSamplerResponse,
-    SaveWeightsResponse,
-)
+from tinker_actors.wire.model import GetInfoResponse
+from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
-from tinker_actors.wire.training import AdamParams, ForwardBackwardOutput, LossFnType, OptimStepResponse
+from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
+from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResponse, SaveWeightsResponse
 
 __all__ = ["SamplerFactory", "SamplingClient", "Tokenizers", "TrainingClient", "no_async_twin"]
 
@@ -141,7 +138,7 @@ class SamplingClient:
         reply = await self.sample(prompt, 1, SamplingParams(max_tokens=1), include_prompt_logprobs=True)
         if reply.prompt_logprobs is None:
             raise APIResponseValidationError("the service sent no prompt_logprobs")
-        return list(reply.prompt_logprobs)
+        return reply.prompt_logprobs
 
     async def get_tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the model.
@@ -306,8 +303,12 @@ class TrainingClient:
         Raises:
             InputError: a name that cannot stand in a path.
             ConflictError: the name is taken.
+            APIResponseValidationError: the service gave no path.
         """
-        return await (await self.submit(SaveWeightsForSampler(name, ttl_seconds)))
+        reply = await (await self.submit(SaveWeightsForSampler(name, ttl_seconds)))
+        if reply.path is None:
+            raise APIResponseValidationError("the service gave no path")
+        return SaveWeightsForSamplerResponse(reply.path)
 
     async def save_weights_and_get_sampling_client(self) -> SamplingClient:
         """Publish the weights as they are at this place in line, and return a client that samples from them.

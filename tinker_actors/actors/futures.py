@@ -36,8 +36,8 @@ from tinker_actors.protocol.future import (
 from tinker_actors.protocol.queue_state import QueueBoard, QueueChange
 from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, Progress
 from tinker_actors.transport.http import HttpTransport
+from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.payload import Payload
-from tinker_actors.wire.session import RetrieveFutureRequest
 
 __all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "stuck", "wait_for_result"]
 

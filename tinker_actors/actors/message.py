@@ -15,14 +15,11 @@ from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.model import (
-    LoadWeightsResponse,
-    SaveWeightsForSamplerResponse,
-    SaveWeightsResponse,
-)
+from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
 from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
-from tinker_actors.wire.training import AdamParams, ForwardBackwardOutput, LossFnType, OptimStepResponse
+from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
+from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
 __all__ = [
     "Forward",
@@ -141,7 +138,7 @@ class SaveState(Message[Training, SaveWeightsResponse]):
 
 
 @attrs.frozen
-class SaveWeightsForSampler(Message[Training, SaveWeightsForSamplerResponse]):
+class SaveWeightsForSampler(Message[Training, SaveWeightsForSamplerResult]):
     """Save weights to sample from: under a name, or as a sampling session at once.
 
     Raises:

@@ -23,7 +23,7 @@ from tinker_actors.transport.http import Carrier, open_transport
 from tinker_actors.wire.endpoints import CAPABILITIES, CREATE_SAMPLING_SESSION
 from tinker_actors.wire.model import LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
-from tinker_actors.wire.session import Empty, GetServerCapabilitiesResponse
+from tinker_actors.wire.service import Empty, GetServerCapabilitiesResponse
 
 __all__ = ["ServiceClient", "open_client"]
 

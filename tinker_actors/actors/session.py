@@ -21,13 +21,8 @@ from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
 from tinker_actors.wire.endpoints import CLIENT_CONFIG, CREATE_SESSION, FINISH_SESSION
-from tinker_actors.wire.session import (
-    ClientConfigRequest,
-    ClientConfigResponse,
-    CreateSessionRequest,
-    FinishReason,
-    FinishSessionRequest,
-)
+from tinker_actors.wire.service import ClientConfigRequest, ClientConfigResponse
+from tinker_actors.wire.session import CreateSessionRequest, FinishReason, FinishSessionRequest
 
 __all__ = ["Session", "SessionActor"]
 

@@ -22,7 +22,7 @@ from tinker_actors.protocol.telemetry import BATCH_SIZE, FLUSH_PERIOD, Telemetry
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
 from tinker_actors.wire.endpoints import TELEMETRY
-from tinker_actors.wire.session import TelemetrySendRequest
+from tinker_actors.wire.telemetry import TelemetrySendRequest
 
 __all__ = ["LAST_FLUSH", "TelemetryActor"]
 
@@ -92,7 +92,7 @@ class TelemetryActor(Actor[Telemetry]):
 
     async def _send(self, events: list[dict[str, object]]) -> None:
         request = TelemetrySendRequest(
-            events=events,
+            events=tuple(events),
             platform=platform.system(),
             sdk_version=__version__,
             session_id=self._session.session_id,

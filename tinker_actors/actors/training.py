@@ -66,14 +66,13 @@ from tinker_actors.wire.model import (
     CreateModelRequest,
     GetInfoRequest,
     GetInfoResponse,
-    LoadWeightsResponse,
     LoraConfig,
-    SaveWeightsForSamplerResponse,
-    SaveWeightsResponse,
     UnloadModelRequest,
 )
+from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.payload import Payload
-from tinker_actors.wire.training import ForwardBackwardOutput, OptimStepResponse
+from tinker_actors.wire.training import ForwardBackwardOutput
+from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
 __all__ = ["Lineage", "TrainingActor"]
 
@@ -240,7 +239,7 @@ class TrainingActor(Actor[Training]):
     @handles(SaveWeightsForSampler)
     async def save_for_sampler(
         self, message: SaveWeightsForSampler
-    ) -> ReplyToken[SaveWeightsForSamplerResponse]:
+    ) -> ReplyToken[SaveWeightsForSamplerResult]:
         """Save weights to sample from."""
         return await self._take(
             Operation(kind="save_for_sampler", name=message.name, ttl_seconds=message.ttl_seconds)

@@ -37,7 +37,7 @@ from tinker_actors.errors import APIStatusError, DecodeError, InputError
 from tinker_actors.wire.codec import decode, encode
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.endpoints import ENDPOINTS
-from tinker_actors.wire.session import Empty
+from tinker_actors.wire.service import Empty
 
 from .archive import tar_chunks
 from .engine import Engine

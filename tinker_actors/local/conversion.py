@@ -6,11 +6,14 @@ from collections.abc import Callable, Hashable
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire import model as wire_model
+from tinker_actors.wire import optimizer as wire_optimizer
 from tinker_actors.wire import sampling as wire_sampling
 from tinker_actors.wire import training as wire_training
+from tinker_actors.wire.likeliest import EMPTY_LOGPROB, EMPTY_TOKEN, TopkLogprobs
 from tinker_actors.wire.tensor import TensorData
 
 from .adam import AdamParams
@@ -21,6 +24,7 @@ from .trainer import LossResult
 
 __all__ = [
     "adam_params",
+    "check_optimizer",
     "examples",
     "forward_backward_output",
     "lora_config",
@@ -34,7 +38,7 @@ def examples(request: wire_training.ForwardBackwardInput) -> list[Example]:
     """Return the batch as the trainer takes it."""
     return [
         Example(
-            np.array(datum.model_input.to_ints(), np.int64),
+            datum.model_input.to_numpy().astype(np.int64),
             {name: tensor.to_numpy() for name, tensor in datum.loss_fn_inputs.items()},
         )
         for datum in request.data
@@ -63,13 +67,25 @@ def forward_backward_output(result: LossResult) -> wire_training.ForwardBackward
     return wire_training.ForwardBackwardOutput("ArrayRecord", outputs, result.metrics)
 
 
-def adam_params(params: wire_training.AdamParams) -> AdamParams:
+def adam_params(params: wire_optimizer.OptimParams) -> AdamParams:
     """Return an optimizer step's parameters.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: another optimizer than Adam, or a value that is out of its range.
     """
+    if not isinstance(params, wire_optimizer.AdamParams):
+        raise InputError("optimizer_params.type", params.type, "the embedded service has Adam alone")
     return AdamParams(**attrs.asdict(params))
+
+
+def check_optimizer(config: wire_optimizer.OptimizerConfig) -> None:
+    """Check the optimizer of a model that is to be made.
+
+    Raises:
+        InputError: another than Adam.
+    """
+    if config != wire_optimizer.ADAM_CONFIG:
+        raise InputError("optimizer_config.type", config.type, "the embedded service has Adam alone")
 
 
 def lora_config(config: wire_model.LoraConfig | None, draw_seed: Callable[[], int]) -> LoraConfig:
@@ -88,6 +104,15 @@ def lora_config(config: wire_model.LoraConfig | None, draw_seed: Callable[[], in
     return checked if config.seed is not None else attrs.evolve(checked, seed=draw_seed())
 
 
+_OTHERS_OFFER = (
+    "topk_sample_logprobs",
+    "target_prompt_logprobs",
+    "prompt_alt_tokens_k",
+    "prompt_logprobs_last_n",
+    "record_stability_info",
+)
+
+
 def sample_job(request: wire_sampling.SampleRequest, job_id: Hashable, seed: int) -> SampleJob:
     """Return what a decoder is to do.
 
@@ -95,11 +120,17 @@ def sample_job(request: wire_sampling.SampleRequest, job_id: Hashable, seed: int
         request: what the client wants.
         job_id: the decoder's name for it.
         seed: decides the draws if the client names no seed.
+
+    Raises:
+        InputError: something that this service does not offer, or a prompt that is not all tokens.
     """
+    for name in _OTHERS_OFFER:
+        if wanted := getattr(request, name):
+            raise InputError(name, wanted, "the embedded service does not offer it")
     params = request.sampling_params
     return SampleJob(
         job_id,
-        np.array(request.prompt.to_ints(), np.int64),
+        request.prompt.to_numpy().astype(np.int64),
         num_samples=request.num_samples,
         max_tokens=params.max_tokens,
         temperature=params.temperature,
@@ -123,15 +154,17 @@ def sample_response(result: SampleResult) -> wire_sampling.SampleResponse:
     return wire_sampling.SampleResponse(sequences, _prompt_logprobs(result), _topk(result))
 
 
-def _prompt_logprobs(result: SampleResult) -> tuple[float | None, ...] | None:
+def _prompt_logprobs(result: SampleResult) -> npt.NDArray[np.float32] | None:
     if result.prompt_logprobs is None:
         return None
-    return (None, *result.prompt_logprobs[1:].tolist())
+    values = np.array(result.prompt_logprobs, np.float32)
+    values[:1] = np.nan
+    return values
 
 
-def _topk(result: SampleResult) -> tuple[tuple[tuple[int, float], ...] | None, ...] | None:
+def _topk(result: SampleResult) -> TopkLogprobs | None:
     if result.topk_prompt_logprobs is None:
         return None
-    tokens, logprobs = result.topk_prompt_logprobs
-    rows = zip(tokens[1:].tolist(), logprobs[1:].tolist(), strict=True)
-    return (None, *(tuple(zip(*row, strict=True)) for row in rows))
+    tokens, logprobs = map(np.array, result.topk_prompt_logprobs)
+    tokens[:1], logprobs[:1] = EMPTY_TOKEN, EMPTY_LOGPROB
+    return TopkLogprobs(tokens, logprobs)

@@ -21,12 +21,12 @@ import numpy as np
 import trio
 
 from tinker_actors.errors import InputError
+from tinker_actors.wire.future import UntypedAPIFuture
 from tinker_actors.wire.model import CreateModelRequest, CreateModelResponse
-from tinker_actors.wire.session import UntypedAPIFuture
 
 from .catalog import Catalog
 from .compute import Compute, ComputeMode
-from .conversion import lora_config
+from .conversion import check_optimizer, lora_config
 from .decoding import DecoderPool
 from .job import Job, SequenceLog
 from .promise import PromiseTable
@@ -262,6 +262,7 @@ class Engine:
         if first is not None:
             return UntypedAPIFuture(first, model_id)
         base = self.catalog.get(request.base_model)
+        check_optimizer(request.optimizer_config)
         config = lora_config(request.lora_config, self._draw_adapter_seed)
         worker = ModelWorker(
             model_id,

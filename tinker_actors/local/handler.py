@@ -13,42 +13,41 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import attrs
 import trio
 
+from tinker_actors.errors import InputError
+from tinker_actors.wire.future import RetrieveFutureRequest, TryAgain, UntypedAPIFuture
 from tinker_actors.wire.model import (
     CreateModelRequest,
     GetInfoRequest,
     GetInfoResponse,
-    LoadWeightsRequest,
     ModelData,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
     UnloadModelRequest,
     UnloadModelResponse,
 )
+from tinker_actors.wire.optimizer import OptimStepRequest
 from tinker_actors.wire.sampling import (
     CreateSamplingSessionRequest,
     CreateSamplingSessionResponse,
     SampleRequest,
     SampleSubmitted,
 )
-from tinker_actors.wire.session import (
+from tinker_actors.wire.service import (
     ClientConfigRequest,
     ClientConfigResponse,
-    CreateSessionRequest,
-    CreateSessionResponse,
     Empty,
-    FinishSessionRequest,
     GetServerCapabilitiesResponse,
     HealthResponse,
-    RetrieveFutureRequest,
+    SupportedModel,
+)
+from tinker_actors.wire.session import (
+    CreateSessionRequest,
+    CreateSessionResponse,
+    FinishSessionRequest,
     SessionHeartbeatRequest,
     SessionHeartbeatResponse,
-    SupportedModel,
-    TelemetryResponse,
-    TelemetrySendRequest,
-    TryAgain,
-    UntypedAPIFuture,
 )
-from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest, OptimStepRequest
+from tinker_actors.wire.telemetry import TelemetryResponse, TelemetrySendRequest
+from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 from . import operation
 from .engine import Engine
@@ -222,6 +221,9 @@ def _submit(
 ) -> UntypedAPIFuture:
     """Accept a numbered request for a model, unless it repeats an earlier one."""
     request = call.request
+    for field in ("model_id", "seq_id"):  # other services do without them, or find the model by its session
+        if getattr(request, field) is None:
+            raise InputError(field, None, "must be given")
     worker = engine.model(request.model_id)
     request_id = worker.queue.repeated(request.seq_id, call.digest)
     if request_id is None:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 
 from tinker_actors.errors import InputError
-from tinker_actors.wire.model import (
+from tinker_actors.wire.optimizer import OptimStepRequest, OptimStepResponse
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput
+from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
     SaveWeightsForSamplerRequest,
-    SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResult,
     SaveWeightsRequest,
     SaveWeightsResponse,
-)
-from tinker_actors.wire.training import (
-    ForwardBackwardInput,
-    ForwardBackwardOutput,
-    OptimStepRequest,
-    OptimStepResponse,
 )
 
 from .archive import AdapterConfig, checkpoint_files, read_arrays, read_config
@@ -60,7 +56,7 @@ def optim_step(worker: ModelWorker, request: OptimStepRequest) -> Work:
     Raises:
         InputError: a parameter is out of its range.
     """
-    params = adam_params(request.adam_params)
+    params = adam_params(request.optim_params)
 
     async def run() -> OptimStepResponse:
         return OptimStepResponse(await worker.compute.call(lambda: worker.model.optim_step(params)))
@@ -75,6 +71,8 @@ def save_weights(engine: Engine, worker: ModelWorker, request: SaveWeightsReques
         InputError: the name or the time to live is bad.
         ConflictError: the name is in use.
     """
+    if request.path is None:
+        raise InputError("path", None, "must be given")
     path = _free_path(engine, worker, "weights", request.path)
     ttl = _time_to_live(request.ttl_seconds)
 
@@ -94,6 +92,8 @@ def save_weights_for_sampler(
         InputError: name, number or time to live is bad, or not exactly one of the first two is given.
         ConflictError: the name or the number is in use.
     """
+    if request.kind != "snapshot":
+        raise InputError("kind", request.kind, "the embedded service has snapshots alone")
     number = request.sampling_session_seq_id
     if (request.path is None) == (number is None):
         raise InputError("path", request.path, "one of path and sampling_session_seq_id must be given")
@@ -107,18 +107,18 @@ def save_weights_for_sampler(
 
 
 def _save_for_sampler(engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float) -> Work:
-    async def run() -> SaveWeightsForSamplerResponse:
+    async def run() -> SaveWeightsForSamplerResult:
         await worker.compute.call(lambda: _save(engine, worker, path, ttl, optimizer=False))
-        return SaveWeightsForSamplerResponse(path=str(path), type="save_weights_for_sampler")
+        return SaveWeightsForSamplerResult(path=str(path), type="save_weights_for_sampler")
 
     return Work(run, saves=path)
 
 
 def _snapshot(engine: Engine, worker: ModelWorker, sampling_session_id: str) -> Work:
-    async def run() -> SaveWeightsForSamplerResponse:
+    async def run() -> SaveWeightsForSamplerResult:
         weights = await worker.compute.call(worker.model.snapshot)
         engine.samplers.add_snapshot(sampling_session_id, worker.base, weights)
-        return SaveWeightsForSamplerResponse(
+        return SaveWeightsForSamplerResult(
             sampling_session_id=sampling_session_id, type="save_weights_for_sampler"
         )
 

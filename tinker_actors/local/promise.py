@@ -21,7 +21,7 @@ from typing import Literal
 import attrs
 import trio
 
-from tinker_actors.wire.session import RequestFailed, TryAgain
+from tinker_actors.wire.future import RequestFailed, TryAgain
 
 from .refusal import refusal
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire.input import Datum, ModelInput
+from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.sampling import SamplingParams
 from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData
-from tinker_actors.wire.training import LOSS_FNS, AdamParams, LossFnType
+from tinker_actors.wire.training import LOSS_FNS, LossFnType
 
 __all__ = ["check_adam", "check_batch", "check_name", "check_prompt", "check_sampling"]
 

@@ -25,7 +25,8 @@ import attrs
 from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum
-from tinker_actors.wire.training import AdamParams, LossFnType
+from tinker_actors.wire.optimizer import AdamParams
+from tinker_actors.wire.training import LossFnType
 
 __all__ = ["Checkpoint", "Journal", "MemoryJournal", "Operation", "Record"]
 

@@ -14,24 +14,23 @@ from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.endpoint import Endpoint
-from tinker_actors.wire.model import (
-    CreateModelResponse,
-    LoadWeightsRequest,
-    LoadWeightsResponse,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsForSamplerResponse,
-    SaveWeightsRequest,
-    SaveWeightsResponse,
-)
+from tinker_actors.wire.future import UntypedAPIFuture
+from tinker_actors.wire.model import CreateModelResponse
+from tinker_actors.wire.optimizer import OptimStepRequest, OptimStepResponse
 from tinker_actors.wire.payload import Payload, read
-from tinker_actors.wire.session import UntypedAPIFuture
 from tinker_actors.wire.training import (
     ForwardBackwardInput,
     ForwardBackwardOutput,
     ForwardBackwardRequest,
     ForwardRequest,
-    OptimStepRequest,
-    OptimStepResponse,
+)
+from tinker_actors.wire.weights import (
+    LoadWeightsRequest,
+    LoadWeightsResponse,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResult,
+    SaveWeightsRequest,
+    SaveWeightsResponse,
 )
 
 __all__ = ["REQUEST_TYPES", "Place", "Reply", "model_id_of", "parts", "reply_of", "request_of"]
@@ -50,7 +49,7 @@ Reply: TypeAlias = (
     ForwardBackwardOutput
     | OptimStepResponse
     | SaveWeightsResponse
-    | SaveWeightsForSamplerResponse
+    | SaveWeightsForSamplerResult
     | LoadWeightsResponse
 )
 Submit: TypeAlias = "tuple[Endpoint[Any, UntypedAPIFuture], object]"
@@ -156,7 +155,7 @@ def reply_of(operation: Operation, payloads: Sequence[Payload]) -> Reply:
             case "save_state":
                 return read(SaveWeightsResponse, payloads[0])
             case "save_for_sampler":
-                return read(SaveWeightsForSamplerResponse, payloads[0])
+                return read(SaveWeightsForSamplerResult, payloads[0])
             case "load_state":
                 return read(LoadWeightsResponse, payloads[0])
             case _:

@@ -5,38 +5,32 @@ work (flags, finish, unload) has shorter ones, so that a service that does not a
 """
 
 from tinker_actors.wire.endpoint import Endpoint, Lane
-from tinker_actors.wire.model import (
-    CreateModelRequest,
-    GetInfoRequest,
-    GetInfoResponse,
-    LoadWeightsRequest,
-    SaveWeightsForSamplerRequest,
-    SaveWeightsRequest,
-    UnloadModelRequest,
-)
+from tinker_actors.wire.future import RetrieveFutureRequest, UntypedAPIFuture
+from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, GetInfoResponse, UnloadModelRequest
+from tinker_actors.wire.optimizer import OptimStepRequest
 from tinker_actors.wire.sampling import (
     CreateSamplingSessionRequest,
     CreateSamplingSessionResponse,
     SampleRequest,
     SampleSubmitted,
 )
-from tinker_actors.wire.session import (
+from tinker_actors.wire.service import (
     ClientConfigRequest,
     ClientConfigResponse,
-    CreateSessionRequest,
-    CreateSessionResponse,
     Empty,
-    FinishSessionRequest,
     GetServerCapabilitiesResponse,
     HealthResponse,
-    RetrieveFutureRequest,
+)
+from tinker_actors.wire.session import (
+    CreateSessionRequest,
+    CreateSessionResponse,
+    FinishSessionRequest,
     SessionHeartbeatRequest,
     SessionHeartbeatResponse,
-    TelemetryResponse,
-    TelemetrySendRequest,
-    UntypedAPIFuture,
 )
-from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest, OptimStepRequest
+from tinker_actors.wire.telemetry import TelemetryResponse, TelemetrySendRequest
+from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 __all__ = ["ENDPOINTS"]
 

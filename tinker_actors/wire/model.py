@@ -1,23 +1,20 @@
-"""Models and their saved weights."""
+"""Models: making, describing and dropping them."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 import attrs
 
+from tinker_actors.wire.field import since
+from tinker_actors.wire.optimizer import ADAM_CONFIG, OptimizerConfig
+
 __all__ = [
     "CreateModelRequest",
     "CreateModelResponse",
     "GetInfoRequest",
     "GetInfoResponse",
-    "LoadWeightsRequest",
-    "LoadWeightsResponse",
     "LoraConfig",
     "ModelData",
-    "SaveWeightsForSamplerRequest",
-    "SaveWeightsForSamplerResponse",
-    "SaveWeightsRequest",
-    "SaveWeightsResponse",
     "UnloadModelRequest",
     "UnloadModelResponse",
 ]
@@ -51,6 +48,7 @@ class CreateModelRequest:
     base_model: str
     user_metadata: Mapping[str, str] | None = None
     lora_config: LoraConfig | None = None
+    optimizer_config: OptimizerConfig = attrs.field(default=ADAM_CONFIG, metadata=since("0.30.4"))
     type: Literal["create_model"] = "create_model"
 
 
@@ -85,74 +83,11 @@ class GetInfoResponse:
 
     model_data: ModelData
     model_id: str
+    optimizer_config: OptimizerConfig = attrs.field(default=ADAM_CONFIG, metadata=since("0.30.4"))
     is_lora: bool | None = None
     lora_rank: int | None = None
     model_name: str | None = None
     type: Literal["get_info"] | None = None
-
-
-@attrs.frozen(kw_only=True)
-class LoadWeightsRequest:
-    """Loads saved weights into a model, with the optimizer's state if asked."""
-
-    model_id: str
-    path: str
-    optimizer: bool
-    seq_id: int
-    type: Literal["load_weights"] = "load_weights"
-
-
-@attrs.frozen(kw_only=True)
-class LoadWeightsResponse:
-    """The weights are loaded."""
-
-    path: str | None = None
-    model_id: str | None = None
-    type: Literal["load_weights"] | None = None
-
-
-@attrs.frozen(kw_only=True)
-class SaveWeightsRequest:
-    """Saves weights and optimizer under a name."""
-
-    model_id: str
-    path: str
-    seq_id: int
-    ttl_seconds: int | None = None
-    type: Literal["save_weights"] = "save_weights"
-
-
-@attrs.frozen
-class SaveWeightsResponse:
-    """Where the weights are.
-
-    Attributes:
-        path: `tinker://<model id>/weights/<name>`.
-    """
-
-    path: str
-    type: Literal["save_weights"] | None = None
-
-
-@attrs.frozen(kw_only=True)
-class SaveWeightsForSamplerRequest:
-    """Saves weights for sampling: under a name (`path`), or as a sampling session at once."""
-
-    model_id: str
-    seq_id: int
-    path: str | None = None
-    sampling_session_seq_id: int | None = None
-    ttl_seconds: int | None = None
-    type: Literal["save_weights_for_sampler"] = "save_weights_for_sampler"
-
-
-@attrs.frozen(kw_only=True)
-class SaveWeightsForSamplerResponse:
-    """Where the sampler's weights are: a path if named, a sampling session if not."""
-
-    path: str | None = None
-    sampling_session_id: str | None = None
-    type: Literal["save_weights_for_sampler"] | None = None
 
 
 @attrs.frozen

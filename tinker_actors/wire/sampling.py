@@ -1,4 +1,4 @@
-"""Sampling: parameters, prompts, sequences."""
+"""Sampling: parameters, prompts, sequences, and the sessions that they belong to."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,20 +7,32 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tinker_actors.errors import InputError
+from tinker_actors.wire.field import ARRAY, count, named, since
 from tinker_actors.wire.input import ModelInput
+from tinker_actors.wire.likeliest import PromptAltTokens, TopkList, TopkLogprobs
+from tinker_actors.wire.tensor import TensorData
 
 __all__ = [
     "CreateSamplingSessionRequest",
     "CreateSamplingSessionResponse",
+    "GetSamplerResponse",
+    "JoinSamplingSessionRequest",
+    "JoinSamplingSessionResponse",
     "SampleRequest",
     "SampleResponse",
     "SampleSubmitted",
     "SampledSequence",
+    "SamplingClientKind",
     "SamplingParams",
     "StopReason",
 ]
 
 StopReason = Literal["length", "stop"]
+"""The known ones; a service may come to have others."""
+
+SamplingClientKind = Literal["snapshot", "inflight"]
+"""Whether a sampler keeps its weights, or takes on those of later saves."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,19 +57,55 @@ class SamplingParams:
     top_p: float = 1.0
 
 
+def _targets(_: object, attribute: "attrs.Attribute[TensorData | None]", value: TensorData | None) -> None:
+    if value is not None and (value.dtype != "int64" or len(value.shape) != 2):
+        raise InputError(attribute.name, (value.dtype, value.shape), "must be int64 and have two dimensions")
+
+
+def _last_n(_: object, attribute: "attrs.Attribute[int | None]", value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(attribute.name, value, "must be at least 1")
+
+
 @attrs.frozen(kw_only=True)
 class SampleRequest:
-    """Draws sequences that continue a prompt."""
+    """Draws sequences that continue a prompt.
 
+    Attributes:
+        num_samples: how many sequences.
+        prompt: what they continue.
+        sampling_params: how tokens are drawn.
+        base_model: what to sample from without a session.
+        model_path: likewise, a checkpoint for sampling.
+        sampling_session_id: the session to sample in.
+        seq_id: the request's number in the session.
+        prompt_logprobs: also give the log probability of each prompt token.
+        topk_prompt_logprobs: also give that many likeliest tokens for each prompt position.
+        topk_sample_logprobs: the same for each drawn token.
+        target_prompt_logprobs: also give the log probability of these tokens: int64, shape
+            (prompt length - 1, k), -1 for none; row i is for prompt position i + 1. May be sparse.
+        prompt_alt_tokens_k: also draw that many tokens for each prompt position but the first.
+        prompt_logprobs_last_n: give what is given per prompt position only for the last n.
+        record_stability_info: keep what the loss `stable_reinforce` needs.
+
+    Raises:
+        InputError: targets of another dtype or shape, a number that is negative.
+    """
+
+    num_samples: int = 1
     prompt: ModelInput
     sampling_params: SamplingParams
-    num_samples: int = 1
-    sampling_session_id: str | None = None
-    seq_id: int | None = None
     base_model: str | None = None
     model_path: str | None = None
+    sampling_session_id: str | None = None
+    seq_id: int | None = None
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = attrs.field(default=0, metadata=since("0.30.4"))
+    target_prompt_logprobs: TensorData | None = attrs.field(default=None, validator=_targets)
+    prompt_alt_tokens_k: int = attrs.field(default=0, validator=count, metadata=since("0.33.1"))
+    prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=_last_n)
+    record_stability_info: bool | None = None
     type: Literal["sample"] = "sample"
 
 
@@ -79,16 +127,20 @@ class SampledSequence:
     """One drawn sequence.
 
     Attributes:
-        stop_reason: why it ended.
+        stop_reason: why it ended, see `StopReason`; an unknown reason is kept as the service wrote it.
         tokens_np: token ids, int32, shape (n,).
         logprobs_np: log probability of each token under the model, float32, shape (n,).
+        topk_logprobs_np: the likeliest tokens at each position.
+        sequence_id: its name, by which provenance spans refer to it; only newer services give one.
     """
 
-    stop_reason: StopReason
-    tokens_np: npt.NDArray[np.int32] = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    stop_reason: str
+    tokens_np: npt.NDArray[np.int32] = attrs.field(eq=ARRAY, hash=False, metadata=named("tokens"))
     logprobs_np: npt.NDArray[np.float32] | None = attrs.field(
-        default=None, eq=attrs.cmp_using(eq=np.array_equal)
+        default=None, eq=ARRAY, hash=False, metadata=named("logprobs")
     )
+    topk_logprobs_np: TopkLogprobs | None = attrs.field(default=None, metadata=named("topk_logprobs"))
+    sequence_id: str | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -102,6 +154,11 @@ class SampledSequence:
         logprobs: list[float] | None = None if self.logprobs_np is None else self.logprobs_np.tolist()
         return logprobs
 
+    @property
+    def topk_logprobs(self) -> TopkList | None:
+        """Per token the likeliest (token, log probability) pairs; None where there are none."""
+        return None if self.topk_logprobs_np is None else self.topk_logprobs_np.tolist()
+
 
 @attrs.frozen
 class SampleResponse:
@@ -109,14 +166,44 @@ class SampleResponse:
 
     Attributes:
         sequences: in the order of their index.
-        prompt_logprobs: log probability of each prompt token given those before it; the first is None.
-        topk_prompt_logprobs: per prompt position the likeliest (token, log probability) pairs.
+        prompt_logprobs_np: log probability of each prompt token given those before it, float32, shape
+            (prompt length,); NaN where there is none, as for the first.
+        topk_prompt_logprobs_np: per prompt position the likeliest tokens.
+        target_prompt_logprobs: the log probabilities of the targets, laid out as in the request; 0.0 where there
+            was no target.
+        prompt_cache_hit_tokens: how many prompt tokens the service had computed before.
+        prompt_alt_tokens: tokens drawn for the prompt's positions.
     """
 
     sequences: tuple[SampledSequence, ...]
-    prompt_logprobs: tuple[float | None, ...] | None = None
-    topk_prompt_logprobs: tuple[tuple[tuple[int, float], ...] | None, ...] | None = None
+    prompt_logprobs_np: npt.NDArray[np.float32] | None = attrs.field(
+        default=None, eq=ARRAY, hash=False, metadata=named("prompt_logprobs")
+    )
+    topk_prompt_logprobs_np: TopkLogprobs | None = attrs.field(
+        default=None, metadata=named("topk_prompt_logprobs")
+    )
+    target_prompt_logprobs: TensorData | None = None
+    prompt_cache_hit_tokens: int = attrs.field(default=0, metadata=since("0.18.1"))
+    prompt_alt_tokens: PromptAltTokens | None = None
     type: Literal["sample"] = "sample"
+
+    @property
+    def prompt_logprobs(self) -> list[float | None] | None:
+        """The prompt's log probabilities as a list, with None where there is none."""
+        if self.prompt_logprobs_np is None:
+            return None
+        values: list[float | None] = self.prompt_logprobs_np.tolist()
+        for index in np.flatnonzero(np.isnan(self.prompt_logprobs_np)).tolist():
+            values[index] = None
+        return values
+
+    @property
+    def topk_prompt_logprobs(self) -> TopkList | None:
+        """Per prompt position the likeliest (token, log probability) pairs; None where there are none."""
+        return None if self.topk_prompt_logprobs_np is None else self.topk_prompt_logprobs_np.tolist()
+
+
+# --- sampling sessions -----------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
@@ -135,3 +222,37 @@ class CreateSamplingSessionResponse:
     """The id to sample with."""
 
     sampling_session_id: str
+
+
+@attrs.frozen
+class JoinSamplingSessionRequest:
+    """Asks for numbers of one's own in a sampling session that another process opened."""
+
+    sampling_session_id: str
+    type: Literal["join_sampling_session"] = "join_sampling_session"
+
+
+@attrs.frozen
+class JoinSamplingSessionResponse:
+    """Which client of the sampling session this one is.
+
+    Attributes:
+        client_counter: client k numbers its requests from k * 10**9; who opened the session is client 0.
+    """
+
+    client_counter: int
+
+
+@attrs.frozen
+class GetSamplerResponse:
+    """What a sampling session samples from.
+
+    Attributes:
+        sampler_id: the sampling session.
+        base_model: the model.
+        model_path: the checkpoint, if it is not the base model alone.
+    """
+
+    sampler_id: str
+    base_model: str
+    model_path: str | None = None

@@ -1,15 +1,16 @@
-"""Dense tensors as they cross the network: numpy arrays with one of two dtypes. Nothing is coerced on the way."""
+"""Tensors as they cross the network: numpy arrays with one of two dtypes. Nothing is coerced on the way."""
 
-import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias, cast, overload
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, cast
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from tinker_actors.errors import InputError
+from tinker_actors.wire.array import exact_array
+from tinker_actors.wire.field import ARRAY
 
 __all__ = [
     "INPUT_DTYPES",
@@ -17,134 +18,12 @@ __all__ = [
     "TensorData",
     "TensorDtype",
     "TensorLike",
-    "exact_array",
-    "flat_array",
     "tensor_from",
 ]
 
 TensorDtype = Literal["int64", "float32"]
 TENSOR_DTYPES: tuple[TensorDtype, ...] = ("int64", "float32")
 AnyArray: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float32]
-
-_KINDS: Mapping[str, str] = {
-    "int32": "iu",
-    "int64": "iu",
-    "float32": "iuf",
-}  # numpy's kinds that may become it
-_WANTED: Mapping[str, str] = {
-    "int32": "must be an integer of 32 bits",
-    "int64": "must be an integer of 64 bits",
-    "float32": "must be a number within float32",
-}
-
-
-@overload
-def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["int32"]) -> npt.NDArray[np.int32]: ...
-@overload
-def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["int64"]) -> npt.NDArray[np.int64]: ...
-@overload
-def exact_array(field: str, values: npt.ArrayLike, dtype: Literal["float32"]) -> npt.NDArray[np.float32]: ...
-def exact_array(field: str, values: npt.ArrayLike, dtype: str) -> npt.NDArray[np.generic]:
-    """Return `values` as a new, read-only array of `dtype`.
-
-    Floats are rounded to float32; everything else arrives as it is. Long lists are not walked in Python.
-
-    Raises:
-        InputError: ragged lists, and values that are no numbers (booleans are none), no integers where these are
-            wanted, or too large; `field` is extended by the place of the first one, such as `tokens[3]`.
-    """
-    array = flat_array(values)
-    if array is None:
-        array = _any_array(field, values, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = array.astype(dtype)
-    if array.size and not (array.dtype.kind in _KINDS[dtype] and _same_range(array, result)):
-        raise _refusal(field, values, dtype)
-    result.setflags(write=False)
-    return result
-
-
-def flat_array(values: object) -> npt.NDArray[np.generic] | None:
-    """Return a flat list of nothing but integers, or nothing but floats, as a new array; of others None.
-
-    This is what tokens and log probabilities are, and it is twice as fast as to let numpy find that out.
-    """
-    if not isinstance(values, list | tuple):
-        return None
-    kinds = list(map(type, values))
-    first = kinds[0] if kinds else int
-    if first not in (int, float) or kinds.count(first) != len(kinds):
-        return None
-    try:
-        return np.fromiter(values, np.int64 if first is int else np.float64, len(kinds))
-    except OverflowError:  # an integer of more than 64 bits
-        return None
-
-
-def _any_array(field: str, values: npt.ArrayLike, dtype: str) -> npt.NDArray[np.generic]:
-    """Return what numpy makes of `values`, if it need not guess."""
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise _refusal(field, values, dtype) from error
-    if array.size and (array.dtype.kind not in "iuf" or _holds_bool(values)):
-        raise _refusal(field, values, dtype)
-    return array
-
-
-def _same_range(array: npt.NDArray[np.generic], result: npt.NDArray[np.generic]) -> bool:
-    """Whether no value wrapped around or became infinite."""
-    if np.can_cast(array.dtype, result.dtype):
-        return True
-    if result.dtype.kind == "i":
-        return bool(np.array_equal(array, result))
-    return bool(np.array_equal(np.isfinite(array), np.isfinite(result)))
-
-
-def _holds_bool(values: object) -> bool:
-    """Whether there is a boolean among numbers, where numpy would take it for 0 or 1."""
-    if not isinstance(values, list | tuple):
-        return False
-    kinds = set(map(type, values))
-    if kinds & {bool, np.bool_}:
-        return True
-    return bool(kinds & {list, tuple}) and any(map(_holds_bool, values))
-
-
-def _refusal(field: str, values: object, dtype: str) -> InputError:
-    """Find the first value that cannot be sent."""
-    for place, value in _leaves(field, values):
-        if not _fits(value, dtype):
-            return InputError(place, value, _WANTED[dtype])
-    return InputError(field, values, "must be numbers in a rectangular shape")
-
-
-def _leaves(field: str, values: object) -> Iterator[tuple[str, object]]:
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    if isinstance(values, list | tuple):
-        for index, value in enumerate(values):
-            yield from _leaves(f"{field}[{index}]", value)
-    else:
-        yield field, values
-
-
-def _fits(value: object, dtype: str) -> bool:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    if dtype == "float32":
-        return _fits_float32(value)
-    bounds = np.iinfo(dtype)
-    return isinstance(value, numbers.Integral) and bounds.min <= int(value) <= bounds.max
-
-
-def _fits_float32(value: numbers.Real) -> bool:
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond every float
-        return False
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(np.float32(number))) or not math.isfinite(number)
 
 
 def _as_given(value: npt.ArrayLike) -> AnyArray:
@@ -156,23 +35,37 @@ def _shape_as_given(shape: Sequence[int] | None) -> tuple[int, ...]:
     return cast("tuple[int, ...]", shape)
 
 
+def _indices_as_given(indices: npt.ArrayLike | None) -> npt.NDArray[np.int64] | None:
+    return cast("npt.NDArray[np.int64] | None", indices)
+
+
 @attrs.frozen
 class TensorData:
-    """A dense tensor.
+    """A tensor, dense or in compressed sparse rows (CSR).
 
     Attributes:
-        data: the values; any shape, dtype float32 or int64, read-only, apart from what the caller gave.
+        data: the values; any shape, dtype float32 or int64, read-only, apart from what the caller gave. Of a
+            sparse tensor the listed ones, shape (n,).
         dtype: `"int64"` or `"float32"`.
-        shape: the dimensions; that of `data` if none is given.
+        shape: the dimensions; that of `data` if none is given, which a sparse tensor does not allow.
+        sparse_crow_indices: of a sparse tensor, where each row's values start in `data`, and their number at the
+            end: int64, shape (rows + 1,).
+        sparse_col_indices: of a sparse tensor, the column of each value: int64, shape (n,).
 
     Raises:
-        InputError: another dtype, values that are not of it (see `exact_array`), or data that does not fill the
-            shape.
+        InputError: another dtype, values that are not of it (see `exact_array`), data that does not fill the
+            shape, indices that do not fit it.
     """
 
-    data: AnyArray = attrs.field(converter=_as_given, eq=attrs.cmp_using(eq=np.array_equal))
+    data: AnyArray = attrs.field(converter=_as_given, eq=ARRAY, hash=False)
     dtype: TensorDtype
     shape: tuple[int, ...] = attrs.field(converter=_shape_as_given, default=None)
+    sparse_crow_indices: npt.NDArray[np.int64] | None = attrs.field(
+        converter=_indices_as_given, default=None, eq=ARRAY, hash=False
+    )
+    sparse_col_indices: npt.NDArray[np.int64] | None = attrs.field(
+        converter=_indices_as_given, default=None, eq=ARRAY, hash=False
+    )
 
     def __attrs_post_init__(self) -> None:
         dtype: object = self.dtype  # it may be anything
@@ -183,9 +76,31 @@ class TensorData:
             if dtype == "int64"
             else exact_array("data", self.data, "float32")
         )
-        array = _shaped(exact, self.shape)
+        if self.sparse_crow_indices is None and self.sparse_col_indices is None:
+            array = _shaped(exact, self.shape)
+            shape = array.shape
+        else:
+            array, shape = self._take_indices(exact)
         object.__setattr__(self, "data", array)
-        object.__setattr__(self, "shape", array.shape)
+        object.__setattr__(self, "shape", shape)
+
+    def _take_indices(
+        self, values: npt.NDArray[np.generic]
+    ) -> tuple[npt.NDArray[np.generic], tuple[int, ...]]:
+        shape = _dimensions(self.shape)
+        if len(shape) != 2:
+            raise InputError("shape", list(shape), "a sparse tensor has rows and columns")
+        crow = _indices("sparse_crow_indices", self.sparse_crow_indices)
+        col = _indices("sparse_col_indices", self.sparse_col_indices)
+        _check_csr(values.size, crow, col, shape)
+        object.__setattr__(self, "sparse_crow_indices", crow)
+        object.__setattr__(self, "sparse_col_indices", col)
+        return values.reshape(-1), shape
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only some of the values are listed."""
+        return self.sparse_crow_indices is not None
 
     @classmethod
     def from_numpy(cls, array: npt.ArrayLike) -> "TensorData":
@@ -198,33 +113,107 @@ class TensorData:
         dtype = _DTYPE_BY_KIND.get(value.dtype.kind)
         if dtype is None:
             raise InputError("dtype", str(value.dtype), "only signed integers and floats can be sent")
-        return cls(value, dtype, value.shape)
+        return cls(value, dtype)
 
-    def to_numpy(self) -> AnyArray:
-        """Return the values as a read-only array of `shape`."""
-        return self.data
+    @classmethod
+    def from_sparse(cls, array: npt.ArrayLike, pad_value: int = 0) -> "TensorData":
+        """Make a tensor from an array that mostly holds one value.
 
-    def tolist(self) -> list[float] | list[int]:
-        """Return the values as nested lists; a tensor without dimensions gives its one number."""
-        values: list[float] | list[int] = self.data.tolist()
+        It becomes sparse if it has two dimensions and the indices take less room than the values that are left
+        out; else it is dense.
+
+        Args:
+            array: see `from_numpy`.
+            pad_value: the value that need not be listed.
+
+        Raises:
+            InputError: see `from_numpy`; a pad value that is no integer.
+        """
+        pad: object = pad_value  # it may be anything
+        if isinstance(pad, bool) or not isinstance(pad, numbers.Integral):
+            raise InputError("pad_value", pad, "must be an integer")
+        dense = cls.from_numpy(array)
+        if len(dense.shape) != 2:
+            return dense
+        listed = dense.data != pad_value
+        rows, columns = dense.shape
+        # tinker 0.38.0 types/tensor_data.py: from_torch_sparse
+        if rows + 1 + 2 * int(np.count_nonzero(listed)) >= rows * columns:
+            return dense
+        crow = np.zeros(rows + 1, np.int64)
+        np.cumsum(np.count_nonzero(listed, axis=1), out=crow[1:])
+        return cls(dense.data[listed], dense.dtype, dense.shape, crow, np.nonzero(listed)[1])
+
+    def to_numpy(self, pad_value: float = 0) -> AnyArray:
+        """Return the values as a read-only array of `shape`.
+
+        Args:
+            pad_value: what stands where a sparse tensor lists no value.
+        """
+        if self.sparse_crow_indices is None:
+            return self.data
+        array = np.full(self.shape, pad_value, self.data.dtype)
+        rows = np.repeat(np.arange(self.shape[0]), np.diff(self.sparse_crow_indices))
+        array[rows, self.sparse_col_indices] = self.data
+        array.setflags(write=False)
+        return array
+
+    def tolist(self, pad_value: float = 0) -> list[float] | list[int]:
+        """Return the values as nested lists; a tensor without dimensions gives its one number.
+
+        Args:
+            pad_value: what stands where a sparse tensor lists no value.
+        """
+        values: list[float] | list[int] = self.to_numpy(pad_value).tolist()
         return values
 
 
 _DTYPE_BY_KIND: Mapping[str, TensorDtype] = {"f": "float32", "i": "int64"}
 
 
-def _shaped(array: npt.NDArray[np.generic], shape: object) -> npt.NDArray[np.generic]:
-    if shape is None:
-        return array
+def _dimensions(shape: object) -> tuple[int, ...]:
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise InputError("shape", shape, "must be a list of dimensions")
     for axis, length in enumerate(shape):
         if isinstance(length, bool) or not isinstance(length, numbers.Integral) or length < 0:
             raise InputError(f"shape[{axis}]", length, "must be an integer that is not negative")
+    return tuple([int(length) for length in shape])
+
+
+def _shaped(array: npt.NDArray[np.generic], shape: object) -> npt.NDArray[np.generic]:
+    if shape is None:
+        return array
+    dimensions = _dimensions(shape)
     try:
-        return array.reshape([int(length) for length in shape])
+        return array.reshape(dimensions)
     except ValueError as error:  # the sizes differ, or a dimension is beyond what numpy can have
-        raise InputError("shape", list(shape), f"does not hold {array.size} values") from error
+        raise InputError("shape", list(dimensions), f"does not hold {array.size} values") from error
+
+
+def _indices(field: str, values: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
+    if values is None:
+        raise InputError(field, None, "a sparse tensor has indices of rows and of columns")
+    array = exact_array(field, values, "int64")
+    if array.ndim != 1:
+        raise InputError(field, values, "must be a flat list of integers")
+    return array
+
+
+def _check_csr(
+    size: int, crow: npt.NDArray[np.int64], col: npt.NDArray[np.int64], shape: tuple[int, ...]
+) -> None:
+    """Want indices by which each listed value has a place in `shape`."""
+    rows, columns = shape
+    if crow.size != rows + 1:
+        raise InputError("sparse_crow_indices", crow.size, f"{rows} rows take {rows + 1} indices")
+    if crow[0] != 0 or crow[-1] != size or (np.diff(crow) < 0).any():
+        raise InputError("sparse_crow_indices", crow, f"must rise from 0 to {size}, the number of values")
+    if col.size != size:
+        raise InputError("sparse_col_indices", col.size, f"{size} values take {size} indices")
+    outside = (col < 0) | (col >= columns)
+    if outside.any():
+        index = int(outside.argmax())
+        raise InputError(f"sparse_col_indices[{index}]", int(col[index]), f"there are {columns} columns")
 
 
 TensorLike: TypeAlias = (

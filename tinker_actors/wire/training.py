@@ -1,23 +1,24 @@
-"""Training: losses, gradients, the optimizer."""
+"""Training: losses and gradients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import attrs
 
+from tinker_actors.wire.field import needed
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.tensor import TensorData
 
 __all__ = [
     "LOSS_FNS",
-    "AdamParams",
+    "CreateCustomLossRequest",
+    "CreateCustomLossResponse",
+    "CustomLossInput",
     "ForwardBackwardInput",
     "ForwardBackwardOutput",
     "ForwardBackwardRequest",
     "ForwardRequest",
     "LossFnType",
-    "OptimStepRequest",
-    "OptimStepResponse",
 ]
 
 # tinker 0.38.0 types/loss_fn_type.py
@@ -59,7 +60,7 @@ class ForwardRequest:
 
 
 def _output_tuple(outputs: Sequence[Mapping[str, TensorData]]) -> tuple[dict[str, TensorData], ...]:
-    return tuple(dict(output) for output in outputs)
+    return tuple([dict(output) for output in outputs])
 
 
 @attrs.frozen
@@ -73,45 +74,55 @@ class ForwardBackwardOutput:
         metrics: values named `name:reduction`; `loss:sum` is always there.
     """
 
-    loss_fn_output_type: str
-    loss_fn_outputs: tuple[dict[str, TensorData], ...] = attrs.field(converter=_output_tuple)
+    loss_fn_output_type: str = ""
+    loss_fn_outputs: tuple[dict[str, TensorData], ...] = attrs.field(
+        converter=_output_tuple, default=(), metadata=needed()
+    )
     metrics: dict[str, float] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
-class AdamParams:
-    """One Adam step's settings; defaults are Tinker's.
+# --- losses of one's own ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class CustomLossInput:
+    """One argument of an uploaded loss.
 
     Attributes:
-        learning_rate: step size.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled decay (AdamW).
-        grad_clip_norm: global norm the gradient is cut to; 0 is off.
+        name: the key of `loss_fn_inputs`; `logprobs` is what the model gives.
+        rank: the number of its dimensions, 0 to 2.
     """
 
-    # tinker 0.38.0 types/optim_step_request.py
-    learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-12
-    weight_decay: float = 0.0
-    grad_clip_norm: float = 0.0
+    name: str
+    rank: int
+
+
+@attrs.frozen(kw_only=True)
+class CreateCustomLossRequest:
+    """Uploads a loss, to be run by the service.
+
+    Attributes:
+        session_id: the session it belongs to.
+        custom_loss_seq_id: its number in the session, from 0.
+        name: what it is called.
+        inputs: its arguments, in order.
+        graph: what it computes, as a list of nodes.
+    """
+
+    session_id: str
+    custom_loss_seq_id: int
+    name: str
+    inputs: tuple[CustomLossInput, ...]
+    graph: Mapping[str, object]
+    type: Literal["create_custom_loss"] = "create_custom_loss"
 
 
 @attrs.frozen
-class OptimStepRequest:
-    """Applies the accumulated gradient and clears it."""
+class CreateCustomLossResponse:
+    """The uploaded loss.
 
-    adam_params: AdamParams
-    model_id: str
-    seq_id: int
-    type: Literal["optim_step"] = "optim_step"
+    Attributes:
+        loss_id: what `loss_fn_config` of the loss `custom` names it by.
+    """
 
-
-@attrs.frozen
-class OptimStepResponse:
-    """What the optimizer reports about its step."""
-
-    metrics: dict[str, float] | None = None
+    loss_id: str

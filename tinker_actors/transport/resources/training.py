@@ -5,8 +5,9 @@ from __future__ import annotations
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.resources.resource import AsyncAPIResource
 from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, OPTIM_STEP
-from tinker_actors.wire.session import UntypedAPIFuture
-from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest, OptimStepRequest
+from tinker_actors.wire.future import UntypedAPIFuture
+from tinker_actors.wire.optimizer import OptimStepRequest
+from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
 
 __all__ = ["AsyncTrainingResource"]
 
