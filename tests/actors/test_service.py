@@ -191,7 +191,7 @@ async def test_a_body_that_returns_has_everything_carried_out(
             pendings = [await training.forward_backward(DATA, "cross_entropy") for _ in range(20)]
     assert [(await pending).metrics["loss:sum"] for pending in pendings] == [1.0] * 20
     assert stub.names()[-1] == "finish"
-    assert stub.bodies("finish") == [{"reason": {"type": "success"}}]
+    assert stub.bodies("finish") == [{"reason": {"type": "success"}, "detail": None}]
 
 
 async def test_a_body_that_raises_closes_the_doors(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
@@ -221,7 +221,7 @@ async def test_a_body_that_raises_closes_the_doors(autojump_clock: Any, open_stu
         await pendings["waiting"]
     assert closing.value.started is False
     assert "optim_step" not in stub.names()
-    assert stub.bodies("finish") == [{"reason": {"type": "interrupted"}}]
+    assert stub.bodies("finish") == [{"reason": {"type": "interrupted"}, "detail": None}]
 
 
 async def test_nothing_is_admitted_after_the_service_was_left(autojump_clock: Any, open_stub: Any) -> None:

@@ -17,6 +17,7 @@ from tinker_actors.protocol.chunking import (
     merge_outputs,
     waves,
 )
+from tinker_actors.wire.chunk import DmelChunk, EncodedTextChunk, ImageAssetPointerChunk, ImageChunk
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.tensor import TensorData, TensorLike
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -129,3 +130,16 @@ def test_nothing_cannot_be_merged() -> None:
     """There is no output of no chunk."""
     with pytest.raises(ValueError, match="no output"):
         merge_outputs([])
+
+
+def test_what_is_no_text_weighs_its_bytes_and_sparse_tensors_their_indices() -> None:
+    """The estimate of tinker 0.38.0: data and locations by their length, 8 bytes for each index."""
+    chunks = (
+        ImageChunk(b"12345", "png"),
+        ImageAssetPointerChunk("jpeg", "abc"),
+        DmelChunk(b"1234567"),
+        EncodedTextChunk([1]),
+    )
+    sparse = TensorData([5], "int64", (1, 9), [0, 1], [2])
+    assert datum_bytes(Datum(ModelInput(chunks))) == 5 + 3 + 7 + 4
+    assert datum_bytes(Datum(ModelInput.empty(), {"target_tokens": sparse})) == 8 + 2 * 8 + 8

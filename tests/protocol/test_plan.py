@@ -20,7 +20,7 @@ from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
     SaveWeightsForSamplerRequest,
-    SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResult,
     SaveWeightsRequest,
     SaveWeightsResponse,
 )
@@ -134,7 +134,7 @@ REPLIES: dict[OperationKind, tuple[Any, object]] = {
     "save_state": ({"path": "tinker://m/weights/a"}, SaveWeightsResponse("tinker://m/weights/a")),
     "save_for_sampler": (
         {"sampling_session_id": "s:sample:0"},
-        SaveWeightsForSamplerResponse(sampling_session_id="s:sample:0"),
+        SaveWeightsForSamplerResult(sampling_session_id="s:sample:0"),
     ),
     "load_state": ({"type": "load_weights", "path": "p"}, LoadWeightsResponse(path="p", type="load_weights")),
 }

@@ -54,11 +54,7 @@ from tinker_actors.wire.service import GetServerCapabilitiesResponse
 from tinker_actors.wire.session import CreateSessionRequest
 from tinker_actors.wire.telemetry import TelemetrySendRequest
 from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.training import (
-    ForwardBackwardInput,
-    ForwardBackwardOutput,
-    ForwardBackwardRequest,
-)
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput, ForwardBackwardRequest
 
 TYPE_MODULES: tuple[ModuleType, ...] = (
     billing,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinker_actors.protocol.metric import reduce_metrics
+from tinker_actors.wire.chunk import (
+    DmelChunk,
+    EncodedTextChunk,
+    ImageAssetPointerChunk,
+    ImageChunk,
+    ModelInputChunk,
+)
 from tinker_actors.wire.input import Datum
+from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
 __all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_DATUMS", "chunk_batch", "datum_bytes", "merge_outputs", "waves"]
@@ -18,8 +26,25 @@ _TOKEN_BYTES = 4
 
 def datum_bytes(datum: Datum) -> int:
     """Estimate what a datum weighs on the wire, in bytes."""
-    tensors = sum(tensor.data.nbytes for tensor in datum.loss_fn_inputs.values())
-    return _TOKEN_BYTES * datum.model_input.length + tensors
+    tensors = sum(map(_tensor_bytes, datum.loss_fn_inputs.values()))
+    return sum(map(_chunk_bytes, datum.model_input.chunks)) + tensors
+
+
+def _chunk_bytes(chunk: ModelInputChunk) -> int:
+    match chunk:
+        case EncodedTextChunk():
+            return _TOKEN_BYTES * chunk.length
+        case ImageChunk():
+            return len(chunk.data)
+        case ImageAssetPointerChunk():
+            return len(chunk.location)
+        case DmelChunk():
+            return len(chunk.dmel)
+
+
+def _tensor_bytes(tensor: TensorData) -> int:
+    indices = (tensor.sparse_crow_indices, tensor.sparse_col_indices)
+    return tensor.data.nbytes + sum([0 if one is None else one.nbytes for one in indices])
 
 
 def chunk_batch(

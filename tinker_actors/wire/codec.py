@@ -123,7 +123,7 @@ def _new_writer(*, newer: bool) -> cattrs.Converter:
     converter.register_unstructure_hook_factory(_is_written_whole, lambda kind: writing.WRITERS[kind])
     converter.register_unstructure_hook(bytes, writing.write_bytes)
     converter.register_unstructure_hook(TensorData, writing.write_tensor)
-    converter.register_unstructure_hook(TopkLogprobs, TopkLogprobs.tolist)
+    converter.register_unstructure_hook(TopkLogprobs, TopkLogprobs.json_value)
     for open_kind in (OptimizerConfigBase, OptimParamsBase):
         converter.register_unstructure_hook(open_kind, writing.write_open)
     converter.register_unstructure_hook(OptimStepRequest, shapes.step_writer(converter, newer=newer))

@@ -1,6 +1,6 @@
 """Tokens and their log probabilities at many positions, as two matrices: the likeliest ones, and draws."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -76,7 +76,14 @@ class TopkLogprobs:
 
     def tolist(self) -> TopkList:
         """Return one row per position, without its empty cells; None for a row that begins with one."""
-        rows: TopkList = list(map(list, map(zip, self.token_ids.tolist(), self.logprobs.tolist())))
+        return self._rows(self.logprobs.tolist())
+
+    def json_value(self) -> TopkList:
+        """Return the same with log probabilities of numpy's, which are written with the digits of a float32."""
+        return self._rows(self.logprobs)
+
+    def _rows(self, logprobs: Iterable[Iterable[float]]) -> TopkList:
+        rows: TopkList = list(map(list, map(zip, self.token_ids.tolist(), logprobs)))
         empty = (self.token_ids == EMPTY_TOKEN) & (self.logprobs == EMPTY_LOGPROB)
         if not empty.any():
             return rows if self.token_ids.shape[1] else [None] * len(rows)

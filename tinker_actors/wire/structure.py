@@ -78,13 +78,18 @@ def _wire_name(field: "attrs.Attribute[Any]") -> str:
 def class_hook(converter: cattrs.Converter, kind: Any, *, strict: bool, **renamed: str) -> Hook:
     """Make the function that reads a class.
 
-    Null stands for what is absent where there is a default: older clients write it so.
+    Null stands for what is absent where there is a default: older clients write it so. A number is not among that:
+    null may as well be an infinite one, which JSON does not have.
     """
     fields = attrs.fields(kind)
     names = {field.name: renamed.get(field.name, _wire_name(field)) for field in fields}
     renames: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items() if name != wire}
     read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=strict, **renames)
-    optional = {names[field.name] for field in fields if field.default is not attrs.NOTHING}
+    optional = {
+        names[field.name]
+        for field in fields
+        if field.default is not attrs.NOTHING and field.type not in (bool, float, int, str)
+    }
     required = [names[field.name] for field in fields if "needed" in field.metadata]
 
     def hook(value: object, _: object) -> object:
