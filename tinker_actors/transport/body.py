@@ -16,7 +16,7 @@ from tinker_actors.wire import protobuf
 from tinker_actors.wire.codec import JsonValue, encode, unstructure
 from tinker_actors.wire.compression import compress
 from tinker_actors.wire.payload import JSON, PROTOBUF
-from tinker_actors.wire.session import Empty
+from tinker_actors.wire.service import Empty
 
 __all__ = ["NO_BODY", "Body", "Files", "compressed", "form", "make_body"]
 

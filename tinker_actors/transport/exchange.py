@@ -52,8 +52,9 @@ from tinker_actors.transport.ways import BROKEN, Carrier, Lanes, Ways, same_serv
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
+from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.payload import JSON, PROTOBUF
-from tinker_actors.wire.session import ClientConfigResponse, Empty, RetrieveFutureRequest
+from tinker_actors.wire.service import ClientConfigResponse, Empty
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
 

@@ -13,7 +13,7 @@ from tinker_actors.errors import APIResponseValidationError, DecodeError
 from tinker_actors.wire import payload as payloads
 from tinker_actors.wire.codec import structure
 from tinker_actors.wire.payload import Payload
-from tinker_actors.wire.session import Empty
+from tinker_actors.wire.service import Empty
 
 __all__ = ["as_json", "as_text", "parse"]
 
