@@ -14,8 +14,9 @@ from tinker_actors.errors import AuthenticationError, CredentialError
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.exchange import HttpTransport, open_transport
 from tinker_actors.wire.endpoints import GET_INFO, OPTIM_STEP
+from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.model import GetInfoRequest
-from tinker_actors.wire.session import ClientConfigResponse, RetrieveFutureRequest
+from tinker_actors.wire.service import ClientConfigResponse
 
 KEY = "tml-hunter2"
 TOKENS = ClientConfigResponse(pjwt_auth_enabled=True)
