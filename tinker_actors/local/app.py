@@ -1,9 +1,13 @@
 """The ASGI application of the embedded service: routes, decoding, and errors as answers.
 
 The table of endpoints is walked, so what a client can call and what the service serves cannot differ.
-Bodies are decoded strictly: an unknown field is an error. Errors become answers here and nowhere else:
+A body may be compressed, and is read in the form its content type names: JSON, which is decoded strictly (an unknown
+field is an error), or protobuf for the requests that have this form. Results of training and sampling are answered
+in protobuf to who accepts it, and in JSON to everybody else. Whether a request repeats another is told by its bytes,
+decompressed. Errors become answers here and nowhere else:
 
     DecodeError          422 {"detail", "problems"}
+    another form         415 {"detail"}
     InputError           400 {"detail", "field"}
     APIStatusError       its own status {"detail"}, and Retry-After if it says when to come again
     anything else        500 {"detail"}, and the log has the traceback
@@ -33,11 +37,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tinker_actors.errors import APIStatusError, DecodeError, InputError
+from tinker_actors.errors import APIStatusError, ConfigError, DecodeError, InputError
+from tinker_actors.wire import protobuf
 from tinker_actors.wire.codec import decode, encode
+from tinker_actors.wire.compression import ENCODINGS, decompress, encodings
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.endpoints import ENDPOINTS
+from tinker_actors.wire.payload import JSON, PROTOBUF
 from tinker_actors.wire.service import Empty
+from tinker_actors.wire.training import ForwardBackwardRequest
 
 from .archive import tar_chunks
 from .engine import Engine
@@ -47,7 +55,7 @@ from .store import CheckpointPath
 
 __all__ = ["build_app"]
 
-JSON = "application/json"
+MAX_BODY = 256 * 1024 * 1024  # bytes of a request, decompressed; a chunk of training has 5 MB
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +99,7 @@ class _Gate:
             reply = handler(self._engine, await _call(endpoint, request))
             if inspect.isawaitable(reply):
                 reply = await reply
-            return _response(reply)
+            return _response(reply, request.headers.get("accept", ""))
 
         return Route(endpoint.path, answering(endpoint.name, serve), methods=[endpoint.method])
 
@@ -132,7 +140,8 @@ def answering(
 
 async def _call(endpoint: Endpoint[Any, Any], request: Request) -> Call[Any]:
     body = await request.body()
-    payload = Empty() if endpoint.request is Empty else decode(endpoint.request, body, strict=True)
+    body = _decompressed(body, request.headers.get("content-encoding", ""))
+    payload = _decoded(endpoint, body, request.headers.get("content-type", ""))
     digest = hashlib.sha256(endpoint.name.encode() + b"\0" + body).digest()
 
     async def disconnected() -> None:
@@ -142,9 +151,47 @@ async def _call(endpoint: Endpoint[Any, Any], request: Request) -> Call[Any]:
     return Call(payload, digest, request.path_params, disconnected)
 
 
-def _response(reply: object) -> Response:
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    """Undo a body's compression.
+
+    Raises:
+        DecodeError: it is not what it says, or too large.
+        APIStatusError: an encoding that is not known here.
+    """
+    if not ENCODINGS.issuperset(encodings(encoding)):
+        raise refusal(415, f"content encoding {encoding!r} is not supported")
+    try:
+        return decompress(body, encoding, limit=MAX_BODY)
+    except ConfigError as error:
+        raise refusal(415, str(error)) from error
+
+
+def _decoded(endpoint: Endpoint[Any, Any], body: bytes, content_type: str) -> object:
+    """Read a body.
+
+    Raises:
+        DecodeError: it is not what the endpoint takes.
+        APIStatusError: a form that the endpoint does not take.
+    """
+    if endpoint.request is Empty:
+        return Empty()
+    form = content_type.partition(";")[0].strip().lower()
+    if form in {"", JSON}:
+        return decode(endpoint.request, body, strict=True)
+    if form != PROTOBUF or endpoint.request not in protobuf.MESSAGES:
+        raise refusal(415, f"{endpoint.name} does not take {content_type!r}")
+    if endpoint.request is ForwardBackwardRequest:
+        return protobuf.decode_training(body)
+    return protobuf.decode(endpoint.request, body)
+
+
+def _response(reply: object, accept: str) -> Response:
+    """Write an answer: in protobuf if it has that form and the caller accepts it, else in JSON."""
     if isinstance(reply, Reply):
         return Response(encode(reply.body), reply.status, media_type=JSON)
+    accepted = {form.partition(";")[0].strip().lower() for form in accept.split(",")}
+    if PROTOBUF in accepted and type(reply) in protobuf.MESSAGES:
+        return Response(protobuf.encode(reply), media_type=PROTOBUF)
     return Response(encode(reply), media_type=JSON)
 
 

@@ -97,7 +97,7 @@ def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
 
 def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigResponse:
     """Tell clients how to behave."""
-    return ClientConfigResponse(sequence_dedupe="replay", newer_fields=True)
+    return ClientConfigResponse(sequence_dedupe="replay", newer_fields=True, training_body="protobuf")
 
 
 def get_server_capabilities(engine: Engine, _: Call[Empty]) -> GetServerCapabilitiesResponse:
@@ -176,9 +176,12 @@ def forward(engine: Engine, call: Call[ForwardRequest]) -> UntypedAPIFuture:
     )
 
 
-def forward_backward(engine: Engine, call: Call[ForwardBackwardRequest]) -> UntypedAPIFuture:
-    """Compute a loss and accumulate its gradient."""
-    data = call.request.forward_backward_input
+def forward_backward(engine: Engine, call: Call[ForwardBackwardRequest | ForwardRequest]) -> UntypedAPIFuture:
+    """Compute a loss and accumulate its gradient; in protobuf, a flag asks for the loss alone."""
+    request = call.request
+    if isinstance(request, ForwardRequest):
+        return forward(engine, Call(request, call.digest, call.path, call.disconnected))
+    data = request.forward_backward_input
     return _submit(
         engine,
         call,
