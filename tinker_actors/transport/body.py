@@ -57,10 +57,10 @@ def make_body(request: object, extra: Mapping[str, object], capability: Capabili
         InputError: there are members to merge, and no JSON object to merge them into.
         TypeError: something has no JSON form.
     """
-    if isinstance(request, Body):
-        return request if not extra else _merged(request, extra)
     if isinstance(request, bytes):
-        return Body(request, "application/octet-stream")
+        request = Body(request, "application/octet-stream")
+    if isinstance(request, Body):
+        return _merged(request, extra) if extra else request
     if isinstance(request, Empty):
         return Body(orjson.dumps(dict(extra)), JSON) if extra else NO_BODY
     if capability.training_body == "protobuf" and type(request) in protobuf.MESSAGES and not extra:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar, cast, get_args, get_origin
@@ -151,9 +151,13 @@ class HttpTransport:
 
     def with_config(self, config: Config) -> HttpTransport:
         """Return a transport of another configuration over the same connections."""
-        authority = self._authority if config.api_key == self.config.api_key else None
+        same_place = config.base_url == self.config.base_url
+        same_key = (
+            same_place and config.api_key == self.config.api_key
+        )  # no key is taken along to another place
+        authority = self._authority if same_key else None
         other = HttpTransport(config, self.lanes, self._rng, self._utc_now, authority)
-        if config.base_url == self.config.base_url:
+        if same_place:
             other.capability, other.billing = self.capability, self.billing
         return other
 
@@ -432,12 +436,19 @@ class HttpTransport:
             job, options, body, credentials, attempt=attempt, endpoint=endpoint
         )
         lane = self.lanes[job.endpoint.lane]
+        if self._may_go_direct and not job.live and job.endpoint.name in _HOT:
+            reply = await self._carry(job, request, lane.direct(request))
+            if not 300 <= reply.status < 400:
+                return reply
+        built = request.as_httpx(lane.connect_timeout)
+        if self._prepare_request is not None:
+            await self._prepare_request(built)
+        return await self._carry(job, request, self._by_client(job, lane, request, built))
+
+    async def _carry(self, job: Job, request: WireRequest, way: Awaitable[Reply]) -> Reply:
+        """Wait for a way to bring an answer, and translate what it raises."""
         try:
-            if self._may_go_direct and not job.live and job.endpoint.name in _HOT:
-                reply = await lane.direct(request)
-                if not 300 <= reply.status < 400:
-                    return reply
-            return await self._send_by_client(job, lane, request)
+            return await way
         except BROKEN as error:
             failure = translated(error, job.endpoint.name, self.config.base_url)
             failure.request = request.shown()
@@ -454,10 +465,7 @@ class HttpTransport:
         job.body = (made_of, body)
         return body
 
-    async def _send_by_client(self, job: Job, lane: Ways, request: WireRequest) -> Reply:
-        built = request.as_httpx(lane.connect_timeout)
-        if self._prepare_request is not None:
-            await self._prepare_request(built)
+    async def _by_client(self, job: Job, lane: Ways, request: WireRequest, built: httpx.Request) -> Reply:
         auth = self.config.auth if request.place.ours else None
 
         def may_lead(url: httpx.URL) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 import httpx
 
@@ -11,6 +13,7 @@ from tinker_actors.transport.connection import Origin
 __all__ = ["Place", "Places"]
 
 _PORTS = {"http": 80, "https": 443}
+_ABSOLUTE = re.compile("[a-zA-Z][a-zA-Z0-9+.-]*://")  # ids have colons as well
 
 
 @attrs.frozen
@@ -69,19 +72,20 @@ class Places:
         Raises:
             InputError: not a URL, or not one of HTTP.
         """
+        absolute = _ABSOLUTE.match(url) is not None
         try:
-            parsed = httpx.URL(url)
-        except (httpx.InvalidURL, TypeError) as error:
+            parsed = httpx.URL(url if absolute else self.base_url + url.lstrip("/"))
+        except httpx.InvalidURL as error:
             raise InputError("url", url, "is not a URL") from error
+        if parsed.scheme not in _PORTS or not parsed.host:
+            raise InputError(
+                "url", url, "must be relative, or start with http:// or https:// and name a host"
+            )
         target = parsed.raw_path
         if query:
             target += (b"&" if parsed.query else b"?") + query.encode("ascii")
-        if parsed.is_relative_url:
-            if parsed.host:  # `//host/path`: never taken for another host
-                target = b"/" + parsed.netloc + target
-            return attrs.evolve(self._root, target=self._prefix + target.lstrip(b"/"))
-        if parsed.scheme not in _PORTS:
-            raise InputError("url", url, "must be relative, or start with http:// or https://")
+        if not absolute:
+            return attrs.evolve(self._root, target=target)
         return _place(parsed, target, ours=Origin.of(parsed) == self._root.origin)
 
 
