@@ -116,16 +116,21 @@ def test_a_waiter_that_is_not_served_is_served_by_a_later_poll() -> None:
     assert machine.answered(long_poll(machine), 2, [Completion("b")]) == {"b": Ready(0)}
 
 
-def test_who_left_is_forgotten() -> None:
-    """Before the completion, and after it."""
+def test_what_nobody_waits_for_may_be_deleted() -> None:
+    """Whether it ends before or after the last one has left; one who comes back is waited for again."""
     machine = BatchPoll()
     machine.wait("a")
+    machine.wait("c")
     machine.leave("a")
+    machine.leave("c")
+    machine.leave("unknown")
     assert machine.next_poll() is None
-    machine.wait("x")
-    machine.answered(long_poll(machine), 1, [Completion("a"), Completion("x")])
-    machine.leave("a")
-    assert machine.wait("a") is None
+    machine.wait("c")
+    news = [Completion("a"), Completion("b"), Completion("c")]
+    assert machine.answered(long_poll(machine), 1, news) == {"c": Ready(0)}
+    machine.leave("b")
+    assert machine.next_poll() == Poll(1, ("a", "b"), waits=False)
+    assert machine.wait("b") is None
 
 
 # --- failures ---------------------------------------------------------------------------------------------
@@ -221,10 +226,11 @@ class PollModel(RuleBasedStateMachine):
         self.waiting: set[str] = set()
         self.served: set[str] = set()
         self.fetched: set[str] = set()
+        self.gone: set[str] = set()  # who left does not come back here
 
     @rule(name=NAMES)
     def wait(self, name: str) -> None:
-        if name in self.waiting | self.served:
+        if name in self.waiting | self.served | self.deleted | self.gone:
             return
         found = self.machine.wait(name)
         if found is None:
@@ -233,6 +239,14 @@ class PollModel(RuleBasedStateMachine):
             assert found == Ready(len(name))
             assert name in self.log
             self.served.add(name)
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def leave(self) -> None:
+        name = min(self.waiting)
+        self.machine.leave(name)
+        self.waiting.remove(name)
+        self.gone.add(name)
 
     @rule(name=NAMES)
     def complete(self, name: str) -> None:
@@ -244,7 +258,7 @@ class PollModel(RuleBasedStateMachine):
         poll = self.machine.next_poll()
         if poll is None:
             assert not self.waiting
-            assert self.deleted == self.fetched
+            assert self.deleted >= self.fetched
             return
         assert poll.waits is bool(self.waiting)
         assert list(poll.retrieved) == sorted(set(poll.retrieved))
@@ -252,6 +266,8 @@ class PollModel(RuleBasedStateMachine):
             assert poll.prev_cursor >= self.acknowledged  # it never goes back
             self.acknowledged = poll.prev_cursor
             self.deleted.update(poll.retrieved)
+            assert self.deleted.isdisjoint(self.served - self.fetched)
+            assert self.deleted.isdisjoint(self.waiting)
         if not (arrives and returns):
             self.machine.failed(status(503))
             return
@@ -280,7 +296,7 @@ class PollModel(RuleBasedStateMachine):
         if last is not None:
             self.deleted.update(last.retrieved)
             assert last.prev_cursor <= len(self.log)
-        assert self.deleted == self.served
+        assert self.served <= self.deleted <= self.served | self.gone
 
 
 def test_every_sample_that_ends_is_found_once() -> None:

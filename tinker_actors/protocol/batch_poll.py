@@ -19,8 +19,10 @@ they may be deleted. A result itself is fetched as ever, with its size known and
     404, 405                      the service has no such call: everybody polls for himself
     anything else                 a failure: all who wait now or later are told
 
-Fetched ids are repeated until a poll has succeeded. A completion that was recorded wins over a later failure; who asks
-for it has it once. Facts: tinker 0.38.0 lib/session_futures_poller.py.
+Fetched ids are repeated until a poll has succeeded; results that nobody waits for any more are told as fetched. A
+completion that was recorded wins over a later failure; who asks for it has it once.
+
+Facts: tinker 0.38.0 lib/session_futures_poller.py.
 """
 
 from __future__ import annotations
@@ -104,6 +106,9 @@ class BatchPoll:
     _waiting: set[str] = attrs.field(factory=set[str])
     _ready: dict[str, Ready] = attrs.field(factory=dict[str, Ready])
     _retrieved: set[str] = attrs.field(factory=set[str])
+    _left: set[str] = attrs.field(
+        factory=set[str]
+    )  # nobody waits for them any more, and they have not ended yet
     _bad_requests: int = 0
     _end: Broken | Alone | None = None
 
@@ -120,12 +125,16 @@ class BatchPoll:
             return ready
         if self._end is None:
             self._waiting.add(request_id)
+            self._left.discard(request_id)
         return self._end
 
     def leave(self, request_id: str) -> None:
-        """Nobody waits for this sample any more."""
-        self._waiting.discard(request_id)
-        self._ready.pop(request_id, None)
+        """Nobody waits for this sample any more: its result may be deleted."""
+        if request_id in self._waiting:
+            self._waiting.remove(request_id)
+            self._left.add(request_id)
+        elif self._ready.pop(request_id, None) is not None:
+            self.fetched(request_id)
 
     def fetched(self, request_id: str) -> None:
         """The sample's result was fetched: the service may forget it."""
@@ -166,6 +175,9 @@ class BatchPoll:
             if completion.request_id in self._waiting:
                 self._waiting.discard(completion.request_id)
                 found[completion.request_id] = ready
+            elif completion.request_id in self._left:
+                self._left.discard(completion.request_id)
+                self._retrieved.add(completion.request_id)
             else:
                 self._ready[completion.request_id] = ready
         return found
