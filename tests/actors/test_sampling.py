@@ -16,9 +16,11 @@ from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
     BadRequestError,
+    BillingError,
     ConfigError,
     InputError,
     RequestFailedError,
+    SessionGoneError,
 )
 from tinker_actors.transport.config import Config
 from tinker_actors.types import ModelInput, SamplingParams
@@ -294,3 +296,87 @@ async def test_prompt_logprobs_come_back(autojump_clock: Any, open_stub: Any, st
         assert await sampling.compute_logprobs(PROMPT) == [None, -1.0, -2.0]
         with pytest.raises(APIResponseValidationError, match="prompt_logprobs"):
             await sampling.compute_logprobs(PROMPT)
+
+
+async def test_sequences_are_named_as_the_promise_says(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """By their index; older services have no names, and one that has too few names some."""
+    names = {0: ["n0", "n1"], 1: ["n2"]}
+
+    def rule(body: dict[str, Any], count: int) -> httpx.Response | None:
+        if count not in names:
+            return None
+        promise = stub.promise(f"asample#{count}", stub._result("asample", body))
+        return httpx.Response(200, json=promise | {"sample_sequence_ids": names[count]})
+
+    stub.rules["asample"] = rule
+    seen = []
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        for _ in range(3):
+            reply = await sampling.sample(PROMPT, 2, PARAMS)
+            seen.append([sequence.sequence_id for sequence in reply.sequences])
+    assert seen == [["n0", "n1"], ["n2", None], [None, None]]
+
+
+@pytest.mark.requirement("R74")
+@pytest.mark.parametrize(("category", "tries"), [("user", 1), ("server", 4), ("odd", 4)])
+async def test_a_failure_that_is_not_the_users_is_drawn_anew(
+    autojump_clock: Any, open_stub: Any, stub: Any, category: str, tries: int
+) -> None:
+    """A few times, each with a new number and after a pause; then it is told."""
+    for number in range(9):
+        stub.results[f"asample#{number}"] = {"error": "no luck", "category": category}
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(RequestFailedError, match="no luck"):
+            await sampling.sample(PROMPT, 1, PARAMS)
+    assert [body["seq_id"] for body in stub.bodies("asample")] == list(range(tries))
+
+
+async def test_a_service_may_ask_for_no_retries(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Then a lost promise is told at once."""
+    stub.rules["client/config"] = lambda _, __: httpx.Response(200, json={"sample_no_retries": True})
+    stub.results["asample#0"] = httpx.Response(410, json={"detail": "broken"})
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(SessionGoneError):
+            await sampling.sample(PROMPT, 1, PARAMS)
+    assert stub.names().count("asample") == 1
+
+
+async def test_an_unpaid_account_holds_samples_back_within_its_window(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """The same number is sent again every second; when the window is over the 402 is told."""
+    stub.rules["client/config"] = lambda _, __: httpx.Response(
+        200, json={"billing_exception_max_pause_duration_sec": 10}
+    )
+    stub.rules["asample"] = lambda _, count: None if count == 3 else httpx.Response(402, json={})
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        started = trio.current_time()
+        await sampling.sample(PROMPT, 1, PARAMS)
+        assert trio.current_time() - started == pytest.approx(3)
+        with pytest.raises(BillingError):
+            await sampling.sample(PROMPT, 1, PARAMS)
+        assert trio.current_time() - started == pytest.approx(10, abs=2)
+    assert {body["seq_id"] for body in stub.bodies("asample")} == {0, 1}
+
+
+async def test_large_prompts_are_submitted_a_few_at_a_time(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """The bytes being submitted are bounded; who polls does not count."""
+    stub.rules["client/config"] = lambda _, __: httpx.Response(
+        200, json={"sample_dispatch_bytes_semaphore_size": 50}
+    )
+    stub.gates["asample"] = trio.Event()
+    async with open_stub() as service, trio.open_nursery() as nursery:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        for _ in range(6):
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)  # 3 tokens, 30 bytes
+        await trio.sleep(1)
+        assert stub.active["asample"] == 2
+        stub.gates["asample"].set()

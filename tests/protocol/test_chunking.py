@@ -40,6 +40,19 @@ def test_a_datum_weighs_four_bytes_a_token_and_its_tensors() -> None:
     assert datum_bytes(Datum(ModelInput.empty())) == 0
 
 
+def test_a_sparse_tensor_weighs_its_values_and_its_indices() -> None:
+    """Eight bytes for each index; what is not listed weighs nothing."""
+    tensor = TensorData(
+        np.ones(3, np.float32),
+        "float32",
+        (4, 1000),
+        sparse_crow_indices=[0, 1, 2, 3, 3],
+        sparse_col_indices=[5, 6, 7],
+    )
+    one = Datum(ModelInput.empty(), {"weights": tensor})
+    assert datum_bytes(one) == 3 * 4 + (5 + 3) * 8
+
+
 def test_the_limits_are_tinkers() -> None:
     """Of 0.38.0, where the service sets no others."""
     assert (MAX_CHUNK_DATUMS, MAX_CHUNK_BYTES) == (1024, 5_000_000)

@@ -23,7 +23,10 @@ from tinker_actors.protocol.throttle import (
     Progress,
     SampleThrottle,
     Ticket,
+    sample_bytes,
 )
+from tinker_actors.wire.chunk import DmelChunk, EncodedTextChunk, ImageAssetPointerChunk, ImageChunk
+from tinker_actors.wire.input import ModelInput
 
 SHORT = settings(max_examples=150, stateful_step_count=30)
 
@@ -135,6 +138,17 @@ def test_a_budget_is_its_model() -> None:
 
 def throttle(free: int = SAMPLE_DISPATCH_BYTES) -> SampleThrottle:
     return SampleThrottle(SampleBackoff(), free)
+
+
+def test_what_a_sample_is_taken_to_weigh() -> None:
+    """Ten bytes a token; images and audio weigh their bytes, pointers their text."""
+    chunks = [
+        EncodedTextChunk([1, 2, 3]),
+        ImageChunk(b"12345", "png"),
+        ImageAssetPointerChunk("png", "a://b"),
+        DmelChunk(b"1234567"),
+    ]
+    assert sample_bytes(ModelInput(chunks)) == 30 + 5 + 5 + 7
 
 
 def test_four_hundred_are_submitted_at_once() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+from collections.abc import Sequence
 
 import attrs
 import trio
@@ -38,11 +39,10 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.retry import RetryConfig, backoff_delay
-from tinker_actors.protocol.throttle import Progress
+from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import ASAMPLE
-from tinker_actors.wire.input import ModelInput
 from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SampleSubmitted
 
@@ -125,13 +125,13 @@ class SamplingActor(Actor[Sampling]):
                 share.progress.end(trio.current_time())
 
     async def _draw(self, message: Sample) -> SampleResponse:
-        size = dispatch_bytes(message.prompt)
+        size = sample_bytes(message.prompt)
         attempt = 0
         while True:
             promise = await self._submit(message, size)
             waiting = WaitForResult(promise.request_id, SAMPLE, message.target.sampling_session_id)
             try:
-                return _response(await wait_for_result(self._futures, waiting))
+                return _response(await wait_for_result(self._futures, waiting), promise)
             except (SessionGoneError, RequestFailedError) as error:
                 attempt += 1
                 if attempt == _PROMISES or not self._may_try_anew(error):
@@ -189,11 +189,6 @@ def _worth_resending(error: APIConnectionError | APIStatusError) -> bool:
     return error.status_code == 408 or error.status_code >= 500
 
 
-def dispatch_bytes(prompt: ModelInput) -> int:
-    """Estimate what a sample weighs on its way to the service, in bytes."""
-    return _TOKEN_BYTES * prompt.length
-
-
 def _request(message: Sample, number: int) -> SampleRequest:
     return SampleRequest(
         prompt=message.prompt,
@@ -206,8 +201,21 @@ def _request(message: Sample, number: int) -> SampleRequest:
     )
 
 
-def _response(payload: Payload) -> SampleResponse:
+def _response(payload: Payload, promise: SampleSubmitted) -> SampleResponse:
     try:
-        return read(SampleResponse, payload)
+        response = read(SampleResponse, payload)
     except DecodeError as error:
-        raise APIResponseValidationError(f"sample: {error}", error.problems) from error
+        problem = APIResponseValidationError(f"sample: {error}", error.problems)
+        problem.request_id = promise.request_id
+        raise problem from error
+    names = promise.sample_sequence_ids
+    return response if names is None else _named(response, names)
+
+
+def _named(response: SampleResponse, names: Sequence[str]) -> SampleResponse:
+    """Give each sequence the name that the promise has for it; older services have none, and some too few."""
+    sequences = [
+        attrs.evolve(sequence, sequence_id=name)
+        for sequence, name in zip(response.sequences, names, strict=False)
+    ]
+    return attrs.evolve(response, sequences=(*sequences, *response.sequences[len(sequences) :]))

@@ -98,6 +98,7 @@ class SessionActor(Actor[SessionRole]):
             if getattr(error, "status_code", None) != 404:  # older services have no such call
                 raise
         self._transport.learn(self._session.limits)
+        self._session.dispatch = BytesGate(self._session.limits.fwdbwd_dispatch_bytes_semaphore_size)
 
     async def _open(self) -> None:
         config = self._transport.config

@@ -101,7 +101,9 @@ class Submitter:
         async def send(index: int) -> None:
             outcomes[index] = await self._send(cut[index], model_id, numbers[index])
 
-        for wave in waves(len(cut), together=self._transport.capability.early_numbers == "park"):
+        parks = self._transport.capability.early_numbers == "park"
+        together = parks and self._session.limits.parallel_fwdbwd_chunks
+        for wave in waves(len(cut), together=together):
             async with trio.open_nursery() as nursery:
                 for index in wave:
                     nursery.start_soon(send, index)

@@ -14,6 +14,7 @@ service                   one for one; started top to bottom, stopped bottom to 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import uuid
 from collections.abc import AsyncIterator
@@ -32,7 +33,7 @@ from tinker_actors.actors.message import Futures, Record, Sampling, Telemetry, T
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import TelemetryActor
-from tinker_actors.actors.throttle import SampleGate
+from tinker_actors.actors.throttle import BytesGate, SampleGate
 from tinker_actors.actors.training import Lineage, TrainingActor
 from tinker_actors.errors import (
     ActorError,
@@ -55,7 +56,8 @@ from tinker_actors.kernel import (
     start_pool,
 )
 from tinker_actors.protocol.event import ActorFailed
-from tinker_actors.protocol.throttle import SampleThrottle
+from tinker_actors.protocol.retry import RetryConfig
+from tinker_actors.protocol.throttle import Progress, SampleThrottle
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import HttpTransport
@@ -125,7 +127,13 @@ class Tree:
                 start_timeout=600.0,
             )
         )
-        polls = Polls(self.events, shared_backoff(self.config))
+        limits = self.session.limits
+        polls = Polls(
+            self.events,
+            shared_backoff(self.config),
+            Progress() if limits.sample_enable_stuck_detection else Progress(math.inf),
+            BytesGate(limits.inflight_response_bytes_semaphore_size),
+        )
         self.futures = await self.root.start_child(
             ChildSpec(
                 name="futures",
@@ -150,8 +158,10 @@ class Tree:
     async def _start_sampling(self, polls: Polls) -> ActorRef[Sampling]:
         config, futures = self.config, self.futures
         in_flight = max(1, min(config.max_samples, self.session.limits.sample_max_concurrent_requests))
-        gate = SampleGate(SampleThrottle(polls.backoff))
-        share = SamplingShare(trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng)
+        limits = self.session.limits
+        gate = SampleGate(SampleThrottle(polls.backoff, limits.sample_dispatch_bytes_semaphore_size))
+        policy = RetryConfig(enable_retry_logic=not limits.sample_no_retries)
+        share = SamplingShare(trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng, policy)
         spec = PoolSpec(
             name="sampling",
             intensity=_ANY_NUMBER,

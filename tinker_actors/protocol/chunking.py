@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from tinker_actors.protocol.metric import reduce_metrics
 from tinker_actors.wire.chunk import (
@@ -12,11 +13,19 @@ from tinker_actors.wire.chunk import (
     ImageChunk,
     ModelInputChunk,
 )
-from tinker_actors.wire.input import Datum
+from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
-__all__ = ["MAX_CHUNK_BYTES", "MAX_CHUNK_DATUMS", "chunk_batch", "datum_bytes", "merge_outputs", "waves"]
+__all__ = [
+    "MAX_CHUNK_BYTES",
+    "MAX_CHUNK_DATUMS",
+    "chunk_batch",
+    "datum_bytes",
+    "input_bytes",
+    "merge_outputs",
+    "waves",
+]
 
 # tinker 0.38.0 types/client_config_response.py: fwdbwd_max_chunk_len, fwdbwd_max_chunk_bytes_count
 MAX_CHUNK_DATUMS = 1024
@@ -27,19 +36,26 @@ _TOKEN_BYTES = 4
 def datum_bytes(datum: Datum) -> int:
     """Estimate what a datum weighs on the wire, in bytes."""
     tensors = sum(map(_tensor_bytes, datum.loss_fn_inputs.values()))
-    return sum(map(_chunk_bytes, datum.model_input.chunks)) + tensors
+    return input_bytes(datum.model_input, token_bytes=_TOKEN_BYTES) + tensors
 
 
-def _chunk_bytes(chunk: ModelInputChunk) -> int:
+def input_bytes(model_input: ModelInput, *, token_bytes: int) -> int:
+    """Estimate what a model's input weighs on the wire: its tokens, images, pointers and audio, in bytes."""
+    return sum([_chunk_bytes(chunk, token_bytes) for chunk in model_input.chunks])
+
+
+def _chunk_bytes(chunk: ModelInputChunk, token_bytes: int) -> int:
     match chunk:
         case EncodedTextChunk():
-            return _TOKEN_BYTES * chunk.length
+            return token_bytes * chunk.length
         case ImageChunk():
             return len(chunk.data)
         case ImageAssetPointerChunk():
             return len(chunk.location)
         case DmelChunk():
             return len(chunk.dmel)
+        case _:
+            assert_never(chunk)
 
 
 def _tensor_bytes(tensor: TensorData) -> int:

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 import attrs
 
 from tinker_actors.protocol.backoff import SampleBackoff
+from tinker_actors.protocol.chunking import input_bytes
+from tinker_actors.wire.input import ModelInput
 
 __all__ = [
     "DISPATCH_BYTES",
@@ -33,6 +35,7 @@ __all__ = [
     "Progress",
     "SampleThrottle",
     "Ticket",
+    "sample_bytes",
 ]
 
 # tinker 0.38.0 types/client_config_response.py: what holds where the service sets nothing else.
@@ -44,6 +47,12 @@ _DISPATCHES = 400
 _THROTTLED_DISPATCHES = 10
 _THROTTLED_WEIGHT = 20
 _RECENT = 10.0  # seconds
+_TOKEN_BYTES = 10
+
+
+def sample_bytes(prompt: ModelInput) -> int:
+    """Estimate what a sample weighs on its way to the service, in bytes."""
+    return input_bytes(prompt, token_bytes=_TOKEN_BYTES)
 
 
 @attrs.define(eq=False)
