@@ -12,6 +12,7 @@ import httpx
 import pytest
 import trio
 
+from tinker_actors.local.handler import HANDLERS
 from tinker_actors.local.model import BaseModel
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.local.tokenizer import character_tokenizer
@@ -28,7 +29,11 @@ from tinker_actors.wire.session import CreateSessionRequest
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest
 from tinker_actors.wire.weights import SaveWeightsRequest
 
-BY_REQUEST = {endpoint.request: endpoint for endpoint in ENDPOINTS if endpoint.method == "POST"}
+BY_REQUEST = {
+    endpoint.request: endpoint
+    for endpoint in ENDPOINTS
+    if endpoint.name in HANDLERS and endpoint.method == "POST"
+}
 PROMPT = ModelInput.from_ints([10, 11, 12])
 
 

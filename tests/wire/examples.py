@@ -4,21 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinker_actors.wire.future import RetrieveFutureRequest
+from tinker_actors.wire.future import (
+    CancelFutureRequest,
+    RetrieveFutureRequest,
+    RetrieveFuturesRequest,
+    SamplingSessionTarget,
+)
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, LoraConfig, UnloadModelRequest
 from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest
-from tinker_actors.wire.sampling import CreateSamplingSessionRequest, SampleRequest, SamplingParams
-from tinker_actors.wire.service import ClientConfigRequest
+from tinker_actors.wire.sampling import (
+    CreateSamplingSessionRequest,
+    JoinSamplingSessionRequest,
+    SampleRequest,
+    SamplingParams,
+)
+from tinker_actors.wire.service import AuthTokenRequest, ClientConfigRequest
 from tinker_actors.wire.session import (
+    AssignSessionProjectRequest,
     CreateSessionRequest,
     FinishReason,
     FinishSessionRequest,
     SessionHeartbeatRequest,
+    SessionSearchRequest,
 )
 from tinker_actors.wire.telemetry import GenericEvent, TelemetrySendRequest
-from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest, ForwardRequest
-from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
+from tinker_actors.wire.training import (
+    CreateCustomLossRequest,
+    CustomLossInput,
+    ForwardBackwardInput,
+    ForwardBackwardRequest,
+    ForwardRequest,
+)
+from tinker_actors.wire.weights import (
+    CopyWeightsRequest,
+    LoadWeightsRequest,
+    SaveWeightsExternalRequest,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsRequest,
+    SetCheckpointTtlRequest,
+    WeightsInfoRequest,
+)
 
 TENSORS = {
     "target_tokens": {"data": [2, 3, 4], "dtype": "int64", "shape": [3]},
@@ -227,4 +253,64 @@ EXAMPLES: list[tuple[object, dict[str, Any]]] = [
             "session_id": "sess-0001",
         },
     ),
+    (AuthTokenRequest(), {}),
+    (AssignSessionProjectRequest("p"), {"project_id": "p"}),
+    (
+        SessionSearchRequest(project_ids=("p",), user_metadata={"k": "v"}, limit=5),
+        {"project_ids": ["p"], "user_metadata": {"k": "v"}, "owner": {"type": "own"}, "limit": 5},
+    ),
+    (
+        CreateCustomLossRequest(
+            session_id="sess-0001",
+            custom_loss_seq_id=0,
+            name="mine",
+            inputs=(CustomLossInput("logprobs", 1),),
+            graph={"nodes": []},
+        ),
+        {
+            "session_id": "sess-0001",
+            "custom_loss_seq_id": 0,
+            "name": "mine",
+            "inputs": [{"name": "logprobs", "rank": 1}],
+            "graph": {"nodes": []},
+            "type": "create_custom_loss",
+        },
+    ),
+    (
+        SaveWeightsExternalRequest(model_id=MODEL, path="a", seq_id=3, age_encryption_recipients=("age1x",)),
+        {
+            "model_id": MODEL,
+            "path": "a",
+            "seq_id": 3,
+            "age_encryption_recipients": ["age1x"],
+            "type": "save_weights_external",
+        },
+    ),
+    (
+        CopyWeightsRequest(source_path="tinker://r/weights/a", destination_project_id="p"),
+        {"source_path": "tinker://r/weights/a", "destination_project_id": "p"},
+    ),
+    (WeightsInfoRequest("tinker://r/weights/a"), {"tinker_path": "tinker://r/weights/a"}),
+    (SetCheckpointTtlRequest(60), {"ttl_seconds": 60}),
+    (SetCheckpointTtlRequest(None), {"ttl_seconds": None}),
+    (
+        JoinSamplingSessionRequest("sess-0001:sample:0"),
+        {"sampling_session_id": "sess-0001:sample:0", "type": "join_sampling_session"},
+    ),
+    (
+        RetrieveFuturesRequest(
+            target=SamplingSessionTarget(sampling_session_id="sess-0001:sample:0"),
+            retrieved_request_ids=("r",),
+        ),
+        {
+            "target": {
+                "type": "sampling_session",
+                "sampling_session_id": "sess-0001:sample:0",
+                "cloned_sampler_id": 0,
+            },
+            "prev_cursor": 0,
+            "retrieved_request_ids": ["r"],
+        },
+    ),
+    (CancelFutureRequest("r"), {"request_id": "r"}),
 ]

@@ -1,6 +1,7 @@
 """The ASGI application of the embedded service: routes, decoding, and errors as answers.
 
-The table of endpoints is walked, so what a client can call and what the service serves cannot differ.
+The table of endpoints is walked, so what a client calls and what the service serves cannot differ; a call without
+a handler has no route, and is answered with 404.
 A body may be compressed, and is read in the form its content type names: JSON, which is decoded strictly (an unknown
 field is an error), or protobuf for the requests that have this form. Results of training and sampling are answered
 in protobuf to who accepts it, and in JSON to everybody else. Whether a request repeats another is told by its bytes,
