@@ -48,7 +48,7 @@ from tinker_actors.transport.reply import Reply, log_deprecation, status_error
 from tinker_actors.transport.request import WireRequest
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
-from tinker_actors.transport.ways import BROKEN, Carrier, Lanes, Ways, same_service, translated
+from tinker_actors.transport.ways import BROKEN, Carrier, Lanes, Through, Ways, same_service, translated
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
@@ -503,7 +503,7 @@ async def open_transport(
     config: Config,
     *,
     rng: random.Random,
-    through: Carrier | None = None,
+    through: Through | None = None,
     utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     authority: Authority | None = None,
 ) -> AsyncIterator[HttpTransport]:
@@ -512,7 +512,7 @@ async def open_transport(
     Args:
         config: how the service is reached.
         rng: chance for the jitter of retries and for idempotency keys.
-        through: a transport to use in place of the network; it is not closed.
+        through: a transport to use in place of the network, or one for each lane; it is not closed.
         utc_now: the wall clock, for dates in `retry-after`.
         authority: says who we are; None goes by the key or the command of the configuration, and exchanges it if
             the service says so.

@@ -37,6 +37,7 @@ __all__ = [
     "Lanes",
     "LiveBody",
     "MayLead",
+    "Through",
     "Ways",
     "heartbeat_pool",
     "same_service",
@@ -45,6 +46,8 @@ __all__ = [
 
 Carrier: TypeAlias = httpx.AsyncBaseTransport
 """What carries requests: the network, an application in this process, or a test's script."""
+Through: TypeAlias = Carrier | Mapping[Lane, Carrier]
+"""What takes the network's place: for everything, or for each lane."""
 MayLead: TypeAlias = Callable[[httpx.URL], bool]
 """Whether a redirect to this address is followed."""
 
@@ -309,19 +312,21 @@ class Lanes:
 
     Args:
         config: how the service is reached.
-        through: what carries the requests in place of the network; it is not closed.
+        through: what carries the requests in place of the network, all of them or those of each lane; it is not
+            closed.
 
     Attributes:
         over_network: nothing takes the network's place.
     """
 
-    def __init__(self, config: Config, through: Carrier | None) -> None:
+    def __init__(self, config: Config, through: Through | None) -> None:
         self.over_network = through is None
         self._pools = {} if through is not None else _pools(config)
+        carriers: Mapping[Lane, Carrier] = self._pools
+        if through is not None:
+            carriers = through if isinstance(through, Mapping) else dict.fromkeys(LANE_LIMITS, through)
         self._lanes = {
-            lane: Ways(
-                through or self._pools[lane], None if through is None else limit, config.connect_timeout
-            )
+            lane: Ways(carriers[lane], None if through is None else limit, config.connect_timeout)
             for lane, limit in LANE_LIMITS.items()
         }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.wire.endpoint import Endpoint
 
-__all__ = ["AsyncAPIResource", "Caller"]
+__all__ = ["AccessScope", "AsyncAPIResource", "Caller"]
+
+AccessScope = Literal["owned", "accessible"]
+"""What is yours, or what you may see."""
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -39,7 +42,10 @@ class Caller(Protocol):
 
 
 class AsyncAPIResource:
-    """A group of calls."""
+    """A group of calls. Each is a row of the table of endpoints, always a checkpoint, and raises what its caller does.
+
+    Path parameters are checked before anything is sent: `InputError` if one would not stay the part it is.
+    """
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.resources.resource import AsyncAPIResource
-from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, OPTIM_STEP
+from tinker_actors.wire.endpoints import CREATE_CUSTOM_LOSS, FORWARD, FORWARD_BACKWARD, OPTIM_STEP
 from tinker_actors.wire.future import UntypedAPIFuture
 from tinker_actors.wire.optimizer import OptimStepRequest
-from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.training import CreateCustomLossRequest, ForwardBackwardRequest, ForwardRequest
 
 __all__ = ["AsyncTrainingResource"]
 
@@ -18,7 +18,7 @@ class AsyncTrainingResource(AsyncAPIResource):
     async def forward(
         self, request: ForwardRequest, *, options: RequestOptions | None = None
     ) -> UntypedAPIFuture:
-        """Compute a batch's loss without a gradient."""
+        """Compute a batch's loss without a gradient. The latest services have dropped this call."""
         return await self._caller.call(FORWARD, request, options=options)
 
     async def forward_backward(
@@ -32,3 +32,9 @@ class AsyncTrainingResource(AsyncAPIResource):
     ) -> UntypedAPIFuture:
         """Apply the gradient and clear it."""
         return await self._caller.call(OPTIM_STEP, request, options=options)
+
+    async def create_custom_loss(
+        self, request: CreateCustomLossRequest, *, options: RequestOptions | None = None
+    ) -> UntypedAPIFuture:
+        """Give the service a loss of your own; the promise is that of its id."""
+        return await self._caller.call(CREATE_CUSTOM_LOSS, request, options=options)
