@@ -160,8 +160,9 @@ check: lint types layers ## all static checks
 	@$(PYTHON) $(PYTEST) -q tests/test_budgets.py tests/test_house.py tests/test_layers.py tests/docs
 
 .PHONY: pages
-pages: $(PYTHON) ## write the generated pages of docs/kernel anew
+pages: $(VENV)/.run ## write the generated pages of docs anew
 	@$(PYTHON) tools/write_kernel_pages.py
+	@$(PYTHON) tools/write_wire_pages.py
 
 # ---------------------------------------------------------------------------------------------------- distribution
 
