@@ -216,6 +216,7 @@ class Connection:
 
     Attributes:
         stream: what carries the bytes.
+        complete: whether the request under way was written to its end.
         written: whether a byte of the request under way may have left.
         reusable: whether an exchange may follow: there was none yet, or the last one ended so.
         wait: seconds that the server says it waits for another request; infinity if it says nothing.
@@ -224,12 +225,12 @@ class Connection:
 
     __slots__ = (
         "_begun",
-        "_complete",
         "_head_only",
         "_keep",
         "_left",
         "_parser",
         "_write_error",
+        "complete",
         "expires",
         "reusable",
         "stream",
@@ -247,7 +248,7 @@ class Connection:
         self._left = 0  # bytes of the body that have not been returned
         self._head_only = False
         self._keep = False
-        self._complete = False
+        self.complete = False
         self._write_error: trio.BrokenResourceError | None = None
         self._parser = _NO_PARSER
 
@@ -273,7 +274,7 @@ class Connection:
         self.written = True
         try:
             await self.stream.send_all(head + body)
-            self._complete = True
+            self.complete = True
         except trio.BrokenResourceError as error:
             self._write_error = error  # what the server said before it closed is still to be read
         except trio.ClosedResourceError as error:
@@ -295,7 +296,7 @@ class Connection:
             nursery.start_soon(self._write, head, body, nursery.cancel_scope, broken)
             try:
                 response = await self._response()
-                if response.status_code >= 300 and not self._complete:
+                if response.status_code >= 300 and not self.complete:
                     await (
                         self._take_all()
                     )  # before the writer is cancelled, which ends a TLS stream's reading too
@@ -311,7 +312,7 @@ class Connection:
         return response
 
     def _begin(self, method: bytes, head: bytes) -> None:
-        self.reusable = self._complete = False
+        self.reusable = self.complete = False
         self._write_error = None
         self._keep = b"\r\nconnection: close\r\n" not in head.lower()
         self._head_only = method == b"HEAD"
@@ -336,7 +337,7 @@ class Connection:
                 await self.stream.send_all(head)
                 while (piece := await body.piece()) is not None:
                     await self.stream.send_all(piece)
-            self._complete = True
+            self.complete = True
         except trio.BrokenResourceError as error:
             self._write_error = error
         except trio.ClosedResourceError:
@@ -402,7 +403,7 @@ class Connection:
             self._finish()
 
     def _finish(self) -> None:
-        self.reusable = self._keep and self._complete
+        self.reusable = self._keep and self.complete
         self._parser = _NO_PARSER
 
     @property

@@ -154,7 +154,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             httpx.ConnectTimeout: no connection in time.
             httpx.ConnectError: no connection, no TLS, or the pool is closed.
             httpx.ProxyError: the proxy refused.
-            httpx.ReadTimeout: no whole answer in time. As with the others, the server may have acted.
+            httpx.WriteTimeout: the server did not take the request in time. As with the others, it may have acted.
+            httpx.ReadTimeout: no whole answer in time.
             httpx.WriteError: the connection broke under the request.
             httpx.ReadError: it broke under the response.
             httpx.RemoteProtocolError: what came is no whole HTTP/1.1 response.
@@ -214,6 +215,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                     response = await connection.request(method, head, body)
                 else:
                     upload = Streamed(request, limits) if body is None else LimitedPieces(body, limits)
+                    limits.start(limits.write)
                     response = await connection.request_streamed(method, head, upload)
                 content = connection.at_hand()
                 handed_over = content is None
@@ -276,16 +278,17 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         """End an exchange, however it went: keep or close its connection and pass its slot on."""
         if connection is not None:
             self._busy.discard(connection)
-            if connection.reusable and not self._slots.closed:
-                self._keep(key, connection)
+            seconds = min(self._keepalive_expiry, connection.wait)
+            if connection.reusable and seconds > 0 and not self._slots.closed:
+                self._keep(key, connection, seconds)
             else:
                 connection.close()
         self._slots.give_back()
 
-    def _keep(self, key: Key, connection: Connection) -> None:
+    def _keep(self, key: Key, connection: Connection, seconds: float) -> None:
         kept = self._idle.setdefault(key, deque())
         self._drop_expired(kept)
-        connection.expires = trio.current_time() + min(self._keepalive_expiry, connection.wait)
+        connection.expires = trio.current_time() + seconds
         kept.append(connection)
         self._idle_count += 1
 
@@ -341,4 +344,6 @@ def _too_late(origin: Origin, has_slot: bool, connection: Connection | None) -> 
         return httpx.PoolTimeout(f"no connection to {origin} became free in time")
     if connection is None or not connection.written:
         return httpx.ConnectTimeout(f"no connection to {origin} in time")
+    if not connection.complete:
+        return httpx.WriteTimeout(f"{origin} did not take the request in time")
     return httpx.ReadTimeout(f"{origin} did not answer in time")
