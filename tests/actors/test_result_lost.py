@@ -9,8 +9,9 @@ import httpx
 import pytest
 import trio
 
+from tinker_actors.actors.message import RenewSession
 from tinker_actors.errors import ConflictError, RequestFailedError, ResultLost
-from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
 from tinker_actors.types import AdamParams
 
 ADAM = AdamParams(learning_rate=1e-3)
@@ -39,13 +40,13 @@ def refuse_the_second(stub: Any, endpoint: str, at: int, *, by_promise: bool) ->
     stub.rules[endpoint] = rule
 
 
-def happened(events: Any) -> list[object]:
-    """Return the losses and restores among the events so far."""
+def happened(events: Any, *kinds: type) -> list[object]:
+    """Return the losses and restores among the events so far, or those of other kinds."""
     found: list[object] = []
     with contextlib.suppress(trio.WouldBlock):
         while True:
             found.append(events.receive_nowait())
-    return [event for event in found if isinstance(event, ModelLostEvent | ModelRestored)]
+    return [event for event in found if isinstance(event, kinds or (ModelLostEvent, ModelRestored))]
 
 
 @pytest.mark.parametrize("by_promise", [False, True])
@@ -174,3 +175,23 @@ async def test_a_state_whose_loading_is_lost_is_loaded(
     assert isinstance(restored, ModelRestored)
     assert restored.checkpoint == path
     assert [body["path"] for body in stub.bodies("load_weights")] == [path] * 4
+
+
+@pytest.mark.parametrize("what", ["create_model", "create_session"])
+async def test_what_may_have_been_made_twice_is_told(
+    autojump_clock: Any, open_stub: Any, stub: Any, what: str
+) -> None:
+    """An answer that was lost may leave one that nobody knows; refusals leave none."""
+    answers = {0: httpx.Response(429, json={}), 1: DOWN} if what == "create_model" else {1: DOWN}
+    stub.rules[what] = lambda _, count: answers.get(count)
+    async with open_stub() as service:
+        events = service.subscribe()
+        await service.create_lora_training_client(MODEL)
+        if what == "create_session":
+            keeper = service._tree.session.keeper
+            await keeper.ask(RenewSession(1))
+        found = [event for event in happened(events, OrphanPossible) if isinstance(event, OrphanPossible)]
+    expected = (
+        OrphanPossible("create_model", "s0", 0) if what == "create_model" else OrphanPossible(what, "", 1)
+    )
+    assert found == [expected]

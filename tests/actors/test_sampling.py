@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tinker_actors.actors.sampling import shared_backoff
 from tinker_actors.actors.service import open_client
 from tinker_actors.errors import (
     APIConnectionError,
@@ -22,6 +23,7 @@ from tinker_actors.errors import (
     RequestFailedError,
     SessionGoneError,
 )
+from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.transport.config import Config
 from tinker_actors.types import ModelInput, SamplingParams
 
@@ -119,6 +121,25 @@ async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     assert numbers.count(0) >= 2
 
 
+@pytest.mark.requirement("R32", "R33", "R38")
+async def test_one_service_and_key_have_one_clock_however_many_ask() -> None:
+    """The same service under another spelling is the same; another service or key is not."""
+    found: list[SampleBackoff] = []
+
+    async def ask(url: str, key: str) -> None:
+        await trio.lowlevel.checkpoint()
+        found.append(shared_backoff(Config(base_url=url, api_key=key)))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(ask, ("http://prod", "HTTP://Prod:80", "http://prod/")[number % 3], "tml-a")
+    assert len({id(clock) for clock in found}) == 1
+    for url, key in (("http://prod", "tml-b"), ("http://staging", "tml-a"), ("http://prod:81", "tml-a")):
+        await ask(url, key)
+    assert len({id(clock) for clock in found}) == 4
+
+
+@pytest.mark.requirement("R32")
 async def test_services_with_one_key_share_the_backoff_and_others_do_not(
     autojump_clock: Any, stub: Any
 ) -> None:

@@ -78,7 +78,7 @@ async def test_an_older_service_without_a_config_call_is_fine(
 async def test_telemetry_reports_crashes_without_secrets(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
-    """An actor's crash is one event; neither key nor message contents are in it."""
+    """An actor's crash is two events, where and why; neither key nor message contents are in them."""
     stub.rules["optim_step"] = lambda _, count: (
         httpx.Response(404, json={"detail": "not loaded tml-secret"}) if count == 0 else None
     )
@@ -89,19 +89,20 @@ async def test_telemetry_reports_crashes_without_secrets(
         await (await training.optim_step(AdamParams()))
         await trio.sleep(11)
     sent = stub.bodies("telemetry")[0]
-    start, event = sent["events"]
+    start, event, why = [event for body in stub.bodies("telemetry") for event in body["events"]][:3]
     assert sent["session_id"] == "s0"
     assert (start["event"], start["event_session_index"], event["event_session_index"]) == (
         "SESSION_START",
         0,
         1,
     )
-    (end,) = stub.bodies("telemetry")[1]["events"]
+    end = stub.bodies("telemetry")[-1]["events"][-1]
     assert end["event"] == "SESSION_END"
+    assert (why["event"], why["severity"], why["error_type"]) == ("UNHANDLED_EXCEPTION", "ERROR", "ModelLost")
     assert end["duration"].startswith("0:00:")
     assert event["event_name"] == "actor_crashed"
     assert event["event_data"] == {"actor": "service/training/model-0", "error_type": "ModelLost"}
-    assert "secret" not in str(sent)
+    assert "secret" not in str(stub.bodies("telemetry"))
 
 
 async def test_telemetry_is_off_for_other_services_unless_asked(

@@ -21,6 +21,7 @@ from tinker_actors.errors import (
     ConflictError,
     CredentialError,
     InputError,
+    ModelLost,
     ModelPoisoned,
     RequestFailedError,
     ResultLost,
@@ -564,6 +565,7 @@ def test_causes_and_contexts_are_asked(by: str) -> None:
     assert not is_user_error(chained(ValueError(), KeyError(), status(500), by=by))
     assert not is_user_error(chained(status(503), status(400), by=by))
     assert not is_user_error(chained(ResultLost("x"), status(409), by=by))
+    assert not is_user_error(chained(ModelLost("x", model_id="m"), status(404), by=by))
     assert is_user_error(chained(ModelPoisoned("x", model_id="m"), status(400), by=by))
 
 

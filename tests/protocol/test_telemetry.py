@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinker_actors.protocol.telemetry import BATCH_SIZE, FLUSH_PERIOD, MAX_QUEUED, TelemetryQueue
+from tinker_actors.errors import InputError, status_error_class
+from tinker_actors.protocol.retry import is_user_error
+from tinker_actors.protocol.telemetry import (
+    BATCH_SIZE,
+    FLUSH_PERIOD,
+    MAX_QUEUED,
+    TelemetryQueue,
+    failure_event,
+)
 
 
 def test_the_sizes_are_tinkers() -> None:
@@ -42,3 +51,47 @@ def test_events_leave_in_order_and_once(acts: list[int | None], room: int) -> No
             dropped += not fits
             added += 1
         assert (len(queue), queue.dropped) == (len(model), dropped)
+
+
+def caused(error: BaseException) -> ValueError:
+    """Make an error that says nothing itself."""
+    outer = ValueError("hunter2")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.requirement("R72")
+@pytest.mark.parametrize(
+    ("error", "users", "data"),
+    [
+        (status_error_class(400)("hunter2", status_code=400), True, {"status_code": 400}),
+        (status_error_class(408)("hunter2", status_code=408), False, {}),
+        (status_error_class(503)("hunter2", status_code=503), False, {}),
+        (InputError("api_key", "hunter2", "no"), True, {}),
+        (caused(status_error_class(404)("hunter2", status_code=404)), True, {}),
+        (ValueError("hunter2"), False, {}),
+    ],
+    ids=repr,
+)
+def test_whose_fault_it_was_goes_by_the_rule_of_retries(
+    error: BaseException, users: bool, data: dict[str, object]
+) -> None:
+    """A user's error is a warning, others are exceptions; what they say is not told."""
+    kind = type(error).__name__
+    assert is_user_error(error) is users
+    event = failure_event(error)
+    assert "hunter2" not in repr(event)
+    if users:
+        assert event == {
+            "event": "GENERIC_EVENT",
+            "severity": "WARNING",
+            "event_name": "user_error",
+            "event_data": {"error_type": kind, **data},
+        }
+    else:
+        assert event == {
+            "event": "UNHANDLED_EXCEPTION",
+            "severity": "ERROR",
+            "error_type": kind,
+            "error_message": kind,
+        }

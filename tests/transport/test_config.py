@@ -17,6 +17,7 @@ from tinker_actors.transport.config import (
     Environment,
     check_api_key,
     check_base_url,
+    normal_url,
     request_headers,
 )
 from tinker_actors.transport.connection import Origin
@@ -322,3 +323,26 @@ def test_headers_and_authentication_are_not_shown() -> None:
         base_url="http://service", headers={"x-token": "hush"}, auth=httpx.BasicAuth("me", "hush")
     )
     assert "hush" not in repr(config)
+
+
+@pytest.mark.requirement("R33")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://Host.example/a/",
+        "HTTPS://host.example/a",
+        "https://host.example:443/a//",
+        "HTTPS://Host.example:443/a",
+        "https://host.example/a",
+    ],
+)
+def test_one_service_has_one_name(url: str) -> None:
+    """Whatever the case of scheme and host, with the default port or without, with a slash at the end or without."""
+    assert normal_url(check_base_url("base_url", url)) == "https://host.example/a"
+
+
+@pytest.mark.requirement("R33")
+def test_other_services_have_other_names() -> None:
+    """The port, the scheme and the case of the path count."""
+    urls = ["http://host", "http://host:81", "https://host", "http://host/a", "http://host/A", "http://other"]
+    assert len({normal_url(url) for url in urls}) == len(urls)

@@ -10,13 +10,13 @@ import pytest
 import trio
 
 from tests.transport.test_auth import jwt, wall
-from tinker_actors.errors import AuthenticationError, CredentialError
+from tinker_actors.errors import AuthenticationError, ConfigError, CredentialError
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.exchange import HttpTransport, open_transport
-from tinker_actors.wire.endpoints import GET_INFO, OPTIM_STEP
+from tinker_actors.wire.endpoints import GET_INFO, HEALTH
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.model import GetInfoRequest
-from tinker_actors.wire.service import ClientConfigResponse
+from tinker_actors.wire.service import ClientConfigResponse, Empty
 
 KEY = "tml-hunter2"
 TOKENS = ClientConfigResponse(pjwt_auth_enabled=True)
@@ -183,6 +183,33 @@ async def test_two_services_never_see_each_others_keys(autojump_clock: Any) -> N
         assert set(service.keys("get_info")) == {service.valid}
 
 
-def test_what_is_numbered_is_replayed_as_well() -> None:
-    """A refusal for the token means that nothing was done."""
-    assert OPTIM_STEP.on_doubt == "numbered"
+@pytest.mark.requirement("R31")
+async def test_any_address_has_connections_of_its_own(autojump_clock: Any) -> None:
+    """A service that nobody has named before is simply called; each client has its own lanes."""
+    called: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        called.append(str(request.url))
+        return httpx.Response(200, json={"status": "ok"})
+
+    urls = [f"http://service-{number}.example/base" for number in range(5)]
+    lanes = []
+    for url in urls:
+        config = Config(base_url=url)
+        async with open_transport(
+            config, rng=random.Random(0), through=httpx.MockTransport(answer)
+        ) as transport:
+            lanes.append(transport.lanes)
+            await transport.call(HEALTH, Empty())
+    assert called == [f"{url}/api/v1/healthz" for url in urls]
+    assert len({id(one) for one in lanes}) == 5
+
+
+@pytest.mark.requirement("R21")
+async def test_there_is_one_class_of_configurations() -> None:
+    """A mapping in its place is refused where connections are opened; what is in it is not shown."""
+    values: Any = {"base_url": "http://service", "api_key": KEY}
+    with pytest.raises(ConfigError, match="config = dict: must be a Config") as caught:
+        async with open_transport(values, rng=random.Random(0)):
+            pass
+    assert "hunter2" not in str(caught.value)

@@ -29,6 +29,7 @@ __all__ = [
     "LoadState",
     "OptimStep",
     "Record",
+    "RecordFailure",
     "RenewSession",
     "Sample",
     "SampleTarget",
@@ -233,3 +234,10 @@ class Record(Message[Telemetry, None]):
 
     name: str
     data: dict[str, object]
+
+
+@attrs.frozen
+class RecordFailure(Message[Telemetry, None]):
+    """Report a failure; of what it says nothing is reported."""
+
+    error: BaseException

@@ -40,7 +40,7 @@ from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.retry import RetryConfig, backoff_delay
 from tinker_actors.protocol.throttle import Progress, sample_bytes
-from tinker_actors.transport.config import Config
+from tinker_actors.transport.config import Config, normal_url
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import ASAMPLE
 from tinker_actors.wire.payload import Payload, read
@@ -67,8 +67,8 @@ def shared_backoff(config: Config) -> SampleBackoff:
     except LookupError:
         table = {}
         _BACKOFFS.set(table)
-    digest = hashlib.sha256((config.api_key or "").encode()).hexdigest()
-    return table.setdefault((config.base_url, digest), SampleBackoff())
+    digest = hashlib.sha256((config.api_key or config.credential_command or "").encode()).hexdigest()
+    return table.setdefault((normal_url(config.base_url), digest), SampleBackoff())
 
 
 @attrs.define(eq=False)

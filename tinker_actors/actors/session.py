@@ -16,7 +16,8 @@ from tinker_actors.actors.message import Heartbeat, RenewSession, SessionRole, S
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.errors import APIError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
-from tinker_actors.protocol.event import SessionRenewed
+from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
+from tinker_actors.protocol.retry import Sends
 from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
@@ -106,8 +107,12 @@ class SessionActor(Actor[SessionRole]):
             tags=config.tags,
             user_metadata=dict(config.user_metadata),
             sdk_version=__version__,
+            project_id=config.project_id,
         )
-        reply = await self._transport.call(CREATE_SESSION, request)
+        sends = Sends()
+        reply = await self._transport.call(CREATE_SESSION, request, sends=sends)
+        if sends.orphan:
+            self._events.publish(OrphanPossible("create_session", "", self._session.epoch))
         self._session.begin(reply.session_id)
         await self._heartbeat.tell(StartBeating(reply.session_id))
 

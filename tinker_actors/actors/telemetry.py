@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 
 import trio
 
-from tinker_actors.actors.message import Record, Telemetry
+from tinker_actors.actors.message import Record, RecordFailure, Telemetry
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import APIError
 from tinker_actors.kernel import Actor, Ending, handles
-from tinker_actors.protocol.telemetry import BATCH_SIZE, FLUSH_PERIOD, TelemetryQueue
+from tinker_actors.protocol.telemetry import BATCH_SIZE, FLUSH_PERIOD, TelemetryQueue, failure_event
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
 from tinker_actors.wire.endpoints import TELEMETRY
@@ -63,20 +63,26 @@ class TelemetryActor(Actor[Telemetry]):
         await trio.lowlevel.checkpoint()
         self._started = trio.current_time()
         if self.context.incarnation == 1:
-            self._add("SESSION_START")
+            self._add(event="SESSION_START")
         self.context.every(FLUSH_PERIOD, self._flush)
 
     @handles(Record)
     async def record(self, message: Record) -> None:
         """Take an event; a full batch is sent at once."""
         await trio.lowlevel.checkpoint()
-        self._add("GENERIC_EVENT", event_name=message.name, event_data=message.data)
+        self._add(event="GENERIC_EVENT", event_name=message.name, event_data=message.data)
         if len(self._queue) == BATCH_SIZE:
             self.context.spawn(self._flush)
 
-    def _add(self, kind: str, **fields: object) -> None:
-        event = {
-            "event": kind,
+    @handles(RecordFailure)
+    async def record_failure(self, message: RecordFailure) -> None:
+        """Take a failure; it is sent at once."""
+        await trio.lowlevel.checkpoint()
+        self._add(**failure_event(message.error))
+        self.context.spawn(self._flush)
+
+    def _add(self, **fields: object) -> None:
+        event: dict[str, object] = {
             "event_id": str(self._new_id()),
             "event_session_index": self._count,
             "severity": "INFO",
@@ -106,6 +112,6 @@ class TelemetryActor(Actor[Telemetry]):
         """Report the end, and send what is left for at most `LAST_FLUSH` seconds."""
         if ending != "crash":
             seconds = trio.current_time() - self._started
-            self._add("SESSION_END", duration=str(timedelta(seconds=seconds)))
+            self._add(event="SESSION_END", duration=str(timedelta(seconds=seconds)))
         with trio.move_on_after(LAST_FLUSH):
             await self._flush()

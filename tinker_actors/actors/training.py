@@ -54,11 +54,11 @@ from tinker_actors.errors import (
     TinkerError,
 )
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
-from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
 from tinker_actors.protocol.plan import REQUEST_TYPES, model_id_of, reply_of
 from tinker_actors.protocol.recovery import classify, session_lost
-from tinker_actors.protocol.retry import Applied
+from tinker_actors.protocol.retry import Applied, Sends
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
@@ -150,15 +150,19 @@ class TrainingActor(Actor[Training]):
             await self._create_in_session()
 
     async def _create_in_session(self) -> None:
+        session_id, number = self._session.session_id, self._session.take_model_seq()
         request = CreateModelRequest(
-            session_id=self._session.session_id,
-            model_seq_id=self._session.take_model_seq(),
+            session_id=session_id,
+            model_seq_id=number,
             base_model=self._lineage.base_model,
             user_metadata=self._lineage.user_metadata,
             lora_config=self._lineage.lora_config,
         )
-        promise = await self._transport.call(CREATE_MODEL, request)
-        waiting = WaitForResult(promise.request_id, "CreateModel", self._session.session_id)
+        sends = Sends()
+        promise = await self._transport.call(CREATE_MODEL, request, sends=sends)
+        if sends.orphan:
+            self._events.publish(OrphanPossible("create_model", session_id, number))
+        waiting = WaitForResult(promise.request_id, "CreateModel", session_id)
         self._lineage.model_id = model_id_of(await wait_for_result(self._futures, waiting))
 
     async def _restore(self, old_id: str) -> None:

@@ -29,7 +29,7 @@ from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.futures import CONCURRENCY, FuturesActor, Polls
 from tinker_actors.actors.heartbeat import HeartbeatActor
-from tinker_actors.actors.message import Futures, Record, Sampling, Telemetry, Training
+from tinker_actors.actors.message import Futures, Record, RecordFailure, Sampling, Telemetry, Training
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import TelemetryActor
@@ -200,6 +200,7 @@ class Tree:
             data: dict[str, object] = {"actor": event.actor, "error_type": type(event.cause).__name__}
             with contextlib.suppress(ActorError):
                 self.telemetry.tell_nowait(Record("actor_crashed", data))
+                self.telemetry.tell_nowait(RecordFailure(event.cause))
 
 
 def _wants_telemetry(config: Config) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "LoopBlocked",
     "ModelLostEvent",
     "ModelRestored",
+    "OrphanPossible",
     "QueueChange",
     "ServiceEvent",
     "SessionRenewed",
@@ -70,6 +71,21 @@ class ModelRestored:
 
 
 @attrs.frozen
+class OrphanPossible:
+    """Something was asked for twice, because no answer came: the service may hold one more than is known of.
+
+    Attributes:
+        what: the call, such as `create_model`.
+        session_id: the session it would belong to; empty if it is a session.
+        number: its number there.
+    """
+
+    what: str
+    session_id: str
+    number: int
+
+
+@attrs.frozen
 class SessionRenewed:
     """The session was lost and a new one was opened."""
 
@@ -97,6 +113,7 @@ ServiceEvent: TypeAlias = (
     ActorFailed
     | ModelLostEvent
     | ModelRestored
+    | OrphanPossible
     | SessionRenewed
     | HeartbeatMissed
     | LoopBlocked

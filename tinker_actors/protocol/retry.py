@@ -64,6 +64,7 @@ from tinker_actors.errors import (
     ConflictError,
     CredentialError,
     InputError,
+    ModelLost,
     RequestFailedError,
     ResultLost,
     RetryableException,
@@ -454,7 +455,7 @@ def _blames_user(error: BaseException) -> bool | None:
         return True
     if isinstance(error, RequestFailedError):
         return error.category == "user"
-    if isinstance(error, APIConnectionError | ResultLost | RetryableException):
+    if isinstance(error, APIConnectionError | ModelLost | ResultLost | RetryableException):
         return False
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):

@@ -38,11 +38,11 @@ from tinker_actors.protocol.credential import (
     usable_key,
 )
 from tinker_actors.wire.endpoint import Endpoint, Lane
+from tinker_actors.wire.service import AuthTokenRequest, AuthTokenResponse
 
 __all__ = [
     "AUTH_TOKEN",
     "KEY_HEADER",
-    "AuthTokenRequest",
     "Credentials",
     "Exchange",
     "open_credentials",
@@ -50,19 +50,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger("tinker_actors.transport")
-
-
-@attrs.frozen
-class AuthTokenRequest:
-    """Exchanges the key that the request carries for a token; an object without fields."""
-
-
-@attrs.frozen
-class AuthTokenResponse:
-    """The token."""
-
-    jwt: str = attrs.field(repr=False)
-
 
 AUTH_TOKEN: Endpoint[AuthTokenRequest, AuthTokenResponse] = Endpoint(
     "auth_token",

@@ -25,7 +25,15 @@ from tinker_actors.transport.options import Hooks
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget
 from tinker_actors.version import __version__
 
-__all__ = ["TINKER_SERVICE", "Config", "Environment", "check_api_key", "check_base_url", "request_headers"]
+__all__ = [
+    "TINKER_SERVICE",
+    "Config",
+    "Environment",
+    "check_api_key",
+    "check_base_url",
+    "normal_url",
+    "request_headers",
+]
 
 _MIB = 2**20
 _LAST_PORT = 2**16 - 1
@@ -68,6 +76,12 @@ def _proxy(value: ProxyRules | str | None) -> ProxyRules:
     if not isinstance(cast("object", value), str):
         raise ConfigError("proxy: must be a URL, ProxyRules or None")  # its value may hold a password
     return ProxyRules.of(ProxyTarget.parse("proxy", value))
+
+
+def normal_url(base_url: str) -> str:
+    """Return a base URL as it is compared: lower-case scheme and host, no default port, no last slash."""
+    lower = str(httpx.URL(base_url))  # httpx knows the default port of a scheme in lower case only
+    return str(httpx.URL(lower)).rstrip("/")
 
 
 @attrs.frozen(kw_only=True)

@@ -31,17 +31,18 @@ from tinker_actors.errors import (
     APIError,
     APIResponseValidationError,
     BillingError,
+    ConfigError,
     ResultLost,
 )
 from tinker_actors.protocol.capability import body_refused, learn_flags, record_for
 from tinker_actors.protocol.credential import choose_credential, says_invalid_token
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
-from tinker_actors.transport.auth import AUTH_TOKEN, AuthTokenRequest, open_credentials
+from tinker_actors.transport.auth import AUTH_TOKEN, open_credentials
 from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.headers import idempotency_key
+from tinker_actors.transport.headers import idempotency_key, secrets_in
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, given, is_given
 from tinker_actors.transport.parsing import parse
 from tinker_actors.transport.reply import Reply, log_deprecation, status_error
@@ -54,7 +55,7 @@ from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.payload import JSON, PROTOBUF
-from tinker_actors.wire.service import ClientConfigResponse, Empty
+from tinker_actors.wire.service import AuthTokenRequest, ClientConfigResponse, Empty
 
 __all__ = ["Carrier", "HttpTransport", "open_transport"]
 
@@ -63,6 +64,7 @@ ReplyT = TypeVar("ReplyT")
 
 EITHER: Final = f"{PROTOBUF}, {JSON}"
 _LOG = logging.getLogger("tinker_actors.transport")
+_LONGEST_REFUSAL = 65_536  # bytes; an answer 200 that is longer is a result, and says nothing about us
 # What is called by the thousand, and has no use for redirects and httpx's objects.
 _HOT = frozenset(
     {"asample", "retrieve_future", "retrieve_futures", "forward", "forward_backward", "optim_step"}
@@ -282,6 +284,8 @@ class HttpTransport:
         started = trio.current_time()
         try:
             reply = await self._exchange(job, 0)
+            if reply.status != 200 or len(reply.raw) < _LONGEST_REFUSAL:
+                reply = _masked(job, reply)
             payload = reply.payload()
         except (APIConnectionError, APIResponseValidationError) as error:
             return Answer(status=None, elapsed=trio.current_time() - started, error=error)
@@ -398,9 +402,7 @@ class HttpTransport:
         if job.endpoint.redirects == "answer" and 300 <= reply.status < 400 and location is not None:
             return _as_answer(reply, location)
         assert job.sent is not None
-        secret = dict(job.sent.headers).get(b"x-api-key")
-        masked = reply.without(None if secret is None else secret.decode("ascii"))
-        raise status_error(job.endpoint.name, masked, job.sent.shown(), self._utc_now())
+        raise status_error(job.endpoint.name, _masked(job, reply), job.sent.shown(), self._utc_now())
 
     async def _exchange(self, job: Job, attempt: int) -> Reply:
         """Send once, and once more where the service has certainly done nothing. Errors: those of a broken exchange."""
@@ -482,6 +484,14 @@ class HttpTransport:
         return await lane.read(response, request.timeout)
 
 
+def _masked(job: Job, reply: Reply) -> Reply:
+    """Return an answer without the secrets that its request carried, should the service repeat them."""
+    assert job.sent is not None
+    for secret in secrets_in(job.sent.headers):
+        reply = reply.without(secret)
+    return reply
+
+
 def _wrapper(kind: object) -> type[APIResponse[Any]] | None:
     """Return the class an answer is to be wrapped in, if a type names one."""
     origin = get_origin(kind) or kind
@@ -517,6 +527,8 @@ async def open_transport(
         authority: says who we are; None goes by the key or the command of the configuration, and exchanges it if
             the service says so.
     """
+    if not isinstance(cast("object", config), Config):
+        raise ConfigError(f"config = {type(config).__name__}: must be a Config")  # its content may hold a key
     lanes = Lanes(config, through)
     try:
         async with contextlib.AsyncExitStack() as stack:

@@ -34,6 +34,7 @@ __all__ = [
     "idempotency_key",
     "merge_headers",
     "platform_headers",
+    "secrets_in",
     "shown_headers",
 ]
 
@@ -52,6 +53,7 @@ _SECRET = frozenset(
         b"x-tinker-weights-access-token",
     }
 )
+_SHORTEST_SECRET = 6  # characters
 # What may go to another origin: it says nothing about who we are.
 FOREIGN = frozenset({"accept", "accept-encoding", "user-agent", "content-type", "content-encoding"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})  # of the connection, not of the caller
@@ -166,6 +168,16 @@ class HeaderPlan:
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
+
+
+def secrets_in(headers: RawHeaders) -> list[str]:
+    """Return the values of headers that are secrets; of `authorization` what follows the scheme."""
+    values = [
+        value.decode("latin-1").rpartition(" ")[2] for name, value in headers if name.lower() in _SECRET
+    ]
+    return [
+        value for value in values if len(value) >= _SHORTEST_SECRET
+    ]  # or every second word would be masked
 
 
 def shown_headers(headers: RawHeaders) -> RawHeaders:
