@@ -5,6 +5,8 @@ Where each call goes, and when it is given up, stands in tests/transport/test_ca
 
 from __future__ import annotations
 
+import pytest
+
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.endpoints import ENDPOINTS
@@ -108,6 +110,7 @@ def test_what_a_doubtful_send_means() -> None:
     }
 
 
+@pytest.mark.requirement("R97")
 def test_what_is_written_otherwise_says_so() -> None:
     """Bodies and answers are JSON but for these, and two calls have answers elsewhere."""
     assert [one.name for one in ENDPOINTS if one.sends != "json"] == ["forward_backward"]
