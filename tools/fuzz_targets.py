@@ -48,7 +48,7 @@ def wire_classes() -> tuple[type, ...]:
     found: dict[str, type] = {}
     for module in pkgutil.walk_packages(tinker_actors.wire.__path__, "tinker_actors.wire."):
         for name, value in vars(importlib.import_module(module.name)).items():
-            public = isinstance(value, type) and attrs.has(value) and not name.startswith("_")
+            public = isinstance(value, type) and attrs.has(value) and name[0].isupper()
             if public and value.__module__.startswith("tinker_actors.wire"):
                 found[name] = value
     return tuple(found[name] for name in sorted(found) if name not in ("Endpoint", "Payload"))

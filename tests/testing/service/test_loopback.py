@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import pytest
 import trio
+import trustme
 
 from tinker_actors.testing import (
     ScriptedService,
@@ -140,3 +143,20 @@ async def test_both_fronts_answer_alike() -> None:
         assert await play(client) == expected
     assert [one.fault for one in seam.injected] == [one.fault for one in loopback.injected]
     assert {status for status, _, _ in expected} == {200, 405, 408, 429}
+
+
+async def test_it_speaks_tls() -> None:
+    """With a context of its own it is https, to who trusts it."""
+    authority = trustme.CA()
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with serve_scripted(ScriptedService(), ssl_context=serving) as url:
+        assert url.startswith("https://")
+        async with httpx.AsyncClient(base_url=url, verify=trusting, trust_env=False) as client:
+            for _ in range(2):
+                assert (await client.get("/api/v1/healthz")).json() == {"status": "ok"}
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/api/v1/healthz")

@@ -290,3 +290,55 @@ def test_the_same_seed_is_the_same_run(caller, bodies) -> None:
         return [*plans, *user.service.injected]
 
     assert play(1) == play(1) != play(2)
+
+
+def test_samplers_are_opened_in_every_way(caller, bodies) -> None:
+    """From an ephemeral save, from a base model, or for one request; clients of one are counted."""
+    user = caller(ScriptedService())
+    session = user.session()
+    model = user.model(session)
+    body = {"model_id": model, "sampling_session_seq_id": 4, "seq_id": 1}
+    sampler = user.result("save_weights_for_sampler", body)["sampling_session_id"]
+    assert sampler == f"{session}:sample:4"
+    joins = [user.ok("join_sampling_session", {"sampling_session_id": sampler}) for _ in range(2)]
+    assert joins == [{"client_counter": 1}, {"client_counter": 2}]
+    assert user.get(f"samplers/{sampler}")["model_path"] is None
+    once = bodies.sample(sampler, 0) | {"sampling_params": {"max_tokens": 9, "stop": [37]}}
+    stopped = user.result("asample", once)["sequences"][0]
+    assert (stopped["stop_reason"], stopped["tokens"][-1]) == ("stop", 37)
+    del once["sampling_session_id"]
+    assert user.result("asample", once | {"base_model": "m"})["sequences"]
+    assert user.call("asample", once | {"num_samples": 0})[0] == 400
+    assert user.call("asample", bodies.sample("x", 0))[0] == 404
+    opening = {"session_id": session, "sampling_session_seq_id": 5}
+    assert user.call("create_sampling_session", opening)[0] == 422
+    assert user.get(f"sessions/{session}")["sampler_ids"] == [sampler]
+
+
+def test_models_are_unloaded_and_custom_losses_taken(caller, bodies) -> None:
+    """An unloaded model is not found any more; a custom loss gets an id."""
+    service = ScriptedService()
+    user = caller(service)
+    session = user.session()
+    model = user.model(session)
+    loss = {"session_id": session, "custom_loss_seq_id": 0, "name": "nll", "inputs": [], "graph": {}}
+    assert user.result("create_custom_loss", loss) == {"loss_id": "loss-1"}
+    forward = {"model_id": model, "seq_id": 1, "forward_input": bodies.batch(5)}
+    assert user.result("forward", forward)["metrics"] == {"loss:sum": 6 / 64}
+    assert user.result("unload_model", {"model_id": model})["type"] == "unload_model"
+    assert user.call("optim_step", bodies.optim_step(model, 2))[0] == 404
+    assert repr(service) == "<ScriptedService: 10 requests, 0 faults>"
+
+
+def test_what_is_named_wrongly_is_not_found(caller) -> None:
+    """Runs, sessions and checkpoints that there are none of, and pages that are no numbers."""
+    user = caller(ScriptedService())
+    model = user.model()
+    for path in ("training_runs/x", "sessions/x", "samplers/x", "training_runs/x/checkpoints"):
+        assert user.call(path, method="GET")[0] == 404
+    assert user.call("checkpoints?limit=many", method="GET")[0] == 422
+    body = {"model_id": model, "path": "s", "seq_id": 1}
+    path = user.result("save_weights_for_sampler", body)["path"]
+    assert user.call("load_weights", {"model_id": model, "path": path, "optimizer": True})[0] == 400
+    assert user.call("forward_backward", {"model_id": model})[0] == 422
+    assert user.call("forward_backward", {"model_id": model, "forward_backward_input": {}})[0] == 422

@@ -12,7 +12,7 @@ from tinker_actors.wire import codec, protobuf
 from tinker_actors.wire.compression import decompress
 from tinker_actors.wire.payload import PROTOBUF
 from tinker_actors.wire.sampling import SampleResponse
-from tinker_actors.wire.training import ForwardBackwardOutput, ForwardBackwardRequest
+from tinker_actors.wire.training import ForwardBackwardOutput, ForwardRequest
 
 from .dialect import ServiceDialect
 from .reply import Answer, Refusal, ReplyPlan, ServedRequest
@@ -86,11 +86,11 @@ def _from_protobuf(request: ServedRequest, content: bytes) -> dict[str, Any]:
     if request.endpoint != "forward_backward":
         raise Refusal(415, "Unsupported media type")
     try:
-        decoded = protobuf.decode(ForwardBackwardRequest, content)
+        decoded = protobuf.decode_training(content)
     except DecodeError as error:
         raise Refusal(422, str(error)) from error
-    body: dict[str, Any] = orjson.loads(codec.encode(decoded))
-    return body
+    body: dict[str, Any] = orjson.loads(codec.encode(decoded, newer=True))
+    return body | {"forward_only": isinstance(decoded, ForwardRequest)}
 
 
 def write_answer(answer: Answer, request: ServedRequest, dialect: ServiceDialect) -> ReplyPlan:
