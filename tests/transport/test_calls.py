@@ -6,7 +6,6 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,21 +14,8 @@ import trio
 
 from tests.transport.calls import CALLS, Call
 from tinker_actors.errors import APIResponseValidationError, APITimeoutError, InputError, RateLimitError
+from tinker_actors.transport.client import AsyncTinker
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.http import open_transport
-from tinker_actors.transport.resources.admin import AsyncAdminResource
-from tinker_actors.transport.resources.checkpoints import AsyncCheckpointsResource
-from tinker_actors.transport.resources.futures import AsyncFuturesResource
-from tinker_actors.transport.resources.models import AsyncModelsResource
-from tinker_actors.transport.resources.resource import AsyncAPIResource, Caller
-from tinker_actors.transport.resources.runs import AsyncRunsResource
-from tinker_actors.transport.resources.samplers import AsyncSamplersResource
-from tinker_actors.transport.resources.sampling import AsyncSamplingResource
-from tinker_actors.transport.resources.service import AsyncServiceResource
-from tinker_actors.transport.resources.sessions import AsyncSessionsResource
-from tinker_actors.transport.resources.telemetry import AsyncTelemetryResource
-from tinker_actors.transport.resources.training import AsyncTrainingResource
-from tinker_actors.transport.resources.weights import AsyncWeightsResource
 from tinker_actors.wire.endpoint import Endpoint, Lane
 from tinker_actors.wire.endpoints import ENDPOINTS
 
@@ -97,20 +83,6 @@ admin.audit_log          event_type=teams&day=2026-11-20
 admin.billing_usage      starting_on=2026-11-20T08%3A00%3A00Z&ending_before=2026-11-21T00%3A00%3A00Z
 admin.checkpoint_storage project_id=p
 """
-RESOURCES: dict[str, type[AsyncAPIResource]] = {
-    "admin": AsyncAdminResource,
-    "checkpoints": AsyncCheckpointsResource,
-    "futures": AsyncFuturesResource,
-    "models": AsyncModelsResource,
-    "runs": AsyncRunsResource,
-    "samplers": AsyncSamplersResource,
-    "sampling": AsyncSamplingResource,
-    "service": AsyncServiceResource,
-    "sessions": AsyncSessionsResource,
-    "telemetry": AsyncTelemetryResource,
-    "training": AsyncTrainingResource,
-    "weights": AsyncWeightsResource,
-}
 COLUMNS = ("method", "lane", "timeout", "retries", "since", "until", "target")
 ROWS = {
     name: dict(zip(COLUMNS, cells, strict=True))
@@ -150,12 +122,12 @@ class _Recording(httpx.AsyncBaseTransport):
 
 
 @contextlib.asynccontextmanager
-async def open_client(recorder: Recorder) -> AsyncIterator[Any]:
+async def open_client(recorder: Recorder) -> AsyncIterator[AsyncTinker]:
     """Open a client whose lanes end in a recorder."""
     config = Config(base_url="http://script/base")
     lanes = {lane: recorder.on(lane) for lane in Lane}
-    async with open_transport(config, rng=random.Random(0), through=lanes) as transport:
-        yield client_of(transport)
+    async with AsyncTinker.open(config, rng=random.Random(0), through=lanes) as client:
+        yield client
 
 
 async def seen_of(name: str, status: int | None, error: type[Exception]) -> tuple[Recorder, float]:
@@ -168,12 +140,7 @@ async def seen_of(name: str, status: int | None, error: type[Exception]) -> tupl
         return recorder, trio.current_time() - started
 
 
-def client_of(caller: Caller) -> Any:
-    """Return something that has every resource, over one caller."""
-    return SimpleNamespace(**{name: resource(caller) for name, resource in RESOURCES.items()})
-
-
-class Noted:
+class Noted(AsyncTinker):
     """Makes no call; notes which endpoint it would have been."""
 
     def __init__(self) -> None:
@@ -186,6 +153,18 @@ class Noted:
         await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.requirement("R22")
+def test_resources_are_made_when_they_are_asked_for() -> None:
+    """A new client has none; each is made once, for this client, when it is first used."""
+    client, other = Noted(), Noted()
+    names = {name.partition(".")[0] for name in CALLS}
+    assert not names & set(vars(client))
+    for name in names:
+        assert getattr(client, name) is getattr(client, name)
+        assert getattr(client, name) is not getattr(other, name)
+    assert len({type(getattr(client, name)) for name in names}) == len(names)
+
+
 def test_every_call_is_in_the_table() -> None:
     """No call is missing, on either side."""
     assert list(CALLS) == list(ROWS)
@@ -195,9 +174,8 @@ def test_every_call_is_in_the_table() -> None:
 async def test_every_endpoint_has_its_call() -> None:
     """Each row of the table of endpoints, also those that are gone, has one call, and came and went when it says."""
     noted = Noted()
-    client = client_of(noted)
     for call in CALLS.values():
-        await call(client)
+        await call(noted)
     assert sorted(one.name for one in noted.endpoints) == sorted(one.name for one in ENDPOINTS)
     versions = [(one.since, one.until or "-") for one in noted.endpoints]
     assert versions == [(row["since"], row["until"]) for row in ROWS.values()]

@@ -12,9 +12,9 @@ import trio
 import trio.testing
 
 from tests.transport.calls import CALLS
-from tests.transport.test_calls import Recorder, client_of
+from tests.transport.test_calls import Recorder
+from tinker_actors.transport.client import AsyncTinker
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import open_transport
 from tinker_actors.transport.lanes import LANE_LIMITS
 from tinker_actors.wire.endpoint import Lane
 
@@ -34,10 +34,10 @@ async def stuck() -> AsyncIterator[tuple[Any, Recorder, trio.Nursery]]:
     lanes: dict[Lane, httpx.AsyncBaseTransport] = {lane: silent.on(lane) for lane in Lane}
     lanes[Lane.SESSION] = beating.on(Lane.SESSION)
     async with (
-        open_transport(Config(base_url="http://script"), rng=random.Random(0), through=lanes) as transport,
+        AsyncTinker.open(Config(base_url="http://script"), rng=random.Random(0), through=lanes) as client,
         trio.open_nursery() as nursery,
     ):
-        yield client_of(transport), silent, nursery
+        yield client, silent, nursery
         nursery.cancel_scope.cancel()
 
 

@@ -33,9 +33,20 @@ from tinker_actors.transport.options import (
     given,
 )
 from tinker_actors.transport.paging import AsyncPaginator, member
+from tinker_actors.transport.resources.admin import AsyncAdminResource
+from tinker_actors.transport.resources.checkpoints import AsyncCheckpointsResource
+from tinker_actors.transport.resources.futures import AsyncFuturesResource
+from tinker_actors.transport.resources.models import AsyncModelsResource
+from tinker_actors.transport.resources.runs import AsyncRunsResource
+from tinker_actors.transport.resources.samplers import AsyncSamplersResource
+from tinker_actors.transport.resources.sampling import AsyncSamplingResource
+from tinker_actors.transport.resources.service import AsyncServiceResource
+from tinker_actors.transport.resources.sessions import AsyncSessionsResource
+from tinker_actors.transport.resources.telemetry import AsyncTelemetryResource
 from tinker_actors.transport.resources.training import AsyncTrainingResource
+from tinker_actors.transport.resources.weights import AsyncWeightsResource
 from tinker_actors.transport.view import StreamingView
-from tinker_actors.transport.ways import Carrier
+from tinker_actors.transport.ways import Through
 from tinker_actors.wire.endpoint import Endpoint, Lane, Method
 from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.service import Empty
@@ -73,14 +84,14 @@ class AsyncTinker:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, config: Config, *, rng: random.Random | None = None, through: Carrier | None = None
+        cls, config: Config, *, rng: random.Random | None = None, through: Through | None = None
     ) -> AsyncIterator[AsyncTinker]:
         """Open the connections to one service; leaving it closes them.
 
         Args:
             config: how the service is reached.
             rng: chance for jitter and idempotency keys.
-            through: what carries the requests in place of the network; it is not closed.
+            through: what carries the requests in place of the network, or one for each lane; it is not closed.
         """
         async with open_transport(config, rng=rng or random.Random(), through=through) as transport:
             yield cls(transport)
@@ -101,9 +112,64 @@ class AsyncTinker:
     # ------------------------------------------------------------------------------------------------- resources
 
     @cached_property
+    def service(self) -> AsyncServiceResource:
+        """What the service says of itself, and the sessions it keeps."""
+        return AsyncServiceResource(self)
+
+    @cached_property
+    def models(self) -> AsyncModelsResource:
+        """Models that are trained."""
+        return AsyncModelsResource(self)
+
+    @cached_property
     def training(self) -> AsyncTrainingResource:
         """Gradients and steps."""
         return AsyncTrainingResource(self)
+
+    @cached_property
+    def weights(self) -> AsyncWeightsResource:
+        """Weights: saved, loaded, looked at, copied."""
+        return AsyncWeightsResource(self)
+
+    @cached_property
+    def sampling(self) -> AsyncSamplingResource:
+        """Samples."""
+        return AsyncSamplingResource(self)
+
+    @cached_property
+    def futures(self) -> AsyncFuturesResource:
+        """Promises."""
+        return AsyncFuturesResource(self)
+
+    @cached_property
+    def telemetry(self) -> AsyncTelemetryResource:
+        """Events about the client."""
+        return AsyncTelemetryResource(self)
+
+    @cached_property
+    def runs(self) -> AsyncRunsResource:
+        """Training runs."""
+        return AsyncRunsResource(self)
+
+    @cached_property
+    def checkpoints(self) -> AsyncCheckpointsResource:
+        """The checkpoints of a user."""
+        return AsyncCheckpointsResource(self)
+
+    @cached_property
+    def sessions(self) -> AsyncSessionsResource:
+        """Sessions, looked at from outside."""
+        return AsyncSessionsResource(self)
+
+    @cached_property
+    def samplers(self) -> AsyncSamplersResource:
+        """Samplers, looked at from outside."""
+        return AsyncSamplersResource(self)
+
+    @cached_property
+    def admin(self) -> AsyncAdminResource:
+        """What only administrators may see."""
+        return AsyncAdminResource(self)
 
     # ----------------------------------------------------------------------------------------------------- views
 
