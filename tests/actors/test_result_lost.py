@@ -195,3 +195,47 @@ async def test_what_may_have_been_made_twice_is_told(
         OrphanPossible("create_model", "s0", 0) if what == "create_model" else OrphanPossible(what, "", 1)
     )
     assert found == [expected]
+
+
+LISTED = {
+    "checkpoints": [
+        {
+            "checkpoint_id": f"{kind}/there",
+            "checkpoint_type": kind_name,
+            "time": "2026-10-21T07:28:00Z",
+            "tinker_path": f"tinker://s0:train:0/{kind}/there",
+        }
+        for kind, kind_name in (("weights", "training"), ("sampler_weights", "sampler"))
+    ]
+}
+
+
+@pytest.mark.parametrize("by_promise", [False, True])
+@pytest.mark.parametrize("listing", [httpx.Response(200, json=LISTED), httpx.Response(404, json={})])
+async def test_a_name_that_is_taken_after_a_doubtful_save_is_looked_up(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, by_promise: bool, listing: httpx.Response
+) -> None:
+    """What is there was saved by the first send; what is not, or cannot be seen, is a conflict."""
+    taken = httpx.Response(409, json={"detail": "Checkpoint already exists"})
+
+    def rule(body: dict[str, Any], count: int) -> httpx.Response | None:
+        if count % 2 == 0:
+            return DOWN
+        if by_promise:
+            return httpx.Response(200, json=stub.promise("refused", taken))
+        return taken
+
+    stub.rules["save_weights"] = rule
+    stub.rules["training_runs/s0:train:0/checkpoints"] = lambda *_: listing
+    async with open_stub(dedupe="none") as service:
+        training = await service.create_lora_training_client(MODEL)
+        if listing.status_code == 200:
+            assert (await training.save_state("there")).path == "tinker://s0:train:0/weights/there"
+            with pytest.raises(ConflictError, match="already exists"):
+                await training.save_state("elsewhere")
+        else:
+            with pytest.raises(ConflictError, match="already exists"):
+                await training.save_state("there")
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        await (await training.optim_step(ADAM))
+    assert stub.names().count("create_model") == 1

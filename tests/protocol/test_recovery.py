@@ -17,10 +17,11 @@ from tinker_actors.errors import (
     status_error_class,
 )
 from tinker_actors.protocol.future import Answer, Failed, Polling, decide
-from tinker_actors.protocol.recovery import classify, session_lost
+from tinker_actors.protocol.recovery import classify, find_saved, session_lost
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import JSON, Payload
+from tinker_actors.wire.run import Checkpoint
 
 KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
 STALE = "Model a5b1 not loaded (likely stale request from previous server)"
@@ -132,3 +133,44 @@ def test_a_saved_state_that_is_not_there_is_no_lost_model() -> None:
 def test_a_refused_creation_tells_whether_the_session_has_ended(error: BaseException, lost: bool) -> None:
     """By its class, or by its text where services use a general status."""
     assert session_lost(error) is lost
+
+
+SAVED = [
+    Checkpoint(
+        checkpoint_id="weights/a",
+        checkpoint_type="training",
+        time="2026-10-21T07:28:00Z",
+        tinker_path="tinker://m/weights/a",
+    ),
+    Checkpoint(
+        checkpoint_id="sampler_weights/a",
+        checkpoint_type="sampler",
+        time="2026-10-21T07:28:00Z",
+        tinker_path="tinker://m/a",
+    ),
+    Checkpoint(
+        checkpoint_id="b",
+        checkpoint_type="training",
+        time="2026-10-21T07:28:00Z",
+        tinker_path="tinker://m/weights/b",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path"),
+    [
+        ("save_state", "a", "tinker://m/weights/a"),
+        ("save_for_sampler", "a", "tinker://m/a"),
+        ("save_state", "b", "tinker://m/weights/b"),
+        ("save_for_sampler", "b", None),
+        ("save_state", "c", None),
+        ("save_for_sampler", None, None),
+        ("optim_step", "a", None),
+    ],
+)
+def test_what_was_saved_is_found_by_its_kind_and_name(
+    kind: OperationKind, name: str | None, path: str | None
+) -> None:
+    """In the forms of ids that services use."""
+    assert find_saved(SAVED, kind, name) == path

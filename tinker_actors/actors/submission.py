@@ -22,7 +22,7 @@ from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.number import Numbers
 from tinker_actors.protocol.plan import Place, parts, request_of
 from tinker_actors.protocol.recovery import classify
-from tinker_actors.protocol.retry import Sends
+from tinker_actors.protocol.retry import Look, Sends
 from tinker_actors.transport.http import HttpTransport
 
 __all__ = ["Sent", "Submission", "Submitter"]
@@ -36,11 +36,13 @@ class Sent:
         request_id: its promise; empty if the service has carried it out and gives none any more.
         sends: what became of the sends.
         lost: what is raised for a result that cannot be had.
+        conflict: what the service said of a name that an earlier send may have used.
     """
 
     request_id: str
     sends: Sends
     lost: ResultLost | None = None
+    conflict: TinkerError | None = None
 
 
 @attrs.frozen
@@ -129,6 +131,8 @@ class Submitter:
             except ResultLost as error:
                 return Sent("", sends, error)
             except TinkerError as error:
+                if isinstance(sends.verdict, Look):
+                    return Sent("", sends, conflict=error)
                 is_loss = classify(error, part.kind) is not None or sends.number_in_doubt
                 if not is_loss:
                     self._numbers.give_back(number)

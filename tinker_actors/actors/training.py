@@ -57,11 +57,12 @@ from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
 from tinker_actors.protocol.plan import REQUEST_TYPES, model_id_of, reply_of
-from tinker_actors.protocol.recovery import classify, session_lost
-from tinker_actors.protocol.retry import Applied, Sends
+from tinker_actors.protocol.recovery import classify, find_saved, session_lost
+from tinker_actors.protocol.retry import Applied, Look, Sends
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
+from tinker_actors.wire.codec import encode
+from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, LIST_CHECKPOINTS, UNLOAD_MODEL
 from tinker_actors.wire.model import (
     CreateModelRequest,
     GetInfoRequest,
@@ -70,7 +71,8 @@ from tinker_actors.wire.model import (
     UnloadModelRequest,
 )
 from tinker_actors.wire.optimizer import OptimStepResponse
-from tinker_actors.wire.payload import Payload
+from tinker_actors.wire.payload import JSON, Payload
+from tinker_actors.wire.service import Empty
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
@@ -311,14 +313,34 @@ class TrainingActor(Actor[Training]):
     async def _result(self, operation: Operation, sent: Sent) -> Payload:
         if sent.lost is not None:
             raise sent.lost
+        if sent.conflict is not None:
+            return await self._look(operation, sent.conflict)
         waiting = WaitForResult(sent.request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
         try:
             return await wait_for_result(self._futures, waiting)
         except TinkerError as error:
-            if not isinstance(sent.sends.result_failed(error), Applied):
+            verdict = sent.sends.result_failed(error)
+            if isinstance(verdict, Look):
+                return await self._look(operation, error)
+            if not isinstance(verdict, Applied):
                 raise
             message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
             raise ResultLost(message, request_id=sent.request_id) from error
+
+    async def _look(self, operation: Operation, conflict: TinkerError) -> Payload:
+        """Look whether what a doubtful save should have made is there.
+
+        Raises:
+            TinkerError: the conflict, if it is not, or if that cannot be told.
+        """
+        path = None
+        with contextlib.suppress(APIError):  # some services have no such list
+            place = {"training_run_id": self._lineage.model_id}
+            there = await self._transport.call(LIST_CHECKPOINTS, Empty(), path=place)
+            path = find_saved(there.checkpoints, operation.kind, operation.name)
+        if path is None:
+            raise conflict
+        return Payload(JSON, encode(SaveWeightsResponse(path=path)))  # a path is what all saves answer
 
     async def _results(self, operation: Operation, sent: list[Sent]) -> list[Payload]:
         """Wait for all results of an operation at the same time.

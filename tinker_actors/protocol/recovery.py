@@ -9,6 +9,7 @@ one that says yes in words that cannot be read (the promise is lost, the work is
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from tinker_actors.errors import (
@@ -21,8 +22,9 @@ from tinker_actors.errors import (
     SessionGoneError,
 )
 from tinker_actors.protocol.step import OperationKind
+from tinker_actors.wire.run import Checkpoint
 
-__all__ = ["Loss", "classify", "session_lost"]
+__all__ = ["Loss", "classify", "find_saved", "session_lost"]
 
 Loss = Literal["gone", "doubtful"]
 """`gone`: the model or its session is lost. `doubtful`: whether the last request was carried out is unknown."""
@@ -61,3 +63,22 @@ def session_lost(error: BaseException) -> bool:
     if isinstance(error, SessionGoneError):
         return True
     return isinstance(error, NotFoundError | BadRequestError) and "session" in str(error).lower()
+
+
+_SAVED_AS: Mapping[OperationKind, str] = {"save_state": "training", "save_for_sampler": "sampler"}
+
+
+def find_saved(checkpoints: Iterable[Checkpoint], kind: OperationKind, name: str | None) -> str | None:
+    """Return the path of what a save has made, if it is among the checkpoints of its model; else None.
+
+    Args:
+        checkpoints: those of the model.
+        kind: the save.
+        name: what it was to be called; None: it had no name, and cannot be found.
+    """
+    wanted = _SAVED_AS.get(kind)
+    for checkpoint in checkpoints:
+        # The first part of an id differs among services, and the path of some has no such part at all.
+        if checkpoint.checkpoint_type == wanted and checkpoint.checkpoint_id.rpartition("/")[2] == name:
+            return checkpoint.tinker_path
+    return None

@@ -37,11 +37,8 @@ from tinker_actors.protocol.credential import (
     refresh_after,
     usable_key,
 )
-from tinker_actors.wire.endpoint import Endpoint, Lane
-from tinker_actors.wire.service import AuthTokenRequest, AuthTokenResponse
 
 __all__ = [
-    "AUTH_TOKEN",
     "KEY_HEADER",
     "Credentials",
     "Exchange",
@@ -50,16 +47,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger("tinker_actors.transport")
-
-AUTH_TOKEN: Endpoint[AuthTokenRequest, AuthTokenResponse] = Endpoint(
-    "auth_token",
-    "POST",
-    "/api/v1/auth/token",
-    AuthTokenRequest,
-    AuthTokenResponse,
-    Lane.SESSION,
-    since="0.18.0",
-)
 
 KEY_HEADER = "x-api-key"
 """Where the key stands; never in `authorization`."""

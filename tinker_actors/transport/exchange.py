@@ -38,7 +38,7 @@ from tinker_actors.protocol.capability import body_refused, learn_flags, record_
 from tinker_actors.protocol.credential import choose_credential, says_invalid_token
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
-from tinker_actors.transport.auth import AUTH_TOKEN, open_credentials
+from tinker_actors.transport.auth import open_credentials
 from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
 from tinker_actors.transport.config import Config
@@ -52,7 +52,7 @@ from tinker_actors.transport.stream import Stream
 from tinker_actors.transport.ways import BROKEN, Carrier, Lanes, Through, Ways, same_service, translated
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.endpoint import Endpoint, Lane
-from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
+from tinker_actors.wire.endpoints import AUTH_TOKEN, FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.payload import JSON, PROTOBUF
 from tinker_actors.wire.service import AuthTokenRequest, ClientConfigResponse, Empty
