@@ -35,6 +35,9 @@ PRETRAIN_ARGS ?=
 # Passed through to the benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
 BENCH_ARGS ?=
 
+# Passed through to the comparison with the official client: make interop-codec INTEROP_ARGS="--examples 50"
+INTEROP_ARGS ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -82,6 +85,15 @@ $(BENCH_VENV)/.bench: $(INPUTS) benchmarks/requirements.txt | $(BENCH_VENV)/bin/
 	$(call install,$(BENCH_VENV),,the benchmarks)
 	@$(BENCH_VENV)/bin/python -m pip install -qq -c constraints.txt -r benchmarks/requirements.txt
 
+# The official client has an environment of its own, with ours beside it.
+.venv-tinker/bin/python:
+	@python=$$(sh .ci/find-python 3.11 or-newer) && "$$python" -m venv .venv-tinker
+
+.venv-tinker/.interop: $(INPUTS) tests/interop/requirements.txt | .venv-tinker/bin/python
+	$(call install,.venv-tinker,[zstd],the official client)
+	@.venv-tinker/bin/python -m pip install -qq -c constraints.txt -r tests/interop/requirements.txt
+	@touch $@
+
 # ------------------------------------------------------------------------------------------------------------- use
 
 .PHONY: demo
@@ -121,6 +133,10 @@ mutants: $(VENV)/.test ## break the kernel on purpose, a rule at a time: its tes
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## 200,000 broken inputs to all that reads the network: only our own errors may come out
 	@$(PYTHON) tools/fuzz.py $(FUZZ_ARGS)
+
+.PHONY: interop-codec
+interop-codec: .venv-tinker/.interop ## our codecs against the official client's, over thousands of messages each way
+	@.venv-tinker/bin/python tests/interop/codec.py $(INTEROP_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach
