@@ -34,6 +34,7 @@ ADAM = AdamParams()
 DATA = [Datum(ModelInput.from_ints([1, 2]), {"target_tokens": [2, 3], "weights": [1.0, 1.0]})]
 ENDPOINTS = (
     "client/config",
+    "client/dynamic_config",
     "create_session",
     "session_heartbeat",
     "create_model",
@@ -344,7 +345,7 @@ async def test_wrong_batches_are_refused_locally_and_lose_nothing(
             await training.load_state("weights/a")
         with pytest.raises(InputError, match="model_path"):
             await service.create_sampling_client()
-        assert [name for name in stub.names() if name in ENDPOINTS[6:]] == []
+        assert [name for name in stub.names() if name in ENDPOINTS[7:]] == []
         await (await training.forward_backward(DATA, "cross_entropy"))
     assert stub.bodies("forward_backward")[0]["seq_id"] == 1
 

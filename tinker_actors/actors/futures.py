@@ -5,23 +5,30 @@ run side by side, each in a handler of its own, and the failure of one is the ou
 caller that leaves ends its poll. `protocol.future` decides what an answer means; most promises need one poll, and
 that way is kept short.
 
+Samples may be waited for together, by one poll for each sampling session (`batch`), if the service offers that; then
+only their results are fetched one by one. Samples whose callers have left are told to a service that wants to know.
+
 What the polls of a service share is in `Polls`, which outlives an incarnation: how many bytes of large results may
 be on their way, what the queues are in, the clock that a refused sample moves, and what counts as stuck.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import attrs
 import trio
 
+from tinker_actors.actors.batch import BatchPoller
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.message import Futures, WaitForResult
+from tinker_actors.actors.message import Futures, TellCancelled, WaitForResult
 from tinker_actors.actors.throttle import BytesGate
-from tinker_actors.errors import ActorStopped, APIConnectionError, HandlerCrashed, TinkerError
-from tinker_actors.kernel import Actor, ActorRef, handles
+from tinker_actors.errors import ActorStopped, APIConnectionError, APIError, HandlerCrashed, TinkerError
+from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.backoff import SampleBackoff
+from tinker_actors.protocol.batch_poll import Alone, Broken, Ready
+from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.future import (
     Answer,
     Command,
@@ -36,7 +43,8 @@ from tinker_actors.protocol.future import (
 from tinker_actors.protocol.queue_state import QueueBoard, QueueChange
 from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, Progress
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.future import RetrieveFutureRequest
+from tinker_actors.wire.endpoints import CANCEL_FUTURE
+from tinker_actors.wire.future import CancelFutureRequest, RetrieveFutureRequest
 from tinker_actors.wire.payload import Payload
 
 __all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "stuck", "wait_for_result"]
@@ -61,6 +69,8 @@ class Polls:
         progress: when samples have ended.
         responses: bytes of large results on their way.
         board: what the queues are in.
+        cancels: samples that nobody waits for any more.
+        together: samples are waited for together.
     """
 
     events: EventHub
@@ -68,6 +78,8 @@ class Polls:
     progress: Progress = attrs.field(factory=Progress)
     responses: BytesGate = attrs.field(factory=lambda: BytesGate(INFLIGHT_RESPONSE_BYTES))
     board: QueueBoard = attrs.field(factory=QueueBoard)
+    cancels: CancelQueue = attrs.field(factory=CancelQueue)
+    together: bool = False
 
 
 @attrs.define(eq=False)
@@ -96,6 +108,8 @@ class FuturesActor(Actor[Futures]):
         self._transport = transport
         self._polls = polls
         self._timeout = transport.config.promise_timeout
+        self._pollers: dict[str, BatchPoller] = {}
+        self._telling = False
 
     @handles(WaitForResult)
     async def wait_for_result(self, message: WaitForResult) -> Payload:
@@ -118,6 +132,45 @@ class FuturesActor(Actor[Futures]):
         raise overdue(wait.polling, self._timeout).error
 
     async def _result(self, wait: _Wait) -> Payload:
+        message = wait.message
+        if self._polls.together and message.request_type == SAMPLE and not message.again:
+            return await self._together(wait)
+        return await self._alone(wait)
+
+    async def _together(self, wait: _Wait) -> Payload:
+        """Wait for a sample with all others of its session; then fetch its result."""
+        request_id = wait.message.request_id
+        poller = self._poller(wait.message.subject)
+        match await poller.wait(request_id):
+            case Alone():
+                return await self._alone(wait)
+            case Broken(error):
+                raise error.renewed()
+            case Ready(size):
+                wait.polling = attrs.evolve(wait.polling, metadata_first=False)
+                try:
+                    payload = await self._fetch(wait, size)
+                except TinkerError:
+                    poller.fetched(request_id)
+                    raise
+                poller.fetched(request_id)
+                return payload
+
+    def _poller(self, sampling_session_id: str) -> BatchPoller:
+        poller = self._pollers.get(sampling_session_id)
+        if poller is None:
+            poller = self._pollers[sampling_session_id] = BatchPoller(self._transport, sampling_session_id)
+            self.context.spawn(poller.run)
+        return poller
+
+    async def _fetch(self, wait: _Wait, size: int) -> Payload:
+        await self._polls.responses.take(size)
+        try:
+            return await self._alone(wait)
+        finally:
+            self._polls.responses.give(size)
+
+    async def _alone(self, wait: _Wait) -> Payload:
         command = await self._poll(wait)
         if isinstance(command, Done):
             return command.payload
@@ -186,6 +239,33 @@ class FuturesActor(Actor[Futures]):
         if command.delay:
             await trio.sleep(command.delay)
 
+    @handles(TellCancelled)
+    async def tell_cancelled(self, _: TellCancelled) -> None:
+        """Tell the service of all samples in the queue, one batch after the other; a failure is let go."""
+        if self._telling:
+            await trio.lowlevel.checkpoint()
+            return
+        self._telling = True
+        try:
+            while batch := self._polls.cancels.take():
+                async with trio.open_nursery() as nursery:
+                    for request_id in batch:
+                        nursery.start_soon(self._cancel, request_id)
+        finally:
+            self._telling = False
+
+    async def _cancel(self, request_id: str) -> None:
+        with contextlib.suppress(APIError):
+            await self._transport.call(CANCEL_FUTURE, CancelFutureRequest(request_id))
+
+    async def on_stop(self, ending: Ending) -> None:
+        """Tell the service which results have been fetched."""
+        await trio.lowlevel.checkpoint()
+        if ending != "crash":
+            async with trio.open_nursery() as nursery:
+                for poller in self._pollers.values():
+                    nursery.start_soon(poller.close)
+
     def _settle(self, wait: _Wait) -> None:
         if wait.held:
             self._polls.responses.give(wait.held)
@@ -222,3 +302,4 @@ async def wait_for_result(futures: ActorRef[Futures], message: WaitForResult) ->
         except (ActorStopped, HandlerCrashed):
             if futures.stopped:
                 raise
+        message = attrs.evolve(message, again=True)

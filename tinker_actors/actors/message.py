@@ -39,6 +39,7 @@ __all__ = [
     "SessionRole",
     "StartBeating",
     "Telemetry",
+    "TellCancelled",
     "Training",
     "WaitForResult",
 ]
@@ -207,11 +208,18 @@ class WaitForResult(Message[Futures, Payload]):
         request_id: the promise.
         request_type: what was promised, in the service's words, such as `Sample`.
         subject: whose request it is: a model, or a sampling session.
+        again: it was waited for before, by a FuturesActor that crashed.
     """
 
     request_id: str
     request_type: str = ""
     subject: str = ""
+    again: bool = False
+
+
+@attrs.frozen
+class TellCancelled(Message[Futures, None]):
+    """Tell the service of the samples that nobody waits for any more."""
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ with it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import random
@@ -23,9 +24,10 @@ import attrs
 import trio
 
 from tinker_actors.actors.futures import SAMPLE, stuck, wait_for_result
-from tinker_actors.actors.message import Futures, Sample, Sampling, WaitForResult
+from tinker_actors.actors.message import Futures, Sample, Sampling, TellCancelled, WaitForResult
 from tinker_actors.actors.throttle import SampleGate
 from tinker_actors.errors import (
+    ActorError,
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
@@ -38,6 +40,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
+from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.retry import RetryConfig, backoff_delay
 from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config, normal_url
@@ -81,6 +84,7 @@ class SamplingShare:
         progress: when samples have ended.
         rng: chance for delays.
         policy: what is asked for anew.
+        cancels: samples that nobody waits for any more.
     """
 
     limiter: trio.CapacityLimiter
@@ -88,6 +92,7 @@ class SamplingShare:
     progress: Progress
     rng: random.Random
     policy: RetryConfig = attrs.field(factory=RetryConfig)
+    cancels: CancelQueue = attrs.field(factory=CancelQueue)
     _numbers: dict[str, int] = attrs.field(factory=dict)
 
     def take_number(self, sampling_session_id: str) -> int:
@@ -132,11 +137,20 @@ class SamplingActor(Actor[Sampling]):
             waiting = WaitForResult(promise.request_id, SAMPLE, message.target.sampling_session_id)
             try:
                 return _response(await wait_for_result(self._futures, waiting), promise)
+            except trio.Cancelled:
+                self._abandon(promise)
+                raise
             except (SessionGoneError, RequestFailedError) as error:
                 attempt += 1
                 if attempt == _PROMISES or not self._may_try_anew(error):
                     raise
             await trio.sleep(self._share.policy.delay(attempt - 1, self._share.rng.random()))
+
+    def _abandon(self, promise: SampleSubmitted) -> None:
+        """Let the service know that nobody waits for a sample any more, if it wants to."""
+        if self._share.cancels.add(promise.request_id):
+            with contextlib.suppress(ActorError):  # a courtesy
+                self._futures.tell_nowait(TellCancelled())
 
     def _may_try_anew(self, error: SessionGoneError | RequestFailedError) -> bool:
         policy = self._share.policy

@@ -16,16 +16,19 @@ from tinker_actors.actors.message import Heartbeat, RenewSession, SessionRole, S
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.errors import APIError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
+from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
 from tinker_actors.protocol.retry import Sends
 from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.version import __version__
-from tinker_actors.wire.endpoints import CLIENT_CONFIG, CREATE_SESSION, FINISH_SESSION
-from tinker_actors.wire.service import ClientConfigRequest, ClientConfigResponse
+from tinker_actors.wire.endpoints import CLIENT_CONFIG, CLIENT_DYNAMIC_CONFIG, CREATE_SESSION, FINISH_SESSION
+from tinker_actors.wire.service import ClientConfigRequest, ClientConfigResponse, ClientDynamicConfigResponse
 from tinker_actors.wire.session import CreateSessionRequest, FinishReason, FinishSessionRequest
 
 __all__ = ["Session", "SessionActor"]
+
+_SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
 
 
 @attrs.define(eq=False)
@@ -38,12 +41,14 @@ class Session:
         limits: what the service sets for its clients.
         keeper: the SessionActor; who finds the session lost tells it.
         dispatch: bytes of batches being submitted.
+        cancels: samples that nobody waits for any more; the service says whether it wants to know.
     """
 
     session_id: str = ""
     epoch: int = 0
     limits: ClientConfigResponse = attrs.field(factory=ClientConfigResponse)
     keeper: ActorRef[SessionRole] | None = None
+    cancels: CancelQueue = attrs.field(factory=CancelQueue)
     dispatch: BytesGate = attrs.field(factory=lambda: BytesGate(DISPATCH_BYTES))
     _models: int = 0
     _samplers: int = 0
@@ -87,9 +92,11 @@ class SessionActor(Actor[SessionRole]):
         self._session.keeper = self.context.ref
         if self._session.epoch:
             await trio.lowlevel.checkpoint()
+            self.context.spawn(self._follow_flags)
             return
         await self._learn_limits()
         await self._open()
+        self.context.spawn(self._follow_flags)
 
     async def _learn_limits(self) -> None:
         request = ClientConfigRequest(__version__)
@@ -100,6 +107,24 @@ class SessionActor(Actor[SessionRole]):
                 raise
         self._transport.learn(self._session.limits)
         self._session.dispatch = BytesGate(self._session.limits.fwdbwd_dispatch_bytes_semaphore_size)
+
+    async def _follow_flags(self) -> None:
+        """Ask for the flags that may change, now and then; a service without them is not asked again.
+
+        A failure keeps what was said before.
+        """
+        period = ClientDynamicConfigResponse().refresh_interval_sec
+        while True:
+            try:
+                flags = await self._transport.call(CLIENT_DYNAMIC_CONFIG, ClientConfigRequest(__version__))
+            except APIError as error:
+                if getattr(error, "status_code", None) in (404, 405):
+                    return
+            else:
+                self._session.cancels.enabled = flags.sample_cancel_enabled
+                self._session.cancels.max_batch = flags.sample_cancel_max_batch_size
+                period = flags.refresh_interval_sec
+            await trio.sleep(max(period, _SHORTEST_REFRESH))
 
     async def _open(self) -> None:
         config = self._transport.config

@@ -61,6 +61,7 @@ from tinker_actors.protocol.throttle import Progress, SampleThrottle
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import HttpTransport
+from tinker_actors.wire.service import ClientConfigResponse
 
 __all__ = ["Tree", "open_tree", "raise_cause"]
 
@@ -133,6 +134,8 @@ class Tree:
             shared_backoff(self.config),
             Progress() if limits.sample_enable_stuck_detection else Progress(math.inf),
             BytesGate(limits.inflight_response_bytes_semaphore_size),
+            cancels=self.session.cancels,
+            together=_waits_together(self.config, limits),
         )
         self.futures = await self.root.start_child(
             ChildSpec(
@@ -161,7 +164,9 @@ class Tree:
         limits = self.session.limits
         gate = SampleGate(SampleThrottle(polls.backoff, limits.sample_dispatch_bytes_semaphore_size))
         policy = RetryConfig(enable_retry_logic=not limits.sample_no_retries)
-        share = SamplingShare(trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng, policy)
+        share = SamplingShare(
+            trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng, policy, polls.cancels
+        )
         spec = PoolSpec(
             name="sampling",
             intensity=_ANY_NUMBER,
@@ -201,6 +206,10 @@ class Tree:
             with contextlib.suppress(ActorError):
                 self.telemetry.tell_nowait(Record("actor_crashed", data))
                 self.telemetry.tell_nowait(RecordFailure(event.cause))
+
+
+def _waits_together(config: Config, limits: ClientConfigResponse) -> bool:
+    return limits.sample_use_retrieve_futures if config.batch_polls is None else config.batch_polls
 
 
 def _wants_telemetry(config: Config) -> bool:

@@ -109,6 +109,7 @@ class Config:
         max_samples: samples in flight at once; fewer if the service says so.
         sampling_actors: actors that share them.
         promise_timeout: seconds to wait for the result of one request; None waits for as long as it takes.
+        batch_polls: wait for all samples of a sampling session by one poll; None goes by the service.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.
         headers: sent with every request, in place of ours of the same name; never shown.
@@ -144,6 +145,7 @@ class Config:
     max_samples: int = 400
     sampling_actors: int = 8
     promise_timeout: float | None = None
+    batch_polls: bool | None = None
     replay_bytes: int = 256 * _MIB
     grace: float = 30.0
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
@@ -220,6 +222,7 @@ _RULES: Mapping[str, _Rule] = {
         lambda value: value is None or (_is_number(value) and value > 0),
         "a number of seconds above 0, or None",
     ),
+    "batch_polls": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
     "replay_bytes": (lambda value: _is_count(value) or value == 0, "an integer that is not negative"),
     "grace": (lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
     "query": (lambda value: isinstance(value, Mapping), "a mapping"),
