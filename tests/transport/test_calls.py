@@ -194,6 +194,8 @@ async def test_where_a_call_goes(name: str) -> None:
     assert query == QUERY.get(name, "")
     assert ("content-type" in request.headers) == bool(request.content)
     assert not (request.method == "GET" and request.content)
+    either = "application/x-protobuf, application/json"
+    assert request.headers["accept"] == (either if name == "futures.retrieve" else "application/json")
 
 
 @pytest.mark.parametrize("name", CALLS)

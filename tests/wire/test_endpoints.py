@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from tinker_actors.wire import endpoints
+from tinker_actors.wire import endpoints, protobuf
 from tinker_actors.wire.endpoint import Endpoint
-from tinker_actors.wire.endpoints import ENDPOINTS
+from tinker_actors.wire.endpoints import ENDPOINTS, FORWARD_BACKWARD
 
 # name, request, reply
 TYPES = """
@@ -114,6 +114,7 @@ def test_what_a_doubtful_send_means() -> None:
 def test_what_is_written_otherwise_says_so() -> None:
     """Bodies and answers are JSON but for these, and two calls have answers elsewhere."""
     assert [one.name for one in ENDPOINTS if one.sends != "json"] == ["forward_backward"]
+    assert FORWARD_BACKWARD.request in protobuf.MESSAGES
     assert [one.name for one in ENDPOINTS if one.accepts != "json"] == ["retrieve_future"]
     assert {one.name: one.redirects for one in ENDPOINTS if one.redirects != "inside"} == {
         "get_checkpoint_archive_url": "answer",

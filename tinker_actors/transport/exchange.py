@@ -305,7 +305,8 @@ class HttpTransport:
         query: Mapping[str, object] | None,
         options: RequestOptions,
     ) -> Job:
-        return Job(endpoint, request, path, query, options, self.key(endpoint, options))
+        accept = EITHER if endpoint.accepts == "either" else None
+        return Job(endpoint, request, path, query, options, self.key(endpoint, options), accept)
 
     def key(self, endpoint: AnyEndpoint, options: RequestOptions) -> bytes | None:
         """Return the idempotency key of a new call: one for all its attempts; none for GET."""
