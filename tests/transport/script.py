@@ -49,6 +49,7 @@ class Pieces(httpx.AsyncByteStream):
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = iter(pieces)
+        self.taken = 0
         self.closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -57,6 +58,7 @@ class Pieces(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         await trio.lowlevel.checkpoint()
         for piece in self.pieces:
+            self.taken += 1
             return piece
         raise StopAsyncIteration
 

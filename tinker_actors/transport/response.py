@@ -13,6 +13,7 @@ import trio
 
 from tinker_actors.errors import APIResponseValidationError, DecodeError, StreamAlreadyConsumed
 from tinker_actors.transport.parsing import as_json, parse
+from tinker_actors.transport.reply import Reply
 from tinker_actors.transport.ways import BROKEN, LiveBody, translated
 from tinker_actors.wire.payload import Payload
 
@@ -157,8 +158,29 @@ class APIResponse(Generic[T]):
     async def read(self) -> bytes:
         """Return the body. Checkpoints. Errors: as `parse`."""
         await trio.lowlevel.checkpoint()
+        if self._live:
+            await self._read()
+        return self.http_response.content
+
+    async def _read(self) -> None:
+        """Read a body that is still coming; like every other it is decompressed within a limit."""
+        response = self.http_response
+        if response.is_stream_consumed or response.is_closed:
+            raise StreamAlreadyConsumed(f"{self._what}: the body has been read or closed")
+        stream = response.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
         with self._border():
-            return await self.http_response.aread()
+            raw = b"".join([piece async for piece in stream])
+        await self.close()
+        reply = Reply(
+            response.status_code, [(name.lower(), value) for name, value in response.headers.raw], raw
+        )
+        try:
+            reply.payload()
+        except APIResponseValidationError as error:
+            raise APIResponseValidationError(f"{self._what}: {error}", error.problems) from error
+        self.http_response = reply.as_httpx(response.request)
+        self._live = False
 
     async def text(self) -> str:
         """Return the body as text, in the character set it names. Checkpoints. Errors: as `parse`."""
