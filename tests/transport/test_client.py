@@ -123,6 +123,17 @@ async def test_lists_are_gone_through_page_by_page() -> None:
 
 
 @pytest.mark.requirement("R22")
+@pytest.mark.parametrize(
+    "name", ["service", "training", "models", "weights", "sampling", "futures", "telemetry"]
+)
+async def test_each_resource_is_made_once_and_late(name: str) -> None:
+    """When it is asked for, and then kept."""
+    async with client(None) as (opened, _):
+        assert name not in vars(opened)
+        assert getattr(opened, name) is getattr(opened, name)
+
+
+@pytest.mark.requirement("R22")
 async def test_resources_are_made_when_they_are_asked_for() -> None:
     """Each once for a client, and apart from each other."""
     async with client(httpx.Response(200, json=PROMISE)) as (opened, script):
@@ -145,16 +156,18 @@ async def test_a_view_gives_whole_answers() -> None:
         for response in (await raw.training.optim_step(STEP), await raw.call(OPTIM_STEP, STEP)):
             assert isinstance(response, APIResponse)
             assert (await response.parse()).request_id == "r"
+        response = await opened.training.with_raw_response.optim_step(STEP)
+        assert (await response.parse()).request_id == "r"
         response = await raw.get("x", cast_to=dict, options=RequestOptions(headers={"x-a": "1"}))
-        assert (response.headers["x-turn"], await response.parse()) == ("2", PROMISE)
+        assert (response.headers["x-turn"], await response.parse()) == ("3", PROMISE)
         assert (await opened.training.optim_step(STEP)).request_id == "r"
-    assert script.requests[2].headers["x-a"] == "1"
+    assert script.requests[3].headers["x-a"] == "1"
 
 
 @pytest.mark.requirement("R24", "R166", "R176")
 async def test_a_streaming_view_gives_answers_with_open_bodies() -> None:
     """By name and by path, in `async with`, which gives the connection back."""
-    bodies = [Pieces([orjson.dumps(PROMISE)]) for _ in range(3)]
+    bodies = [Pieces([orjson.dumps(PROMISE)]) for _ in range(4)]
     async with client(lambda attempt: httpx.Response(200, stream=bodies[attempt])) as (opened, _):
         streaming = opened.with_streaming_response
         async with streaming.training.optim_step(STEP) as response:
@@ -164,6 +177,8 @@ async def test_a_streaming_view_gives_answers_with_open_bodies() -> None:
             assert [line async for line in response.iter_lines()] == ['{"request_id":"r"}']
         async with streaming.call(OPTIM_STEP, STEP):
             pass
+        async with opened.training.with_streaming_response.optim_step(STEP) as response:
+            assert await response.json() == PROMISE
     assert all(body.closed for body in bodies)
 
 

@@ -443,6 +443,9 @@ class HttpTransport:
             reply = await self._carry(job, request, lane.direct(request))
             if not 300 <= reply.status < 400:
                 return reply
+        return await self._send_by_client(job, lane, request)
+
+    async def _send_by_client(self, job: Job, lane: Ways, request: WireRequest) -> Reply:
         built = request.as_httpx(lane.connect_timeout)
         if self._prepare_request is not None:
             await self._prepare_request(built)

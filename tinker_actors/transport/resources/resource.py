@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from tinker_actors.transport.options import RequestOptions
+from tinker_actors.transport.view import StreamingView, ViewedCaller
 from tinker_actors.wire.endpoint import Endpoint
 
 __all__ = ["AccessScope", "AsyncAPIResource", "Caller"]
@@ -49,3 +50,13 @@ class AsyncAPIResource:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
+
+    @property
+    def with_raw_response(self) -> Any:  # the same methods, each returning an APIResponse of what it says
+        """The same calls, each returning its whole answer (`APIResponse`)."""
+        return type(self)(ViewedCaller(self._caller, "raw"))
+
+    @property
+    def with_streaming_response(self) -> Any:  # the same methods, each to be used in `async with`
+        """The same calls, each giving its answer with the body still to be read, in `async with`."""
+        return StreamingView(type(self)(ViewedCaller(self._caller, "stream")))
