@@ -28,6 +28,8 @@ PYTEST_ARGS ?=
 MUTANTS_ARGS ?=
 # Passed through to the run of broken inputs: make fuzz FUZZ_ARGS="--count 10000 --seed 2"
 FUZZ_ARGS ?=
+# Passed through to the soak: make soak SOAK_ARGS="--seconds 15 --only own"
+SOAK_ARGS ?=
 # Passed through to the demo: make demo DEMO_ARGS="--seed 2 --no-kill"
 DEMO_ARGS ?=
 # Passed through to the pre-training script.
@@ -137,6 +139,10 @@ fuzz: $(VENV)/.test ## 200,000 broken inputs to all that reads the network: only
 .PHONY: interop-codec
 interop-codec: .venv-tinker/.interop ## our codecs against the official client's, over thousands of messages each way
 	@.venv-tinker/bin/python tests/interop/codec.py $(INTEROP_ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.run ## wear our connections and httpx's own down with callers who come and go (2 minutes)
+	@$(PYTHON) tools/soak.py $(SOAK_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach
