@@ -3,7 +3,7 @@
 The table of endpoints is walked, so what a client calls and what the service serves cannot differ; a call without
 a handler has no route, and is answered with 404.
 A body may be compressed, and is read in the form its content type names: JSON, which is decoded strictly (an unknown
-field is an error), or protobuf for the requests that have this form. Results of training and sampling are answered
+field is an error), or protobuf where the table says so. Results of training and sampling are answered
 in protobuf to who accepts it, and in JSON to everybody else. Whether a request repeats another is told by its bytes,
 decompressed. Errors become answers here and nowhere else:
 
@@ -46,7 +46,6 @@ from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.payload import JSON, PROTOBUF
 from tinker_actors.wire.service import Empty
-from tinker_actors.wire.training import ForwardBackwardRequest
 
 from .archive import tar_chunks
 from .engine import Engine
@@ -100,7 +99,7 @@ class _Gate:
             reply = handler(self._engine, await _call(endpoint, request))
             if inspect.isawaitable(reply):
                 reply = await reply
-            return _response(reply, request.headers.get("accept", ""))
+            return _response(endpoint, request.headers.get("accept", ""), reply)
 
         return Route(endpoint.path, answering(endpoint.name, serve), methods=[endpoint.method])
 
@@ -179,19 +178,17 @@ def _decoded(endpoint: Endpoint[Any, Any], body: bytes, content_type: str) -> ob
     form = content_type.partition(";")[0].strip().lower()
     if form in {"", JSON}:
         return decode(endpoint.request, body, strict=True)
-    if form != PROTOBUF or endpoint.request not in protobuf.MESSAGES:
+    if form != PROTOBUF or endpoint.sends != "either":
         raise refusal(415, f"{endpoint.name} does not take {content_type!r}")
-    if endpoint.request is ForwardBackwardRequest:
-        return protobuf.decode_training(body)
-    return protobuf.decode(endpoint.request, body)
+    return protobuf.decode_training(body)  # no other body has two forms
 
 
-def _response(reply: object, accept: str) -> Response:
+def _response(endpoint: Endpoint[Any, Any], accept: str, reply: object) -> Response:
     """Write an answer: in protobuf if it has that form and the caller accepts it, else in JSON."""
     if isinstance(reply, Reply):
         return Response(encode(reply.body), reply.status, media_type=JSON)
     accepted = {form.partition(";")[0].strip().lower() for form in accept.split(",")}
-    if PROTOBUF in accepted and type(reply) in protobuf.MESSAGES:
+    if endpoint.accepts == "either" and PROTOBUF in accepted and type(reply) in protobuf.MESSAGES:
         return Response(protobuf.encode(reply), media_type=PROTOBUF)
     return Response(encode(reply), media_type=JSON)
 

@@ -101,6 +101,7 @@ HELD = {
 }
 
 
+@pytest.mark.requirement("R95")
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_bytes_both_ways(name: str) -> None:
     """What the official encoder wrote is read as what was meant, and is written again byte for byte."""

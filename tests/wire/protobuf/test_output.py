@@ -49,6 +49,7 @@ def test_narrow_dtypes_are_widened_by_values() -> None:
     assert (first["b"].shape, second["b"].shape, second["b"].dtype) == ((1,), (2,), "float32")
 
 
+@pytest.mark.requirement("R89")
 def test_the_type_is_what_stands_behind_the_last_colon() -> None:
     """A service's modules are not the caller's business; outputs without a type are records."""
     assert read(loss_fn_output_type="a.b:c:Scores").loss_fn_output_type == "Scores"

@@ -28,6 +28,7 @@ def test_what_is_empty_is_none() -> None:
     assert response.prompt_cache_hit_tokens == 0
 
 
+@pytest.mark.requirement("R87")
 @pytest.mark.parametrize(
     ("number", "reason"),
     [(0, "stop"), (1, "length"), (2, "unknown:2"), (-1, "unknown:-1"), (2**31 - 1, "unknown:2147483647")],
