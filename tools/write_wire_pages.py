@@ -114,7 +114,7 @@ ANSWERS: Mapping[str, future.Answer] = {
     "`error`": _answer(200, '{"error":"e","category":"user"}'),
     "200 that cannot be read": _answer(200, "<html>", kind="text/html"),
     "400": _answer(400),
-    "402, within the window": _answer(402),
+    "402": _answer(402),
     "404 that speaks of the promise": _answer(404, '{"detail":"promise r not found"}'),
     "410": _answer(410),
     "any other 4xx": _answer(422),
@@ -308,8 +308,11 @@ def _polling(answer: future.Answer) -> tuple[str, str]:
     """Return what follows on an answer, and what follows if it is given a thousand times."""
     commands = []
     polling = future.Polling("r", metadata_first=True)
+    billing, now = BillingPause(), 0.0
     for _ in range(1000):
-        command = future.decide(polling, answer)
+        pause = billing.refused(now) if answer.status == 402 else None
+        now += pause or 0.0
+        command = future.decide(polling, answer, pause=pause)
         commands.append(command)
         if isinstance(command, future.Done | future.Failed):
             break

@@ -125,9 +125,15 @@ class SamplingActor(Actor[Sampling]):
         async with share.limiter:
             share.progress.begin(trio.current_time())
             try:
-                return await self._draw(message)
-            finally:
+                reply = await self._draw(message)
+            except trio.Cancelled:
+                share.progress.leave()
+                raise
+            except BaseException:
                 share.progress.end(trio.current_time())
+                raise
+            share.progress.end(trio.current_time())
+            return reply
 
     async def _draw(self, message: Sample) -> SampleResponse:
         size = sample_bytes(message.prompt)

@@ -225,9 +225,13 @@ class Progress:
         self._open += 1
 
     def end(self, now: float) -> None:
-        """A sample has ended, in whatever way."""
+        """A sample has ended, well or badly."""
         self._open -= 1
         self._latest = now
+
+    def leave(self) -> None:
+        """A sample is not waited for any more; that says nothing about the service."""
+        self._open -= 1
 
     def is_stuck(self, now: float) -> bool:
         """Whether none has ended for too long."""
