@@ -34,7 +34,7 @@ SOAK_ARGS ?=
 DEMO_ARGS ?=
 # Passed through to the pre-training script.
 PRETRAIN_ARGS ?=
-# Passed through to the benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
+# Passed through to a benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
 BENCH_ARGS ?=
 
 # Passed through to the comparison with the official client: make interop-codec INTEROP_ARGS="--examples 50"
@@ -156,6 +156,10 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not re
 .PHONY: bench-kernel
 bench-kernel: $(BENCH_VENV)/.bench ## the kernel against bare trio channels, pykka and TriOTP, in CPU seconds
 	@$(BENCH_VENV)/bin/python benchmarks/kernel.py $(BENCH_ARGS)
+
+.PHONY: bench-transport
+bench-transport: $(BENCH_VENV)/.bench .venv-tinker/.tinker ## the clients against the official SDK, on a stub over loopback (20 minutes)
+	@$(BENCH_VENV)/bin/python benchmarks/transport.py --official .venv-tinker/bin/python $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- checks
 

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,49 @@ def test_kernel_names_what_there_is() -> None:
         *("tell", "ask", "ask_100", "ask_deadline", "pool_ask", "pykka", "triotp"),
         *("actor_kb", "actors_10k_mb", "restart_us", "counters", "hooks"),
     ):
+        assert name in done.stderr
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[str]:
+    """Run benchmarks/stub.py; its address."""
+    command = [sys.executable, str(BENCHMARKS / "stub.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.terminate()
+
+
+SAMPLES = {"cpu_ms", "per_second", "burst_s", "peak_mb"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reported"),
+    [
+        ("sample --count 8 --in-flight 4 --prompt 8 --tokens 4", SAMPLES),
+        ("sample --count 8 --in-flight 4 --prompt 8 --tokens 4 --way client", SAMPLES),
+        ("sample --count 8 --in-flight 4 --prompt 8 --tokens 4 --way stock", SAMPLES),
+        ("batch --kind rl --count 2 --datums 3 --length 8", {"cpu_ms", "mb_per_second", "peak_mb"}),
+        ("step --count 3 --datums 2 --length 8", {"cpu_ms", "step_ms", "out_of_order", "peak_mb"}),
+    ],
+)
+def test_our_client_runs_on_the_stub(stub: str, arguments: str, reported: set[str]) -> None:
+    """Each scenario ends with a line of JSON that holds what it is there for, on every way; nothing is out of order."""
+    command = [sys.executable, str(BENCHMARKS / "transport_ours.py"), *arguments.split(), "--url", stub]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout.splitlines()[-1])
+    assert set(numbers) == reported
+    assert numbers.pop("out_of_order", 0) == 0
+    assert all(value > 0 for value in numbers.values())
+
+
+def test_transport_names_its_scenarios() -> None:
+    """A scenario that is none is refused with the list of all of them."""
+    command = [sys.executable, str(BENCHMARKS / "transport.py"), "--official", sys.executable, "--only", "sell"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    for name in ("sample", "tls", "sft", "rl", "step", "step_zero", "growth", "client"):
         assert name in done.stderr
 
 
