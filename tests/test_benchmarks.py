@@ -92,7 +92,14 @@ def test_our_client_runs_on_the_stub(stub: str, arguments: str, reported: set[st
 
 def test_transport_names_its_scenarios() -> None:
     """A scenario that is none is refused with the list of all of them."""
-    command = [sys.executable, str(BENCHMARKS / "transport.py"), "--official", sys.executable, "--only", "sell"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "transport.py"),
+        "--official",
+        sys.executable,
+        "--only",
+        "sell",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     for name in ("sample", "tls", "sft", "rl", "step", "step_zero", "growth", "client"):
