@@ -252,8 +252,11 @@ class Mailbox(Admission):
         """
         if self.barrier is not None:
             return [reader for reader in self.readers if reader.envelope is self.barrier], True
+        before_barrier = len(self.readers) > 1 and (exclusive or any(e.message.exclusive for e in self.line))
+        if self.idle and not before_barrier:
+            return [], False  # one of them is free: with many readers it pays not to look at each
         busy = [reader for reader in self.readers if reader.envelope is not None or reader.in_hook]
-        if len(self.readers) > 1 and (exclusive or any(e.message.exclusive for e in self.line)):
+        if before_barrier:
             return busy, True
         return (busy if len(busy) == len(self.readers) else []), False
 
