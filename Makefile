@@ -158,7 +158,7 @@ bench-kernel: $(BENCH_VENV)/.bench ## the kernel against bare trio channels, pyk
 	@$(BENCH_VENV)/bin/python benchmarks/kernel.py $(BENCH_ARGS)
 
 .PHONY: bench-transport
-bench-transport: $(BENCH_VENV)/.bench .venv-tinker/.tinker ## the clients against the official SDK, on a stub over loopback (20 minutes)
+bench-transport: $(BENCH_VENV)/.bench .venv-tinker/.interop ## the clients against the official SDK, on a stub over loopback (20 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/transport.py --official .venv-tinker/bin/python $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- checks
