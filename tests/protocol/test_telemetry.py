@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinker_actors.errors import InputError, status_error_class
-from tinker_actors.protocol.retry import is_user_error
+from tinker_actors.protocol.policy import is_user_error
 from tinker_actors.protocol.telemetry import (
     BATCH_SIZE,
     FLUSH_PERIOD,

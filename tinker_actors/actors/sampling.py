@@ -41,7 +41,8 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.cancel import CancelQueue
-from tinker_actors.protocol.retry import RetryConfig, backoff_delay
+from tinker_actors.protocol.policy import RetryConfig
+from tinker_actors.protocol.retry import backoff_delay
 from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config, normal_url
 from tinker_actors.transport.http import HttpTransport

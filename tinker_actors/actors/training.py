@@ -320,12 +320,13 @@ class TrainingActor(Actor[Training]):
             return await wait_for_result(self._futures, waiting)
         except TinkerError as error:
             verdict = sent.sends.result_failed(error)
-            if isinstance(verdict, Look):
-                return await self._look(operation, error)
-            if not isinstance(verdict, Applied):
+            if isinstance(verdict, Applied):
+                message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
+                raise ResultLost(message, request_id=sent.request_id) from error
+            if not isinstance(verdict, Look):
                 raise
-            message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
-            raise ResultLost(message, request_id=sent.request_id) from error
+            conflict = error
+        return await self._look(operation, conflict)
 
     async def _look(self, operation: Operation, conflict: TinkerError) -> Payload:
         """Look whether what a doubtful save should have made is there.

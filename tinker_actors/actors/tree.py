@@ -56,7 +56,7 @@ from tinker_actors.kernel import (
     start_pool,
 )
 from tinker_actors.protocol.event import ActorFailed
-from tinker_actors.protocol.retry import RetryConfig
+from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.throttle import Progress, SampleThrottle
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener

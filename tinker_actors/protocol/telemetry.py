@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from tinker_actors.protocol.retry import is_user_error
+from tinker_actors.protocol.policy import is_user_error
 
 __all__ = ["BATCH_SIZE", "FLUSH_PERIOD", "MAX_QUEUED", "TelemetryQueue", "failure_event"]
 
