@@ -243,7 +243,7 @@ class APIResponse(Generic[T]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self.close()  # noqa: ASYNC102 - it is shielded, and does not wait for the other side
 
     @contextlib.contextmanager
     def _border(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ class Stream(Generic[T]):
         try:
             return parser.feed(chunk)
         except DecodeError as error:
-            await self.close()
+            await self.close()  # noqa: ASYNC120 - a cancellation may take its place
             raise APIResponseValidationError(f"{self._what}: {error}", error.problems) from error
 
     def _value(self, event: ServerSentEvent) -> T:
@@ -91,7 +91,7 @@ class Stream(Generic[T]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self.close()  # noqa: ASYNC102 - it is shielded, and does not wait for the other side
 
 
 class _Events(Generic[T]):
@@ -114,7 +114,7 @@ class _Events(Generic[T]):
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
-                await self._stream.close()
+                await self._stream.close()  # noqa: ASYNC120 - a cancellation may take its place
                 raise
             self._found += await self._stream.parsed(self._parser, chunk)
         return self._read(self._found.popleft())

@@ -148,19 +148,16 @@ class Ways:
         The answer holds its connection until it is read to its end or closed. Arguments and errors: `by_client`.
         """
         holder = object()
-        limit = math.inf if timeout is None else timeout
-        sent = False
+        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        await self._take_place(holder, deadline)
         try:
-            with trio.fail_after(limit):
-                if self._limiter is not None:
-                    await self._limiter.acquire_on_behalf_of(holder)
-                sent = True
+            with trio.fail_at(deadline):
                 response = await self._follow(built, may_lead, auth)
-        except BaseException as error:
-            if sent:
-                self._release(holder)
-            if isinstance(error, trio.TooSlowError):
-                raise _too_slow(sent=sent) from error
+        except trio.TooSlowError as error:
+            self._release(holder)
+            raise _too_slow(sent=True) from error
+        except BaseException:
+            self._release(holder)
             raise
         body = response.extensions.get("body")
         if isinstance(body, LiveBody) and not response.is_closed:
@@ -180,6 +177,15 @@ class Ways:
                 return await _read(response)
         except trio.TooSlowError as error:
             raise _too_slow(sent=True) from error
+
+    async def _take_place(self, holder: object, deadline: float) -> None:
+        if self._limiter is None:
+            return
+        try:
+            with trio.fail_at(deadline):
+                await self._limiter.acquire_on_behalf_of(holder)
+        except trio.TooSlowError as error:
+            raise _too_slow(sent=False) from error
 
     def _release(self, holder: object) -> None:
         if self._limiter is not None:
@@ -335,7 +341,7 @@ class Lanes:
 
     async def aclose(self) -> None:
         """Close the connections. Checkpoints."""
-        with trio.CancelScope(shield=True):  # closing does not wait for the other side
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912 - closing does not wait for the other side
             for ways in self._lanes.values():
                 await ways.aclose()
             for pool in self._pools.values():
