@@ -14,7 +14,6 @@ import functools
 import platform
 import random
 import sys
-import uuid
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -98,7 +97,12 @@ def _architecture(name: str) -> str:
 
 def idempotency_key(rng: random.Random) -> str:
     """Draw the key that all attempts of one call carry."""
-    return f"tinker-actors-retry-{uuid.UUID(int=rng.getrandbits(128), version=4)}"
+    drawn = f"{rng.getrandbits(128):032x}"
+    # A random UUID (RFC 9562, 5.4), written here because the class of that name takes five times as long.
+    variant = "89ab"[int(drawn[16], 16) & 3]
+    return (
+        f"tinker-actors-retry-{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{variant}{drawn[17:20]}-{drawn[20:]}"
+    )
 
 
 def merge_headers(*layers: Mapping[str, str | Omit]) -> dict[str, str]:
