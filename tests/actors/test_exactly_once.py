@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tinker_actors.actors.service import open_client
 from tinker_actors.local.service import EmbeddedService
+from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.types import AdamParams, Datum, ModelInput
@@ -86,9 +87,9 @@ def batch(seed: int) -> list[Datum]:
 
 
 async def run(
-    program: Sequence[str], faults: Sequence[Fault], dedupe: str, tmp_path: Path
+    program: Sequence[str], faults: Sequence[Fault], dedupe: Any, chunks: str, tmp_path: Path
 ) -> dict[str, bytes]:
-    """Run a program under faults; return the final weights and optimizer."""
+    """Run a program under faults, with batches in one request or several; return the final weights and optimizer."""
     embedded = EmbeddedService(seed=1, compute="inline")
     for fault in faults:
         if fault.kind == "drop" and fault.endpoint in TRAINING:
@@ -100,7 +101,9 @@ async def run(
         async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
             yield inner
 
-        config = Config(base_url="http://embedded", heartbeat="loop", dedupe=dedupe)  # type: ignore[arg-type]  # drawn
+        early: Any = "park" if chunks == "together" else "run"
+        capability = CapabilityRecord(dedupe=dedupe, early_numbers=early)
+        config = Config(base_url="http://embedded", heartbeat="loop", capability=capability)
         async with open_client(
             config,
             rng=random.Random(3),
@@ -109,6 +112,9 @@ async def run(
             through=unreliable,
             beat_through=borrowed,
         ) as service:
+            if chunks != "whole":
+                session = service._tree.session
+                session.limits = attrs.evolve(session.limits, fwdbwd_max_chunk_len=1)
             training = await service.create_lora_training_client(MODEL, rank=2, seed=5)
             for number, operation in enumerate(program):
                 await act(training, operation, number)
@@ -140,15 +146,19 @@ async def act(training: Any, operation: str, number: int) -> None:
     program=st.lists(OPERATIONS, min_size=1, max_size=12),
     faults=st.lists(FAULTS, min_size=1, max_size=3),
     dedupe=st.sampled_from(["replay", "none"]),
+    chunks=st.sampled_from(["whole", "in turn", "together"]),
 )
 def test_random_faults_change_no_bit(
-    tmp_path: Path, program: list[str], faults: list[Fault], dedupe: str
+    tmp_path: Path, program: list[str], faults: list[Fault], dedupe: str, chunks: str
 ) -> None:
-    """Dropped models, lost requests and lost replies, with and without the service's help against doubles."""
+    """Dropped models, lost requests and lost replies, with and without the service's help against doubles.
+
+    Batches go out whole, or in several requests, one after the other or together.
+    """
 
     def play(with_faults: Sequence[Fault]) -> dict[str, bytes]:
         clock = trio.testing.MockClock(autojump_threshold=0)
-        return trio.run(run, program, with_faults, dedupe, tmp_path, clock=clock)
+        return trio.run(run, program, with_faults, dedupe, chunks, tmp_path, clock=clock)
 
     calm, disturbed = play(()), play(faults)
     assert sorted(calm) == ["adapter_model.safetensors", "optimizer.safetensors"]
