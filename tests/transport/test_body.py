@@ -11,11 +11,14 @@ import pytest
 from tinker_actors.errors import InputError
 from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.transport import body as bodies
+from tinker_actors.transport import build
 from tinker_actors.transport.body import NO_BODY, Body, compressed, form, make_body
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.compression import decompress
+from tinker_actors.wire.input import ModelInput
 from tinker_actors.wire.model import GetInfoRequest
 from tinker_actors.wire.payload import JSON, PROTOBUF
+from tinker_actors.wire.sampling import SampleRequest, SamplingParams
 from tinker_actors.wire.service import Empty
 
 JSON_SERVICE = CapabilityRecord()
@@ -65,6 +68,26 @@ async def test_long_bodies_are_compressed(size: int) -> None:
     body = await compressed(Body(b"a" * size, PROTOBUF))
     assert (body.encoding, body.content_type) == ("zstd", PROTOBUF)
     assert decompress(body.content, "zstd", limit=size) == b"a" * size
+
+
+async def test_without_the_extra_bodies_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that asks for compression takes bodies without it, too; and answers are not asked for as zstd."""
+    monkeypatch.setattr(bodies, "knows_zstd", lambda: False)
+    monkeypatch.setattr(build, "knows_zstd", lambda: False)
+    long = Body(b"a" * 5000, PROTOBUF)
+    assert await compressed(long) is long
+    assert build.accepted_encodings() == "gzip, deflate"
+
+
+def test_newer_fields_go_to_services_that_know_them() -> None:
+    """Others get them only where they were set."""
+    request = SampleRequest(prompt=ModelInput.from_ints([1]), sampling_params=SamplingParams(max_tokens=1))
+    older, newer = (
+        orjson.loads(make_body(request, {}, CapabilityRecord(newer_fields=known)).content)
+        for known in (False, True)
+    )
+    assert newer["prompt_alt_tokens_k"] == 0
+    assert set(newer) > set(older)
 
 
 async def test_short_and_compressed_bodies_stay_as_they_are() -> None:

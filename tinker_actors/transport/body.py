@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
@@ -18,7 +20,7 @@ from tinker_actors.wire.compression import compress
 from tinker_actors.wire.payload import JSON, PROTOBUF
 from tinker_actors.wire.service import Empty
 
-__all__ = ["NO_BODY", "Body", "Files", "compressed", "form", "make_body"]
+__all__ = ["NO_BODY", "Body", "Files", "compressed", "form", "knows_zstd", "make_body"]
 
 Files: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
 """Files of a form as httpx takes them: by name, each its bytes, a file, or `(name, content, content type)`."""
@@ -65,7 +67,7 @@ def make_body(request: object, extra: Mapping[str, object], capability: Capabili
         return Body(orjson.dumps(dict(extra)), JSON) if extra else NO_BODY
     if capability.training_body == "protobuf" and type(request) in protobuf.MESSAGES and not extra:
         return Body(protobuf.encode(request), PROTOBUF)
-    body = Body(encode(request), JSON)
+    body = Body(encode(request, newer=capability.newer_fields), JSON)
     return _merged(body, extra) if extra else body
 
 
@@ -77,13 +79,18 @@ def _merged(body: Body, extra: Mapping[str, object]) -> Body:
     return Body(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), JSON)
 
 
-async def compressed(body: Body) -> Body:
-    """Return a body as zstd if that is worth it; a checkpoint only if it is long.
+@functools.cache
+def knows_zstd() -> bool:
+    """Return whether bodies can be compressed and decompressed as zstd."""
+    return importlib.util.find_spec("zstandard") is not None
 
-    Raises:
-        ConfigError: the package `zstandard` is not installed.
+
+async def compressed(body: Body) -> Body:
+    """Return a body as zstd, if that is worth it and the extra of that name is there; a checkpoint only if it is long.
+
+    A service that asks for compression takes bodies without it, too.
     """
-    if body.encoding is not None or len(body.content) < LEAST_BYTES:
+    if body.encoding is not None or len(body.content) < LEAST_BYTES or not knows_zstd():
         return body
     if len(body.content) < THREAD_BYTES:
         return attrs.evolve(body, content=compress(body.content), encoding="zstd")

@@ -6,15 +6,13 @@ but the key of the call, the number of the attempt, and the length of the body.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from tinker_actors.protocol.query import merge, stringify
-from tinker_actors.transport.body import Body
+from tinker_actors.transport.body import Body, knows_zstd
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import (
     HeaderPlan,
@@ -40,11 +38,9 @@ _KEPT_PLANS = 16  # of one row; more means that something in them changes with e
 _OF_CALLS: Mapping[str, Mapping[str, str]] = {"asample": {"x-tinker-sampling-backpressure": "1"}}
 
 
-@functools.cache
 def accepted_encodings() -> str:
     """Return the compressions that we can undo."""
-    zstd = ", zstd" if importlib.util.find_spec("zstandard") else ""
-    return f"gzip, deflate{zstd}"
+    return "gzip, deflate, zstd" if knows_zstd() else "gzip, deflate"
 
 
 @attrs.define(eq=False)

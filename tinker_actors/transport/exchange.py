@@ -463,7 +463,7 @@ class HttpTransport:
 
     async def _body(self, job: Job, options: RequestOptions) -> Body:
         """Return what the call carries; made once, unless a hook or an answer has changed what it is made of."""
-        made_of = (options.json, self.capability.training_body, self.capability.compression)
+        made_of = (options.json, self.capability)
         if job.body is not None and job.body[0] == made_of:
             return job.body[1]
         body = make_body(job.request, options.json, self.capability)
