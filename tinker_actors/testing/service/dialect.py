@@ -94,7 +94,7 @@ _CHOICES: Final = {
 }
 
 _LATER: Final = frozenset(
-    {"dynamic_config", "finish_session", "join_sampling_session", "retrieve_futures", "auth_token"}
+    {"client_dynamic_config", "finish_session", "join_sampling_session", "retrieve_futures", "auth_token"}
 )
 
 _THIRD = ServiceDialect(

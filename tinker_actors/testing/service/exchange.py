@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, cast
 
 import attrs
 
-from . import listing, promising, session, training
+from . import account, listing, promising, session, training
 from .body import write_answer
 from .call import Call
 from .dialect import FailureForm, LostForm
@@ -43,7 +43,7 @@ _ENDINGS: Final[Mapping[tuple[str, str], Ending]] = {
 def _endpoints() -> Mapping[str, _Endpoint]:
     found = {
         name: function
-        for module in (session, training, promising, listing)
+        for module in (session, training, promising, listing, account)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if name in ENDPOINT_NAMES
     }

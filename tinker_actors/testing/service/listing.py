@@ -13,6 +13,7 @@ from .session import page_of
 from .state import Checkpoint, Model
 
 __all__ = [
+    "checkpoint_of",
     "delete_checkpoint",
     "get_training_run",
     "list_checkpoints",
@@ -20,14 +21,16 @@ __all__ = [
     "list_user_checkpoints",
     "publish_checkpoint",
     "set_checkpoint_ttl",
+    "time_of",
     "unpublish_checkpoint",
     "weights_info",
 ]
 
-_TYPES = {"weights": "training", "sampler_weights": "sampler"}
+_TYPES = {"weights": "training", "sampler_weights": "sampler", "external": "external"}
 
 
-def _time(call: Call, at: float) -> str:
+def time_of(call: Call, at: float) -> str:
+    """Return a time of the service as text."""
     return datetime.fromtimestamp(call.state.epoch + at, UTC).isoformat()
 
 
@@ -35,12 +38,12 @@ def _checkpoint(call: Call, one: Checkpoint) -> dict[str, object]:
     return {
         "checkpoint_id": f"{one.kind}/{one.name}",
         "checkpoint_type": _TYPES[one.kind],
-        "time": _time(call, one.created),
+        "time": time_of(call, one.created),
         "tinker_path": one.path,
         "size_bytes": 1024,
         "public": one.public,
         "user_metadata": one.user_metadata,
-        "expires_at": None if one.expires_at == math.inf else _time(call, one.expires_at),
+        "expires_at": None if one.expires_at == math.inf else time_of(call, one.expires_at),
     }
 
 
@@ -58,7 +61,7 @@ def _run(call: Call, model: Model) -> dict[str, object]:
         "model_owner": "scripted",
         "is_lora": True,
         "lora_rank": model.rank,
-        "last_request_time": _time(call, model.last_request),
+        "last_request_time": time_of(call, model.last_request),
         "corrupted": False,
         "last_checkpoint": shown["weights"],
         "last_sampler_checkpoint": shown["sampler_weights"],
@@ -95,19 +98,24 @@ def list_user_checkpoints(call: Call) -> Answer:
     return Answer({"checkpoints": page, "cursor": cursor})
 
 
-def _named(call: Call) -> Checkpoint:
+def checkpoint_of(call: Call) -> Checkpoint:
+    """Return the checkpoint that a path names.
+
+    Raises:
+        Refusal: there is none.
+    """
     params = call.request.params
     return call.state.checkpoint(f"tinker://{params['run']}/{params['kind']}/{params['name']}", call.now)
 
 
 def delete_checkpoint(call: Call) -> Answer:
     """Remove a checkpoint."""
-    del call.state.checkpoints[_named(call).path]
+    del call.state.checkpoints[checkpoint_of(call).path]
     return Answer({})
 
 
 def _publish(call: Call, *, public: bool) -> Answer:
-    checkpoint = _named(call)
+    checkpoint = checkpoint_of(call)
     if checkpoint.public == public:
         raise Refusal(409, f"Checkpoint {checkpoint.path} is {'' if public else 'not '}public")
     call.state.checkpoints[checkpoint.path] = attrs.evolve(checkpoint, public=public)
@@ -129,7 +137,7 @@ def set_checkpoint_ttl(call: Call) -> Answer:
     if "ttl_seconds" not in call.body:
         call.need("ttl_seconds", int)  # refuses
     ttl = call.number("ttl_seconds")
-    checkpoint = _named(call)
+    checkpoint = checkpoint_of(call)
     expires = math.inf if ttl is None else call.now + ttl
     call.state.checkpoints[checkpoint.path] = attrs.evolve(checkpoint, expires_at=expires)
     return Answer({})

@@ -19,7 +19,7 @@ _CHECKPOINT: Final = "/training_runs/{run}/checkpoints/{kind}/{name}"
 _ROUTES: Final = (
     ("GET", "/healthz", "healthz"),
     ("POST", "/client/config", "client_config"),
-    ("POST", "/client/dynamic_config", "dynamic_config"),
+    ("POST", "/client/dynamic_config", "client_dynamic_config"),
     ("POST", "/auth/token", "auth_token"),
     ("GET", "/get_server_capabilities", "get_server_capabilities"),
     ("POST", "/create_session", "create_session"),
@@ -36,6 +36,7 @@ _ROUTES: Final = (
     ("POST", "/load_weights", "load_weights"),
     ("POST", "/save_weights", "save_weights"),
     ("POST", "/save_weights_for_sampler", "save_weights_for_sampler"),
+    ("POST", "/save_weights_external", "save_weights_external"),
     ("POST", "/create_sampling_session", "create_sampling_session"),
     ("POST", "/join_sampling_session", "join_sampling_session"),
     ("POST", "/asample", "asample"),
@@ -51,7 +52,18 @@ _ROUTES: Final = (
     ("POST", f"{_CHECKPOINT}/publish", "publish_checkpoint"),
     ("DELETE", f"{_CHECKPOINT}/publish", "unpublish_checkpoint"),
     ("PUT", f"{_CHECKPOINT}/ttl", "set_checkpoint_ttl"),
+    ("GET", f"{_CHECKPOINT}/archive", "get_checkpoint_archive_url"),
+    ("GET", f"{_CHECKPOINT}/external_weights_urls", "get_external_weights_urls"),
     ("POST", "/weights_info", "weights_info"),
+    ("POST", "/copy_weights", "copy_weights"),
+    ("POST", "/sessions/search", "search_sessions"),
+    ("PUT", "/sessions/{session_id}/project", "assign_session_project"),
+    ("GET", "/sessions/{session_id}/trace_export", "export_session_trace"),
+    ("GET", "/auth/apikey/me", "get_api_key"),
+    ("DELETE", "/auth/apikey/me", "delete_api_key"),
+    ("GET", "/audit", "get_audit_log"),
+    ("GET", "/billing/usage/events", "get_billing_usage"),
+    ("GET", "/billing/usage/checkpoints/current", "get_current_checkpoint_storage_usage"),
     ("GET", "/sessions", "list_sessions"),
     ("GET", "/sessions/{session_id}", "get_session"),
 )
@@ -67,6 +79,7 @@ MODEL_ENDPOINTS: Final = frozenset(
         "load_weights",
         "save_weights",
         "save_weights_for_sampler",
+        "save_weights_external",
     }
 )
 """They name a model, which may be lost or rolled back when they come."""

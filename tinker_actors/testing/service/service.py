@@ -53,7 +53,7 @@ class ScriptedService:
         token_lifetime: seconds; requests must carry a token that was exchanged for the key and is not older. None asks
             for the key itself.
         flags: more of what `client_config` tells.
-        dynamic_flags: what `dynamic_config` tells.
+        dynamic_flags: what `client_dynamic_config` tells.
         epoch: what time it is for the service when it begins; in dates only.
     """
 

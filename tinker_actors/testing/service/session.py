@@ -15,8 +15,8 @@ from .state import Session
 __all__ = [
     "auth_token",
     "client_config",
+    "client_dynamic_config",
     "create_session",
-    "dynamic_config",
     "finish_session",
     "get_server_capabilities",
     "get_session",
@@ -46,7 +46,7 @@ def client_config(call: Call) -> Answer:
     return Answer({**flags, **call.state.flags})
 
 
-def dynamic_config(call: Call) -> Answer:
+def client_dynamic_config(call: Call) -> Answer:
     """Tell the flags that may change."""
     return Answer(call.state.dynamic_flags)
 

