@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         settle,
     )
     from tinker_actors.testing.probe import Probe
-    from tinker_actors.testing.service.dialect import DIALECTS, ServiceDialect
+    from tinker_actors.testing.service.dialect import ServiceDialect
     from tinker_actors.testing.service.fault import (
         InjectedFault,
         Pause,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from tinker_actors.testing.system import TestSystem, open_test_system
 
 __all__ = [
-    "DIALECTS",
     "Applied",
     "Exponential",
     "Fault",
@@ -86,7 +85,6 @@ __all__ = [
 ]
 
 _HOME = {
-    "DIALECTS": "service.dialect",
     "Applied": "service.state",
     "Exponential": "service.law",
     "Fault": "fault",

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tinker_actors.testing import DIALECTS, ScriptedService, ServiceDialect
+from tinker_actors.testing import ScriptedService, ServiceDialect
 from tinker_actors.wire import codec, protobuf
 from tinker_actors.wire.compression import compress
 from tinker_actors.wire.sampling import SampleResponse
@@ -62,7 +62,10 @@ def test_a_forward_pass_in_protobuf_leaves_no_gradient(caller, bodies) -> None:
 
 def test_samples_come_in_protobuf_to_who_takes_it(caller, bodies) -> None:
     """Tokens and log probabilities are those of the JSON form; a service without protobuf answers in JSON."""
-    for dialect, expected in ((ServiceDialect(), PROTOBUF), (DIALECTS["open-rl"], "application/json")):
+    for dialect, expected in (
+        (ServiceDialect(), PROTOBUF),
+        (ServiceDialect.like("open-rl"), "application/json"),
+    ):
         user = caller(ScriptedService(dialect=dialect))
         body = {"session_id": user.session(), "sampling_session_seq_id": 0, "base_model": "m"}
         sampler = user.ok("create_sampling_session", body)["sampling_session_id"]
@@ -96,7 +99,7 @@ def test_bodies_may_be_compressed(caller, bodies) -> None:
 )
 def test_services_take_protobuf_or_do_not(caller, bodies, dialect, status) -> None:
     """As each of them was measured; broken protobuf is refused by all."""
-    user = caller(ScriptedService(dialect=DIALECTS[dialect]))
+    user = caller(ScriptedService(dialect=ServiceDialect.like(dialect)))
     model = user.model()
     body = as_protobuf(bodies.forward_backward(model, 1, 5))
     assert user.call("forward_backward", body, content_type=PROTOBUF)[0] == status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinker_actors.errors import InputError
-from tinker_actors.testing import DIALECTS, ScriptedService, ServiceDialect, ServiceFaults
+from tinker_actors.testing import ScriptedService, ServiceDialect, ServiceFaults
 
 
 def steps(service, model):
@@ -27,7 +27,7 @@ def test_replay_answers_a_repetition_with_the_first_promise(caller, bodies) -> N
 
 def test_reject_fails_a_repetition_by_its_promise(caller, bodies) -> None:
     """The promise says which number was expected; the work is done once, and a failed number is not used up."""
-    service = ScriptedService(dialect=DIALECTS["tuft"])
+    service = ScriptedService(dialect=ServiceDialect.like("tuft"))
     user = caller(service)
     model = user.model()
     assert user.call("optim_step", bodies.optim_step(model, 1))[0] == 202
@@ -97,7 +97,7 @@ def test_an_early_number_is_refused_or_run(caller, bodies) -> None:
 
 def test_results_may_be_consumed_on_first_read(caller, bodies) -> None:
     """The second read is told what an unknown promise is told."""
-    user = caller(ScriptedService(dialect=DIALECTS["opentinker"]))
+    user = caller(ScriptedService(dialect=ServiceDialect.like("opentinker")))
     model = user.model()
     promise = user.ok("forward_backward", bodies.forward_backward(model, 1, 5))
     assert "metrics" in user.poll(promise)[1]
@@ -143,7 +143,7 @@ def test_a_failure_is_told_in_each_of_five_forms(caller, bodies, form, status, s
 
 def test_a_strict_service_refuses_fields_of_newer_clients(caller) -> None:
     """422 names the field; endpoints that it lacks are not found."""
-    user = caller(ScriptedService(dialect=DIALECTS["tuft"]))
+    user = caller(ScriptedService(dialect=ServiceDialect.like("tuft")))
     body = {"session_id": user.session(), "model_seq_id": 0, "base_model": "m"}
     status, answer = user.call("create_model", body | {"optimizer_config": {"type": "adamw"}})
     assert (status, answer["detail"][0]["type"], answer["detail"][0]["loc"]) == (
@@ -195,3 +195,9 @@ def test_manners_that_no_service_has_are_refused(settings, field) -> None:
     with pytest.raises(InputError) as caught:
         ServiceDialect(**settings)
     assert caught.value.field == field
+
+
+def test_only_services_that_were_measured_are_imitated() -> None:
+    """Another name is refused, with those that there are."""
+    with pytest.raises(InputError, match="opentinker"):
+        ServiceDialect.like("closedtinker")

@@ -84,6 +84,17 @@ class ServiceDialect:
         if self.hold_status not in (200, 408):
             raise InputError("hold_status", self.hold_status, "must be 200 or 408")
 
+    @classmethod
+    def like(cls, name: str) -> ServiceDialect:
+        """Return the manners of a service that exists: tinker, skyrl, skyrl-0.3, tuft, open-rl or opentinker.
+
+        Raises:
+            InputError: none of these.
+        """
+        if name not in DIALECTS:
+            raise InputError("name", name, f"must be one of {', '.join(DIALECTS)}")
+        return DIALECTS[name]
+
 
 _CHOICES: Final = {
     "dedupe": Dedupe,
