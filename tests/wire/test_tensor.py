@@ -3,21 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.wire.strategies import tensor_arrays
-from tinker_actors.errors import InputError
-from tinker_actors.wire.array import exact_array
+from tests.wire.refusals import problems_of, refusal
+from tests.wire.strategies import sparse_arrays, tensor_arrays
+from tinker_actors.wire.codec import encode, structure
 from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData, TensorDtype, tensor_from
 
 
-def refusal(make: Any, *arguments: Any) -> tuple[str, object]:
-    with pytest.raises(InputError) as caught:
-        make(*arguments)
-    return caught.value.field, caught.value.value
-
-
+@pytest.mark.requirement("R95")
 @given(tensor_arrays())
 def test_a_tensor_holds_what_it_was_given(array: np.ndarray) -> None:
     """Values, dtype and shape of an array of either kind come back unchanged."""
@@ -151,13 +148,110 @@ def test_from_numpy_refuses_other_kinds(kind: str) -> None:
     assert refusal(TensorData.from_numpy, np.zeros(1, kind)) == ("dtype", kind)
 
 
-def test_exact_array_is_new_and_read_only() -> None:
-    """It shares no memory with what it was made of, and cannot be written."""
-    source = np.array([1, 2], np.int32)
-    array = exact_array("tokens", source, "int32")
-    assert not np.shares_memory(array, source)
-    assert not array.flags.writeable
-    assert refusal(exact_array, "tokens", [1, 2**31], "int32") == ("tokens[1]", 2**31)
+# --- sparse tensors --------------------------------------------------------------------------------------
+
+
+def sparse(**fields: Any) -> TensorData:
+    """Make a tensor of [[0, 5, 0], [7, 0, 9]], or one that is wrong."""
+    parts = {
+        "data": [5, 7, 9],
+        "dtype": "int64",
+        "shape": (2, 3),
+        "sparse_crow_indices": [0, 1, 3],
+        "sparse_col_indices": [1, 0, 2],
+    }
+    return TensorData(**{**parts, **fields})
+
+
+def test_a_sparse_tensor_lists_its_values_by_row() -> None:
+    """Indices are int64 and cannot be written; what is not listed is the pad value."""
+    tensor = sparse()
+    assert tensor.is_sparse
+    assert tensor.tolist() == [[0, 5, 0], [7, 0, 9]]
+    assert tensor.to_numpy(-1).tolist() == [[-1, 5, -1], [7, -1, 9]]
+    assert not tensor.to_numpy().flags.writeable
+    for indices in (tensor.sparse_crow_indices, tensor.sparse_col_indices):
+        assert indices is not None
+        assert (indices.dtype, indices.flags.writeable) == (np.int64, False)
+    assert tensor == sparse()
+    assert tensor != sparse(sparse_col_indices=[2, 0, 2])
+    assert tensor != TensorData.from_numpy(tensor.to_numpy())
+    assert not TensorData([1], "int64").is_sparse
+
+
+@pytest.mark.requirement("R95")
+def test_a_sparse_tensor_crosses_the_network_with_its_indices() -> None:
+    """Beside its values, its dtype and its shape."""
+    body = {
+        "data": [5, 7, 9],
+        "dtype": "int64",
+        "shape": [2, 3],
+        "sparse_crow_indices": [0, 1, 3],
+        "sparse_col_indices": [1, 0, 2],
+    }
+    assert orjson.loads(encode(sparse())) == body
+    assert structure(TensorData, body, strict=True) == sparse()
+    del body["shape"]
+    assert problems_of(TensorData, body, strict=False) == ["shape = None: must be a list of dimensions @ $"]
+
+
+@given(sparse_arrays(), st.sampled_from([0, -1]))
+def test_a_mostly_empty_matrix_becomes_sparse_and_comes_back(array: np.ndarray, pad: int) -> None:
+    """It is sparse if its indices take less room than what is left out, by the rule of tinker 0.38.0."""
+    tensor = TensorData.from_sparse(array, pad)
+    assert tensor.to_numpy(pad).tobytes() == array.tobytes() or not np.array_equal(array, array)
+    rows, columns = array.shape
+    assert tensor.is_sparse == (rows + 1 + 2 * int((array != pad).sum()) < rows * columns)
+
+
+def test_only_matrices_become_sparse() -> None:
+    """Whatever has another number of dimensions stays dense."""
+    assert not TensorData.from_sparse(np.zeros(100)).is_sparse
+    assert not TensorData.from_sparse(np.zeros((2, 50, 1), np.int64)).is_sparse
+    assert TensorData.from_sparse(np.zeros((2, 50))).is_sparse
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "value"),
+    [
+        ({"shape": None}, "shape", None),
+        ({"shape": (6,)}, "shape", [6]),
+        ({"shape": (2, -3)}, "shape[1]", -3),
+        ({"sparse_crow_indices": None}, "sparse_crow_indices", None),
+        ({"sparse_col_indices": None}, "sparse_col_indices", None),
+        ({"sparse_crow_indices": [0, 3]}, "sparse_crow_indices", 2),
+        ({"sparse_col_indices": [1, 0]}, "sparse_col_indices", 2),
+        ({"sparse_col_indices": [[1, 0, 2]]}, "sparse_col_indices", [[1, 0, 2]]),
+        ({"sparse_col_indices": [1, 0, 3]}, "sparse_col_indices[2]", 3),
+        ({"sparse_col_indices": [1, -1, 0]}, "sparse_col_indices[1]", -1),
+        ({"sparse_col_indices": [1, 0.5, 0]}, "sparse_col_indices[1]", 0.5),
+    ],
+    ids=range(11),
+)
+def test_a_sparse_tensor_that_does_not_fit_together_is_refused(
+    fields: Any, field: str, value: object
+) -> None:
+    """A shape without rows and columns, too few or too many indices, indices beyond the shape."""
+    assert refusal(sparse, **fields) == (field, value)
+
+
+@pytest.mark.parametrize("crow", [[1, 2, 3], [0, 1, 2], [0, 4, 3]])
+def test_the_rows_of_a_sparse_tensor_hold_its_values(crow: list[int]) -> None:
+    """They begin at the first value, end at the last, and none ends before it begins."""
+    field, value = refusal(sparse, sparse_crow_indices=crow)
+    assert field == "sparse_crow_indices"
+    assert np.array_equal(np.asarray(value), crow)
+
+
+@pytest.mark.parametrize("pad", [True, 0.0, "0", None])
+def test_the_pad_value_is_an_integer(pad: Any) -> None:
+    """Nothing that only looks like one."""
+    assert refusal(TensorData.from_sparse, np.zeros((2, 2)), pad) == ("pad_value", pad)
+
+
+def test_tensors_can_be_keys() -> None:
+    """Equal tensors have equal hashes."""
+    assert hash(TensorData([1], "int64")) == hash(TensorData(np.array([1]), "int64"))
 
 
 # --- what users write under a key ------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Tokens and their log probabilities at many positions, as two matrices: the likeliest ones, and draws."""
 
+import types
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import attrs
 import numpy as np
@@ -19,7 +20,7 @@ __all__ = ["EMPTY_LOGPROB", "EMPTY_TOKEN", "PromptAltTokens", "TopkList", "TopkL
 EMPTY_TOKEN = 0
 EMPTY_LOGPROB = -99999.0
 
-TopkRow: TypeAlias = Sequence[Sequence[float]]
+TopkRow: TypeAlias = Sequence[Sequence[float | None]]
 TopkList: TypeAlias = list[list[tuple[int, float]] | None]
 
 
@@ -58,6 +59,8 @@ class TopkLogprobs:
     def from_lists(cls, rows: Sequence[TopkRow | None]) -> "TopkLogprobs":
         """Make the matrices of one row per position: pairs of a token id and a log probability, or None.
 
+        A log probability that is None becomes NaN.
+
         Raises:
             InputError: pairs that are none, or what is no token id or no number in them.
         """
@@ -71,7 +74,7 @@ class TopkLogprobs:
         matrix_of_ids = np.full(there.shape, EMPTY_TOKEN, np.int32)
         matrix_of_logprobs = np.full(there.shape, EMPTY_LOGPROB, np.float32)
         matrix_of_ids[there] = _token_ids(ids)
-        matrix_of_logprobs[there] = _logprobs(logprobs)
+        matrix_of_logprobs[there] = _logprobs(_with_nan(logprobs))
         return cls(matrix_of_ids, matrix_of_logprobs)
 
     def tolist(self) -> TopkList:
@@ -98,6 +101,13 @@ def _filled_lengths(empty: npt.NDArray[np.bool_]) -> list[int]:
     lengths[empty[:, 0]] = 0
     result: list[int] = lengths.tolist()
     return result
+
+
+def _with_nan(values: tuple[float | None, ...]) -> npt.ArrayLike:
+    kinds = set(map(type, values))
+    if types.NoneType in kinds and kinds <= {int, float, types.NoneType}:
+        return np.array(values, np.float64)  # which makes NaN of None
+    return cast("npt.ArrayLike", values)
 
 
 @attrs.frozen

@@ -152,7 +152,7 @@ class TensorData:
         """
         if self.sparse_crow_indices is None:
             return self.data
-        array = np.full(self.shape, pad_value, self.data.dtype)
+        array = cast("AnyArray", np.full(self.shape, pad_value, self.data.dtype))
         rows = np.repeat(np.arange(self.shape[0]), np.diff(self.sparse_crow_indices))
         array[rows, self.sparse_col_indices] = self.data
         array.setflags(write=False)

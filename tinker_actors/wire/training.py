@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from tinker_actors.wire.field import needed
+from tinker_actors.wire.field import choice, needed
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.tensor import TensorData
 
@@ -34,10 +34,14 @@ def _datum_tuple(data: Sequence[Datum]) -> tuple[Datum, ...]:
 
 @attrs.frozen
 class ForwardBackwardInput:
-    """A batch and the loss to compute over it; the loss is a sum over tokens."""
+    """A batch and the loss to compute over it; the loss is a sum over tokens.
+
+    Raises:
+        InputError: an unknown loss.
+    """
 
     data: tuple[Datum, ...] = attrs.field(converter=_datum_tuple)
-    loss_fn: LossFnType
+    loss_fn: LossFnType = attrs.field(validator=choice(LOSS_FNS))
     loss_fn_config: Mapping[str, float | str] | None = None
 
 
