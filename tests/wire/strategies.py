@@ -197,7 +197,9 @@ WIRE: Mapping[type, st.SearchStrategy[Any]] = {
         inputs=tuples_of(loss_inputs),
         graph=json_objects,
     ),
-    training.CreateCustomLossResponse: st.builds(training.CreateCustomLossResponse, texts),
+    training.CreateCustomLossResponse: st.builds(
+        training.CreateCustomLossResponse, texts, tag("create_custom_loss")
+    ),
     optimizer.AdamOptimizerConfig: adam_configs,
     optimizer.DimuonOptimizerConfig: dimuon_configs,
     optimizer.OptimizerConfigBase: other_configs,
@@ -230,7 +232,9 @@ WIRE: Mapping[type, st.SearchStrategy[Any]] = {
         prompt_logprobs_last_n=optional(st.integers(1, 9)),
         record_stability_info=optional(flags),
     ),
-    sampling.SampleSubmitted: st.builds(sampling.SampleSubmitted, texts, optional(tuples_of(texts))),
+    sampling.SampleSubmitted: st.builds(
+        sampling.SampleSubmitted, texts, optional(tuples_of(texts)), optional(texts)
+    ),
     sampling.SampleResponse: st.builds(
         sampling.SampleResponse,
         tuples_of(sampled_sequences),
@@ -247,9 +251,13 @@ WIRE: Mapping[type, st.SearchStrategy[Any]] = {
         base_model=optional(texts),
         model_path=optional(texts),
     ),
-    sampling.CreateSamplingSessionResponse: st.builds(sampling.CreateSamplingSessionResponse, texts),
+    sampling.CreateSamplingSessionResponse: st.builds(
+        sampling.CreateSamplingSessionResponse, texts, tag("create_sampling_session")
+    ),
     sampling.JoinSamplingSessionRequest: st.builds(sampling.JoinSamplingSessionRequest, texts),
-    sampling.JoinSamplingSessionResponse: st.builds(sampling.JoinSamplingSessionResponse, counts),
+    sampling.JoinSamplingSessionResponse: st.builds(
+        sampling.JoinSamplingSessionResponse, counts, tag("join_sampling_session")
+    ),
     sampling.GetSamplerResponse: st.builds(sampling.GetSamplerResponse, texts, texts, optional(texts)),
 }
 """How to make an object of each class of the work itself; `strategies_around` has the rest."""

@@ -244,6 +244,7 @@ SESSIONS: Mapping[type, st.SearchStrategy[Any]] = {
         info_message=optional(texts),
         warning_message=optional(texts),
         error_message=optional(texts),
+        type=tag("create_session"),
     ),
     session.SessionHeartbeatRequest: st.builds(session.SessionHeartbeatRequest, texts),
     session.SessionHeartbeatResponse: st.builds(session.SessionHeartbeatResponse, tag("session_heartbeat")),

@@ -256,7 +256,10 @@ REQUESTS: list[tuple[object, str]] = [
 
 ANSWERS: list[tuple[str, object]] = [
     ("{}", ClientConfigResponse()),
-    ('{"type":"create_session","session_id":"sess-0001"}', CreateSessionResponse(session_id="sess-0001")),
+    (
+        '{"type":"create_session","session_id":"sess-0001"}',
+        CreateSessionResponse(session_id="sess-0001", type="create_session"),
+    ),
     ('{"request_id":"sess-0001:1","model_id":"sess-0001:train:0"}', UntypedAPIFuture("sess-0001:1", MODEL)),
     (
         '{"type":"try_again","request_id":"x","queue_state":"paused_capacity","queue_state_reason":"why"}',
@@ -265,8 +268,8 @@ ANSWERS: list[tuple[str, object]] = [
     ('{"type":"create_model","model_id":"sess-0001:train:0"}', CreateModelResponse(MODEL)),
     (
         (
-            '{"type":"get_info","model_id":"sess-0001:train:0","model_data":{"arch":"qwen3","model_name":"Qwen/Qwen3-8B",'
-            '"tokenizer_id":"Qwen/Qwen3-8B"},"is_lora":true,"lora_rank":32,"model_name":"Qwen/Qwen3-8B"}'
+            '{"type":"get_info","model_id":"sess-0001:train:0","model_data":{"arch":"qwen3","model_name":'
+            '"Qwen/Qwen3-8B","tokenizer_id":"Qwen/Qwen3-8B"},"is_lora":true,"lora_rank":32,"model_name":"Qwen/Qwen3-8B"}'
         ),
         GetInfoResponse(
             model_data=ModelData(arch="qwen3", model_name="Qwen/Qwen3-8B", tokenizer_id="Qwen/Qwen3-8B"),

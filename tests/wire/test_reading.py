@@ -12,7 +12,7 @@ from tinker_actors.wire.codec import structure
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.likeliest import TopkLogprobs
 from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, GetInfoResponse, LoraConfig
-from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest, OptimStepResponse
+from tinker_actors.wire.optimizer import AdamParams, OptimizerConfigBase, OptimStepRequest, OptimStepResponse
 from tinker_actors.wire.run import Checkpoint
 from tinker_actors.wire.sampling import (
     SampleResponse,
@@ -280,6 +280,9 @@ def test_every_problem_is_told_at_once() -> None:
             {"model_id": "m", "model_data": {}, "optimizer_config": {}},
             "required field missing: type @ $.optimizer_config",
         ),
+        (Datum, {"model_input": PROMPT, "loss_fn_inputs": []}, "must be an object @ $.loss_fn_inputs"),
+        (OptimizerConfigBase, {"type": 3}, "type = 3: must be a string @ $"),
+        (AdamParams, {"eps": 10**400}, "int too large to convert to float @ $.eps"),
     ],
 )
 def test_what_else_is_refused(kind: type, value: Any, problem: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.wire.examples import PROMPT, TENSORS
 from tests.wire.refusals import problems_of
+from tinker_actors.wire import codec
 from tinker_actors.wire.codec import encode, structure, unstructure
 from tinker_actors.wire.future import RetrieveFuturesResponse
 from tinker_actors.wire.input import Datum, ModelInput
@@ -18,7 +19,7 @@ from tinker_actors.wire.sampling import (
     SampleResponse,
     SamplingParams,
 )
-from tinker_actors.wire.session import SessionSearchResponse, SessionSummary
+from tinker_actors.wire.session import SessionSearchResponse, SessionStatus, SessionSummary
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput
 
 DATUM_JSON: dict[str, Any] = {"model_input": PROMPT, "loss_fn_inputs": TENSORS}
@@ -131,6 +132,11 @@ def test_what_services_may_have_more_kinds_of_is_kept_as_it_came() -> None:
     assert found.status == {"type": "asleep", "until": None}
     assert structure(SessionSummary, {**summary, "status": None}, strict=True).status is None
     assert orjson.loads(encode(found))["status"] == summary["status"]
+
+
+def test_a_union_may_be_null_without_a_default() -> None:
+    """Then null is None, and no object without a tag."""
+    assert codec._STRICT.structure(None, SessionStatus | None) is None
 
 
 def test_a_completion_is_known_by_its_state() -> None:

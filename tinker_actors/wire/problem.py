@@ -35,7 +35,7 @@ def problems_of(error: Exception) -> list[str]:
     return cattrs.transform_error(error, format_exception=_explain)
 
 
-def _explain(error: BaseException, kind: type | None) -> str:
+def _explain(error: BaseException, _: type | None) -> str:
     match error:
         case InputError():
             return str(error)
@@ -45,7 +45,5 @@ def _explain(error: BaseException, kind: type | None) -> str:
             return f"unknown field: {', '.join(sorted(error.extra_fields))}"
         case AttributeError():  # where a mapping was expected
             return f"must be {_WORDS[dict]}"
-        case TypeError():
-            return str(error)
         case _:
-            return cattrs.v.format_exception(error, kind)
+            return str(error)

@@ -116,10 +116,12 @@ class SampleSubmitted:
     Attributes:
         request_id: what to ask for the result with.
         sample_sequence_ids: one name per sequence; only newer services give them.
+        model_id: the model, if the service says it.
     """
 
     request_id: str
     sample_sequence_ids: tuple[str, ...] | None = None
+    model_id: str | None = None
 
 
 @attrs.frozen
@@ -222,6 +224,7 @@ class CreateSamplingSessionResponse:
     """The id to sample with."""
 
     sampling_session_id: str
+    type: Literal["create_sampling_session"] | None = None
 
 
 @attrs.frozen
@@ -241,6 +244,7 @@ class JoinSamplingSessionResponse:
     """
 
     client_counter: int
+    type: Literal["join_sampling_session"] | None = None
 
 
 @attrs.frozen

@@ -75,6 +75,7 @@ class CreateSessionResponse:
     info_message: str | None = None
     warning_message: str | None = None
     error_message: str | None = None
+    type: Literal["create_session"] | None = None
 
 
 @attrs.frozen

@@ -111,9 +111,13 @@ def _use_wire_names(error: cattrs.ClassValidationError, names: Mapping[str, str]
     """Have the path of each problem go by the names that are in the JSON."""
     for problem in error.exceptions:
         notes = getattr(problem, "__notes__", [])
-        for index, note in enumerate(notes):
-            if isinstance(note, cattrs.AttributeValidationNote) and note.name in names:
-                notes[index] = cattrs.AttributeValidationNote(str(note), names[note.name], note.type)
+        notes[:] = [_renamed(note, names) for note in notes]
+
+
+def _renamed(note: str, names: Mapping[str, str]) -> str:
+    if not isinstance(note, cattrs.AttributeValidationNote):
+        return note
+    return cattrs.AttributeValidationNote(note, names[note.name], note.type)
 
 
 def _is_array(kind: object) -> bool:

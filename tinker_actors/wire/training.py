@@ -130,3 +130,4 @@ class CreateCustomLossResponse:
     """
 
     loss_id: str
+    type: Literal["create_custom_loss"] | None = None
