@@ -193,3 +193,8 @@ def test_the_json_value_says_the_same_as_the_bytes() -> None:
     request = CreateModelRequest(session_id="s", model_seq_id=0, base_model="b")
     for newer in (False, True):
         assert unstructure(request, newer=newer) == orjson.loads(encode(request, newer=newer))
+
+
+def test_only_the_notes_of_fields_are_put_into_the_names_of_the_wire() -> None:
+    """What somebody else has noted on an error stays as it is."""
+    assert _renamed("seen at dawn", {"dawn": "dusk"}) == "seen at dawn"
