@@ -14,11 +14,7 @@ from tinker_actors.wire.likeliest import TopkLogprobs
 from tinker_actors.wire.model import CreateModelRequest, GetInfoRequest, GetInfoResponse, LoraConfig
 from tinker_actors.wire.optimizer import AdamParams, OptimizerConfigBase, OptimStepRequest, OptimStepResponse
 from tinker_actors.wire.run import Checkpoint
-from tinker_actors.wire.sampling import (
-    SampleResponse,
-    SampleSubmitted,
-    SamplingParams,
-)
+from tinker_actors.wire.sampling import SampleResponse, SampleSubmitted, SamplingParams
 from tinker_actors.wire.service import GetServerCapabilitiesResponse
 from tinker_actors.wire.session import CreateSessionRequest
 from tinker_actors.wire.telemetry import TelemetrySendRequest

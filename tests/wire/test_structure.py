@@ -14,12 +14,9 @@ from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import CreateModelRequest, LoraConfig
 from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.run import Checkpoint
-from tinker_actors.wire.sampling import (
-    SampleRequest,
-    SampleResponse,
-    SamplingParams,
-)
+from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SamplingParams
 from tinker_actors.wire.session import SessionSearchResponse, SessionStatus, SessionSummary
+from tinker_actors.wire.structure import _renamed
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput
 
 DATUM_JSON: dict[str, Any] = {"model_input": PROMPT, "loss_fn_inputs": TENSORS}
