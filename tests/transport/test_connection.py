@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -348,6 +349,38 @@ async def endless() -> AsyncGenerator[bytes, None]:
         yield b"x" * 1000
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_request_that_is_cut_off(autojump_clock: Any, net: Any, size: int) -> None:
+    """The server hangs up, or the pool is closed, before the request is written: an error, and nothing stays open."""
+
+    async def hang_up(peer: Any) -> None:
+        await peer.until(b"POST")
+        await peer.close()
+
+    async def stall(peer: Any) -> None:
+        await peer.until(b"POST")
+        await trio.sleep_forever()
+
+    net.make_pair = lockstep_stream_pair
+    net.handler = hang_up
+    pool = net.pool()
+    with pytest.raises((httpx.WriteError, httpx.RemoteProtocolError)):
+        await ask(pool, b"x" * size)
+    assert pool.statistics() == (4, 0, 0, 0)
+    net.handler = stall
+    async with trio.open_nursery() as nursery:
+
+        async def closed_under() -> None:
+            with pytest.raises((httpx.WriteError, httpx.ReadError), match="closed"):
+                await ask(pool, b"x" * size)
+
+        nursery.start_soon(closed_under)
+        await trio.testing.wait_all_tasks_blocked()
+        await pool.aclose()
+    assert pool.statistics() == (4, 0, 0, 0)
+    assert all(wire.closed for wire in net.wires)
+
+
 async def test_an_early_success_waits_for_the_end_of_the_request(autojump_clock: Any, net: Any) -> None:
     """Who answers 200 before the request is there still gets it whole; the connection is used again."""
     got: list[int] = []
@@ -471,3 +504,53 @@ async def test_a_download_that_is_left_gives_everything_back(net: Any) -> None:
     assert pool.statistics() == (4, 0, 0, 1)  # before the response is closed
     with pytest.raises(StopAsyncIteration):
         await anext(aiter(response.stream))
+
+
+# ------------------------------------------------------------------------------------------------------ broken answers
+
+
+def damaged(rng: random.Random) -> bytes:
+    """Return an answer with some of its bytes changed, repeated, left out or moved."""
+    answer = bytearray(rng.choice([answer for answer, _ in BODIES.values()]))
+    for _ in range(rng.randint(1, 4)):
+        start = rng.randrange(len(answer))
+        end = min(len(answer), start + rng.randint(1, 8))
+        part = answer[start:end]
+        kind = rng.randrange(4)
+        if kind == 0:
+            answer[start:end] = rng.randbytes(len(part))
+        elif kind == 1:
+            answer[start:start] = part * rng.randint(1, 3)
+        elif kind == 2 and len(answer) > len(part):
+            del answer[start:end]
+        else:
+            place = rng.randrange(len(answer))
+            answer[place:place] = rng.choice(
+                [b"\r\n", b"\n", b"\x00", b"9" * 30, b"ffffffffffffffffffff", b":"]
+            )
+    return bytes(answer)
+
+
+async def test_damaged_answers_raise_only_what_is_promised(net: Any) -> None:
+    """Whatever a server sends, an exchange ends with an answer or with one of httpx's transport errors."""
+    rng = random.Random(4)
+    answers: list[bytes] = []
+
+    async def serve(peer: Any) -> None:
+        await peer.request()
+        await peer.send(answers[-1])
+        await peer.close()
+
+    net.handler = serve
+    pool = net.pool()
+    outcomes: set[str] = set()
+    for _ in range(500):
+        answers.append(damaged(rng))
+        try:
+            await ask(pool, method=rng.choice([b"GET", b"HEAD"]))
+        except httpx.TransportError as error:
+            outcomes.add(type(error).__name__)
+        else:
+            outcomes.add("answered")
+        assert pool.statistics()[:3] == (4, 0, 0)
+    assert outcomes == {"answered", "RemoteProtocolError"}
