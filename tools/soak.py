@@ -39,6 +39,7 @@ TASKS = 400
 CONNECTIONS = 64
 HEALTH_REQUESTS = 100
 HEALTH_SECONDS = 2.0
+HOPELESS = 20  # requests in vain, one after the other, after which the others are not tried
 WORST_DEADLINE = 1.0  # seconds; deadlines are drawn evenly from 0 to here
 BODY = b"x" * 1000
 
@@ -164,10 +165,14 @@ async def wear(send: Send, seconds: float, seed: int, errors: Counter[str]) -> N
 
 async def healthy(send: Send) -> int:
     """Count how many of the requests are answered that are made when all is well."""
-    answered = 0
+    answered = in_vain = 0
     for _ in range(HEALTH_REQUESTS):
+        before = answered
         with contextlib.suppress(httpx.TransportError, trio.TooSlowError):
             answered += await send(b"/health", HEALTH_SECONDS) == 200
+        in_vain = in_vain + 1 if answered == before else 0
+        if in_vain == HOPELESS:
+            break
     return answered
 
 

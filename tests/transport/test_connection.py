@@ -156,6 +156,7 @@ async def test_an_answer_to_head_has_no_body(net: Any) -> None:
     assert len(net.wires) == 1
 
 
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
 REUSE: dict[str, tuple[bytes, bool]] = {
     "success": (HEAD + b"Content-Length: 2\r\n\r\nhi", True),
     "refusal": (b"HTTP/1.1 429 Slow\r\nContent-Length: 2\r\n\r\nhi", True),
@@ -168,6 +169,9 @@ REUSE: dict[str, tuple[bytes, bool]] = {
         False,
     ),
     "something follows chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\nH", False),
+    "length and chunks": (HEAD + b"Content-Length: 2\r\n" + CHUNKS, False),
+    "chunks and length": (HEAD + CHUNKS.replace(b"\r\n", b"\r\nContent-Length: 9\r\n", 1), False),
+    "chunks": (HEAD + CHUNKS, True),
     "keep-alive over": (HEAD + b"Keep-Alive: timeout=0\r\nContent-Length: 2\r\n\r\nhi", False),
     "keep-alive": (HEAD + b"Keep-Alive: timeout=5, max=100\r\nContent-Length: 2\r\n\r\nhi", True),
 }

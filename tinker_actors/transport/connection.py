@@ -220,6 +220,7 @@ class Connection:
         written: whether a byte of the request under way may have left.
         reusable: whether an exchange may follow: there was none yet, or the last one ended so.
         wait: seconds that the server says it waits for another request; infinity if it says nothing.
+        headers: of the last response, names in lower case.
         expires: when a kept connection is not used any more; belongs to the pool.
     """
 
@@ -232,6 +233,7 @@ class Connection:
         "_write_error",
         "complete",
         "expires",
+        "headers",
         "reusable",
         "stream",
         "wait",
@@ -244,6 +246,7 @@ class Connection:
         self.reusable = True
         self.wait = math.inf
         self.expires = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
         self._begun = b""  # the start of a body of known length, that came with the head
         self._left = 0  # bytes of the body that have not been returned
         self._head_only = False
@@ -372,12 +375,14 @@ class Connection:
 
     def _frame(self, response: h11.Response) -> None:
         """Learn from a head how the body ends, and whether another exchange may follow."""
-        length = None
-        for name, value in response.headers:
+        length: int | None = None
+        chunked = False
+        self.headers = list(response.headers)
+        for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
-                length = _TO_ITS_END
+                chunked = True  # h11 refuses anything else
             elif name == b"connection":
                 self._keep = self._keep and b"close" not in value.lower()
             elif name == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
@@ -385,12 +390,13 @@ class Connection:
         if response.status_code >= 500 or response.http_version != b"1.1":
             self._keep = False  # uvicorn drops the connection after an unhandled exception, without a word
         if self._head_only or response.status_code in BODILESS:
-            length = 0
-        if length is None or length == _TO_ITS_END:
-            self._keep = self._keep and length is not None  # a body without a length ends with the connection
-            self._left = _TO_ITS_END
-        else:
+            self._frame_known(0)
+        elif length is not None and not chunked:
             self._frame_known(length)
+        else:
+            # A body without a length ends with the connection; one with two kinds of it ends who knows where.
+            self._keep = self._keep and length is None and chunked
+            self._left = _TO_ITS_END
 
     def _frame_known(self, length: int) -> None:
         begun, _ = self._parser.trailing_data

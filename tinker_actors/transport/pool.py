@@ -166,7 +166,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         connection: Connection | None = None
         has_slot = False
         with trio.CancelScope(deadline=trio.current_time() + timeout):
-            await self._take_slot()
+            if not self._slots.take_free():
+                await self._take_slot()
             has_slot = True
             try:
                 connection = self._kept(key) or await self._open(key, self._connect_timeout)
@@ -174,7 +175,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 content = connection.at_hand()
                 if content is None:
                     content = await connection.rest()
-                return RawReply(response.status_code, list(response.headers), content)
+                return RawReply(response.status_code, connection.headers, content)
             finally:
                 self._leave(key, connection)
         raise _too_late(origin, has_slot, connection)
@@ -249,19 +250,19 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         kept = self._idle.get(key)
         if not kept:
             return None
-        self._drop_expired(kept)
+        now = trio.current_time()
+        self._drop_expired(kept, now)
         while kept:
             connection = kept.pop()
             self._idle_count -= 1
-            if connection.expires > trio.current_time() and not is_readable(connection.stream):
+            if connection.expires > now and not is_readable(connection.stream):
                 connection.written = False
                 self._busy.add(connection)
                 return connection
             connection.close()
         return None
 
-    def _drop_expired(self, kept: deque[Connection]) -> None:
-        now = trio.current_time()
+    def _drop_expired(self, kept: deque[Connection], now: float) -> None:
         while kept and kept[0].expires <= now:
             kept.popleft().close()
             self._idle_count -= 1
@@ -286,9 +287,12 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._slots.give_back()
 
     def _keep(self, key: Key, connection: Connection, seconds: float) -> None:
-        kept = self._idle.setdefault(key, deque())
-        self._drop_expired(kept)
-        connection.expires = trio.current_time() + seconds
+        kept = self._idle.get(key)
+        if kept is None:
+            kept = self._idle[key] = deque()
+        now = trio.current_time()
+        self._drop_expired(kept, now)
+        connection.expires = now + seconds
         kept.append(connection)
         self._idle_count += 1
 

@@ -42,17 +42,21 @@ class Slots:
         """How many stand in line."""
         return len(self._line)
 
+    def take_free(self) -> bool:
+        """Take a place if one is free; tell whether it was."""
+        if self.in_use < self.limit and not self.closed:  # then nobody stands in line
+            self.in_use += 1
+            return True
+        return False
+
     async def take(self) -> bool:
         """Take a place, or wait for one; a checkpoint only if it has to wait.
 
         Returns:
             False if the slots were closed before there was a place.
         """
-        if self.in_use < self.limit and not self.closed:  # then nobody stands in line
-            self.in_use += 1
-            return True
-        if self.closed:
-            return False
+        if self.closed or self.take_free():
+            return not self.closed
         task = trio.lowlevel.current_task()
         self._line[task] = None
 
