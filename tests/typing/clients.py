@@ -14,6 +14,7 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
 )
 from tinker_actors.types import SaveWeightsForSamplerResponse, SaveWeightsResponse
+from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 
 
 async def steps_give_pendings(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
@@ -38,7 +39,7 @@ async def messages_know_their_replies(training: ta.TrainingClient, data: tuple[t
     assert_type(await training.ref.submit(ForwardBackward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput])
     assert_type(await training.ref.ask(OptimStep(ta.AdamParams())), ta.OptimStepResponse)
     assert_type(await training.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
-    assert_type(await training.ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResponse)
+    assert_type(await training.ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResult)
 
 
 async def samples_are_asked_for(sampling: ta.SamplingClient, prompt: ta.ModelInput) -> None:
