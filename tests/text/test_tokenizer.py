@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from tinker_actors.actors.client import SamplingClient, TrainingClient
 from tinker_actors.errors import ConfigError
+from tinker_actors.text import tokenizer as module
 from tinker_actors.text.tokenizer import EMBEDDED_PREFIX, load_tokenizer
 
 EMBEDDED = EMBEDDED_PREFIX + "char-100k"
@@ -30,6 +33,25 @@ def test_printable_text_comes_back_from_its_tokens(packaged: Tokenizer, text: st
     assert len(tokens) == len(text)
     assert packaged.decode(tokens) == text
     assert packaged.decode(tokens, skip_special_tokens=False) == text
+
+
+@pytest.mark.requirement("R163")
+def test_a_tokenizer_serves_several_threads_at_once(packaged: Tokenizer) -> None:
+    """Each thread gets what it would get alone."""
+    texts = [f"{at}+{at}={2 * at}" for at in range(200)]
+    alone = [packaged.encode(text).ids for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda text: packaged.encode(text).ids, texts)) == alone
+        assert list(pool.map(packaged.decode, alone)) == texts
+
+
+@pytest.mark.requirement("R161")
+def test_text_becomes_ids_and_nothing_else() -> None:
+    """Nothing stands before or behind the text's own ids, and the documents say who applies chat templates."""
+    tokenizer = load_tokenizer(EMBEDDED)
+    assert tokenizer.encode("ab").ids == [*tokenizer.encode("a").ids, *tokenizer.encode("b").ids]
+    documented = (module.__doc__, TrainingClient.get_tokenizer.__doc__, SamplingClient.get_tokenizer.__doc__)
+    assert all("chat template" in str(text) for text in documented)
 
 
 def test_every_printable_sign_has_its_own_token(packaged: Tokenizer) -> None:
@@ -67,6 +89,8 @@ def test_a_packaged_tokenizer_needs_no_file_of_the_users(
         "/no/such/folder",
         "too/many/parts",
         "~/tokenizer",
+        "TML/private",
+        "thinkingmachines/private",
         "",
     ],
 )

@@ -30,6 +30,7 @@ from tinker_actors.actors.message import (
 from tinker_actors.actors.training import Lineage
 from tinker_actors.errors import APIResponseValidationError, ConfigError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
+from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.text.tokenizer import load_tokenizer
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.model import GetInfoResponse
@@ -58,22 +59,26 @@ def no_async_twin(owner: object, name: str) -> NoReturn:
 
 
 class Tokenizers:
-    """Loads tokenizers off the loop, each once."""
+    """Loads tokenizers off the loop, each once: who asks while one is being loaded waits for it.
 
-    def __init__(self) -> None:
+    Args:
+        load: loads one by its id, in a thread.
+    """
+
+    def __init__(self, load: Callable[[str], Tokenizer] = load_tokenizer) -> None:
+        self._load = load
         self._loaded: dict[str, Tokenizer] = {}
-        self._lock = trio.Lock()
+        self._locks: dict[str, trio.Lock] = {}
 
     async def get(self, tokenizer_id: str) -> Tokenizer:
-        """Return the tokenizer of an id.
+        """Return the tokenizer of a resolved id. Checkpoints.
 
         Raises:
             ConfigError: there is none.
         """
-        async with self._lock:
+        async with self._locks.setdefault(tokenizer_id, trio.Lock()):
             if tokenizer_id not in self._loaded:
-                loaded = await trio.to_thread.run_sync(load_tokenizer, tokenizer_id)
-                self._loaded[tokenizer_id] = loaded
+                self._loaded[tokenizer_id] = await trio.to_thread.run_sync(self._load, tokenizer_id)
             return self._loaded[tokenizer_id]
 
 
@@ -141,7 +146,7 @@ class SamplingClient:
         return reply.prompt_logprobs
 
     async def get_tokenizer(self) -> Tokenizer:
-        """Return the tokenizer of the model.
+        """Return the tokenizer of the model: text to ids and back, without any chat template.
 
         Raises:
             ConfigError: there is none, or the client was made of a path alone, which does not tell the model.
@@ -341,7 +346,7 @@ class TrainingClient:
         return attrs.evolve(info, model_id=self.model_id)
 
     async def get_tokenizer(self) -> Tokenizer:
-        """Return the model's tokenizer.
+        """Return the model's tokenizer: text to ids and back, without any chat template.
 
         Raises:
             ConfigError: there is none.
@@ -350,7 +355,7 @@ class TrainingClient:
 
     @property
     def _tokenizer_id(self) -> str:
-        return (self.get_info().model_data.tokenizer_id or self._lineage.base_model).partition(":")[0]
+        return resolve_tokenizer_id(self._lineage.base_model, self.get_info().model_data.tokenizer_id)
 
 
 def _config(config: Mapping[str, float | str] | None) -> dict[str, float | str] | None:

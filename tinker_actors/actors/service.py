@@ -17,6 +17,7 @@ from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
+from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
@@ -141,7 +142,7 @@ class ServiceClient:
             raise InputError("model_path", model_path, "must start with tinker://")
         session_id = await self._open_sampling_session(model_path, base_model)
         name = base_model or ""
-        return self._samplers.make(session_id, name, name, 0)
+        return self._samplers.make(session_id, name, resolve_tokenizer_id(name), 0)
 
     async def _open_path(self, path: str) -> str:
         return await self._open_sampling_session(path, None)
