@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tinker_actors.local.service import EmbeddedService
 from tinker_actors.opening import (
     Settings,
     _common_settings,
+    _open_remote,
     _remote_settings,
     choose_backend,
     open_service,
@@ -293,3 +296,16 @@ async def test_blocking_the_loop_leaves_no_gap_in_the_beats_of_the_embedded_serv
     assert heard >= 25
     assert isinstance(blocked, LoopBlocked)
     assert "time.sleep(3)" in blocked.stack
+
+
+def test_what_was_given_is_not_looked_for_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and certificates of the environment are read, and may be wrong, only if none were given."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://elsewhere")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
+    chosen = choose_backend(None, "https://x", None, Environment.read(NOTHING))
+    context = ssl.create_default_context()
+    _open_remote("https://x", chosen, random.Random(0), {"proxy": "http://proxy", "ssl_context": context})
+    with pytest.raises(ConfigError, match="ALL_PROXY"):
+        _open_remote("https://x", chosen, random.Random(0), {"ssl_context": context})
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        _open_remote("https://x", chosen, random.Random(0), {"proxy": "http://proxy"})

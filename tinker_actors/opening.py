@@ -243,12 +243,12 @@ def _remote_settings(environment: Environment, settings: Settings) -> Settings:
 def _open_remote(
     url: str, chosen: Backend, rng: random.Random, settings: Settings
 ) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
-    # Read here, as everything of the environment is: when the configuration is made.
-    defaults: Settings = {
-        "proxy": ProxyRules.read(os.environ),
-        "ssl_context": make_ssl_context(Trust.read(os.environ)),
-    }
-    config = Config(base_url=url, api_key=chosen.api_key, **(defaults | settings))
+    # Read here, as everything of the environment is: when the configuration is made, and only if nothing was given.
+    if settings.get("proxy") is None:
+        settings["proxy"] = ProxyRules.read(os.environ)
+    if settings.get("ssl_context") is None:
+        settings["ssl_context"] = make_ssl_context(Trust.read(os.environ))
+    config = Config(base_url=url, api_key=chosen.api_key, **settings)
     return open_client(config, rng=rng, backend=url, chosen=chosen.line)
 
 
