@@ -87,6 +87,15 @@ async def test_a_refused_request_has_not_taken_its_number(make_service, connect,
             (SaveWeightsRequest(model_id=model_id, path="a", seq_id=2, ttl_seconds=0), 400),
             (SaveWeightsForSamplerRequest(model_id=model_id, seq_id=2), 400),
             (LoadWeightsRequest(model_id=model_id, path="used", optimizer=True, seq_id=2), 400),
+            (
+                LoadWeightsRequest(
+                    session_id="s", model_seq_id=2, path="tinker://a/weights/b", optimizer=True
+                ),
+                400,
+            ),
+            (SaveWeightsRequest(model_id=model_id, path="unnumbered"), 400),
+            (SaveWeightsRequest(model_id=model_id, seq_id=2), 400),
+            (SaveWeightsForSamplerRequest(model_id=model_id, path="a", kind="inflight", seq_id=2), 400),
         ]
         for request, status in bad:
             response = await caller.send(request)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Hashable
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire import model as wire_model
 from tinker_actors.wire import optimizer as wire_optimizer
 from tinker_actors.wire import sampling as wire_sampling
 from tinker_actors.wire import training as wire_training
-from tinker_actors.wire.likeliest import EMPTY_LOGPROB, EMPTY_TOKEN, TopkLogprobs
+from tinker_actors.wire.likeliest import TopkLogprobs
 from tinker_actors.wire.tensor import TensorData
 
 from .adam import AdamParams
@@ -144,27 +143,13 @@ def sample_job(request: wire_sampling.SampleRequest, job_id: Hashable, seed: int
 
 
 def sample_response(result: SampleResult) -> wire_sampling.SampleResponse:
-    """Return what a decoder came to; what is given per token of the prompt is None for the first one."""
+    """Return what a decoder came to."""
     sequences = tuple(
         wire_sampling.SampledSequence(
             sequence.stop_reason, np.array(sequence.tokens, np.int32), sequence.logprobs
         )
         for sequence in result.sequences
     )
-    return wire_sampling.SampleResponse(sequences, _prompt_logprobs(result), _topk(result))
-
-
-def _prompt_logprobs(result: SampleResult) -> npt.NDArray[np.float32] | None:
-    if result.prompt_logprobs is None:
-        return None
-    values = np.array(result.prompt_logprobs, np.float32)
-    values[:1] = np.nan
-    return values
-
-
-def _topk(result: SampleResult) -> TopkLogprobs | None:
-    if result.topk_prompt_logprobs is None:
-        return None
-    tokens, logprobs = map(np.array, result.topk_prompt_logprobs)
-    tokens[:1], logprobs[:1] = EMPTY_TOKEN, EMPTY_LOGPROB
-    return TopkLogprobs(tokens, logprobs)
+    topk = result.topk_prompt_logprobs
+    likeliest = None if topk is None else TopkLogprobs(*topk)
+    return wire_sampling.SampleResponse(sequences, result.prompt_logprobs, likeliest)
