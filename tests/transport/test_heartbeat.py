@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from tinker_actors.transport.config import Config
+from tinker_actors.transport.headers import platform_headers
 from tinker_actors.transport.heartbeat import Beat, Blocked, Fact, Gone, Heart, Missed
 
 PERIOD = 0.02
@@ -23,12 +24,14 @@ class Listener(httpx.AsyncBaseTransport):
     """Notes when beats arrive, in whichever thread."""
 
     def __init__(self, answer: Any = None) -> None:
+        self.requests: list[httpx.Request] = []
         self.times: list[float] = []
         self.threads: set[int] = set()
         self.answer = answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await trio.lowlevel.checkpoint()
+        self.requests.append(request)
         self.times.append(time.monotonic())
         self.threads.add(threading.get_ident())
         if isinstance(self.answer, Exception):
@@ -44,6 +47,23 @@ def heart(listener: Listener, facts: list[Fact], **settings: Any) -> Heart:
     """Make a heart that beats fast."""
     config = Config(base_url="http://listener", heartbeat_period=PERIOD, **settings)
     return Heart(config, "s0", facts.append, listener.open)
+
+
+@pytest.mark.requirement("R30", "R43")
+async def test_a_beat_is_a_request_like_all_others() -> None:
+    """It has the path, the key, the headers and the body that the service expects, and a key for each beat."""
+    listener, facts = Listener(), []
+    settings = Config(
+        base_url="http://listener/base", api_key="tml-one", headers={"x-own": "1"}, heartbeat_period=5
+    )
+    with trio.move_on_after(0.02):
+        await Heart(settings, "s0", facts.append, listener.open).beat_in_loop()
+    (request,) = listener.requests
+    assert (request.method, request.url.path) == ("POST", "/base/api/v1/session_heartbeat")
+    assert request.content == b'{"session_id":"s0","type":"session_heartbeat"}'
+    assert platform_headers().items() <= dict(request.headers).items()
+    assert (request.headers["x-api-key"], request.headers["x-own"]) == ("tml-one", "1")
+    assert request.headers["x-idempotency-key"].startswith("tinker-actors-retry-")
 
 
 async def test_it_beats_from_another_thread() -> None:

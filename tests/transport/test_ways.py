@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tinker_actors.errors import APITimeoutError
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.exchange import KeyOnly, open_transport
 from tinker_actors.transport.options import Hooks, RequestOptions
 from tinker_actors.transport.pool import ConnectionPool
 from tinker_actors.transport.tls import make_ssl_context
@@ -56,14 +57,14 @@ class Wire(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
 
-def pool(wire: Wire) -> ConnectionPool:
+def pool(wire: Wire, limit: int = 4) -> ConnectionPool:
     """Make a pool whose only connection is a wire."""
 
     async def connect(host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         return wire
 
-    return ConnectionPool(limit=4, ssl_context=CONTEXT, connect=connect)
+    return ConnectionPool(limit=limit, ssl_context=CONTEXT, connect=connect)
 
 
 async def _nothing(request: Any) -> None:
@@ -109,6 +110,61 @@ async def test_both_ways_have_one_deadline(autojump_clock: Any, hooks: Hooks | N
             assert trio.current_time() - started == pytest.approx(7)
             assert caught.value.doubtful
     assert carrier.statistics().in_use == 0
+
+
+async def test_who_waits_for_a_connection_has_sent_nothing(autojump_clock: Any) -> None:
+    """A call whose time is up in the line of the pool is not doubtful, whichever way it goes."""
+    carrier = pool(Wire(reply=b""), limit=1)
+    async with (
+        open_transport(Config(base_url="http://service"), rng=random.Random(0), through=carrier) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        patient = RequestOptions(timeout=1000, max_retries=0)
+        nursery.start_soon(lambda: transport.call(ASAMPLE, GetInfoRequest("m"), options=patient))
+        await trio.testing.wait_all_tasks_blocked()
+        short = RequestOptions(timeout=5, max_retries=0)
+        for call in (
+            lambda: transport.call(ASAMPLE, GetInfoRequest("m"), options=short),
+            lambda: transport.call(GET_INFO, GetInfoRequest("m"), options=short),
+            lambda: transport.call(
+                GET_INFO, GetInfoRequest("m"), options=RequestOptions(view="stream").over(short)
+            ),
+        ):
+            started = trio.current_time()
+            with pytest.raises(APITimeoutError) as caught:
+                await call()
+            assert caught.value.doubtful is False
+            assert trio.current_time() - started == pytest.approx(5)
+        nursery.cancel_scope.cancel()
+    assert carrier.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_a_streamed_answer_holds_its_slot_until_it_is_left(autojump_clock: Any, status: int) -> None:
+    """Over our own pool; left before its end, or an error whose body never ends: nothing stays taken."""
+    carrier = pool(Wire(reply=b"HTTP/1.1 %d OK\r\ncontent-length: 9\r\n\r\nabc" % status))
+    options = RequestOptions(timeout=5, max_retries=0)
+    async with open_transport(
+        Config(base_url="http://service"), rng=random.Random(0), through=carrier
+    ) as transport:
+        opened = transport.open(GET_INFO, GetInfoRequest("m"), options=options)
+        if status == 404:
+            with pytest.raises(APITimeoutError):
+                await opened.__aenter__()
+        else:
+            async with opened as response:
+                assert await anext(response.iter_bytes()) == b"abc"
+                assert carrier.statistics().in_use == 1
+    assert carrier.statistics().in_use == 0
+
+
+async def test_a_key_that_is_what_it_is_is_not_renewed() -> None:
+    """It says who we are, and there is no other."""
+    key = KeyOnly("tml-key")
+    key.learn(exchange=True)
+    assert await key.headers() == key.latest == {"x-api-key": "tml-key"}
+    assert await key.rejected(key.latest) is False
+    assert KeyOnly(None).latest == {}
 
 
 @pytest.mark.parametrize("kind", ["own", "stock"])

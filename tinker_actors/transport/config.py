@@ -23,7 +23,6 @@ from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.transport.credential_file import credentials_path
 from tinker_actors.transport.options import Hooks
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget
-from tinker_actors.version import __version__
 
 __all__ = [
     "TINKER_SERVICE",
@@ -32,7 +31,6 @@ __all__ = [
     "check_api_key",
     "check_base_url",
     "normal_url",
-    "request_headers",
 ]
 
 _MIB = 2**20
@@ -295,14 +293,3 @@ class Environment:
             access={name: value for name, value in access.items() if value},
             credentials_path=credentials_path(values),
         )
-
-
-def request_headers(config: Config) -> dict[str, str]:
-    """Return the headers that every request carries."""
-    headers = {
-        "accept": "application/json",
-        "user-agent": f"tinker_actors/{__version__}",
-    }
-    if config.api_key is not None:
-        headers["x-api-key"] = config.api_key
-    return headers

@@ -51,8 +51,6 @@ def _read(kind: Any, payload: Payload, *, strict: bool) -> object:  # kinds have
         return None
     if kind is Payload:
         return payload
-    if kind is Payload:
-        return payload
     if kind is bytes:
         return payload.content
     if kind in _SCALARS:

@@ -29,12 +29,11 @@ class WireRequest:
     body: bytes = attrs.field(repr=False)
     timeout: float | None
 
-    def as_httpx(self, connect_timeout: float, *, deadline: float | None = None) -> httpx.Request:
+    def as_httpx(self, connect_timeout: float) -> httpx.Request:
         """Return it as httpx's object, with nothing added.
 
         Args:
             connect_timeout: seconds to open a connection.
-            deadline: on trio's clock, for what bounds the exchange by itself.
         """
         timeouts = {
             "connect": connect_timeout,
@@ -45,8 +44,6 @@ class WireRequest:
         extensions: dict[str, object] = {"timeout": timeouts}
         if self.place.sni is not None:
             extensions["sni_hostname"] = self.place.sni
-        if deadline is not None:
-            extensions["deadline"] = deadline
         return httpx.Request(
             self.method,
             self.place.url,

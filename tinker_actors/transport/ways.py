@@ -24,7 +24,7 @@ from tinker_actors.errors import APIConnectionError, APITimeoutError
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.connection import Origin
 from tinker_actors.transport.headers import FOREIGN
-from tinker_actors.transport.lanes import LANE_LIMITS, make_lane_pools
+from tinker_actors.transport.lanes import LANE_LIMITS, StockPool, make_lane_pools
 from tinker_actors.transport.pool import ConnectionPool
 from tinker_actors.transport.reply import Reply
 from tinker_actors.transport.request import WireRequest
@@ -52,6 +52,8 @@ MayLead: TypeAlias = Callable[[httpx.URL], bool]
 """Whether a redirect to this address is followed."""
 
 _MAX_REDIRECTS = 20  # httpx 0.28 has the same
+# Seconds that a pool has more than the exchange. It knows whether a byte was written, so its own limit comes first.
+_GRACE = 1.0
 
 BROKEN: Final = (httpx.RequestError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What a way raises when there is no whole answer: httpx's errors, and those of a carrier that has none of its own."""
@@ -110,7 +112,7 @@ class Ways:
         """
         if self._pool is None:
             built = request.as_httpx(self.connect_timeout)
-            return await self._whole(request.timeout, lambda: self.carrier.handle_async_request(built))
+            return await self._whole(built, request.timeout, self.carrier.handle_async_request)
         place = request.place
         timeout = math.inf if request.timeout is None else request.timeout
         raw = await self._pool.exchange(
@@ -138,7 +140,7 @@ class Ways:
         Raises:
             httpx.RequestError: no whole answer.
         """
-        return await self._whole(timeout, lambda: self._follow(built, may_lead, auth))
+        return await self._whole(built, timeout, lambda request: self._follow(request, may_lead, auth))
 
     async def open(
         self, built: httpx.Request, timeout: float | None, may_lead: MayLead, auth: httpx.Auth | None
@@ -150,8 +152,9 @@ class Ways:
         holder = object()
         deadline = math.inf if timeout is None else trio.current_time() + timeout
         await self._take_place(holder, deadline)
+        grace = _GRACE if self._limiter is None else 0.0
         try:
-            with trio.fail_at(deadline):
+            with trio.fail_at(deadline + grace):
                 response = await self._follow(built, may_lead, auth)
         except trio.TooSlowError as error:
             self._release(holder)
@@ -191,18 +194,36 @@ class Ways:
         if self._limiter is not None:
             self._limiter.release_on_behalf_of(holder)
 
-    async def _whole(self, timeout: float | None, send: Callable[[], Awaitable[httpx.Response]]) -> Reply:
-        sent = False
+    async def _whole(
+        self,
+        built: httpx.Request,
+        timeout: float | None,
+        send: Callable[[httpx.Request], Awaitable[httpx.Response]],
+    ) -> Reply:
+        now = trio.current_time()
+        deadline = math.inf if timeout is None else now + timeout
+        if self._limiter is None:
+            if timeout is not None:
+                built.extensions["deadline"] = deadline
+            return await self._in_time(built, deadline + _GRACE, send)
+        holder = object()
+        await self._take_place(holder, deadline)
         try:
-            with trio.fail_after(math.inf if timeout is None else timeout):
-                if self._limiter is None:
-                    sent = True
-                    return await _read(await send())
-                async with self._limiter:
-                    sent = True
-                    return await _read(await send())
+            return await self._in_time(built, deadline, send)
+        finally:
+            self._release(holder)
+
+    async def _in_time(
+        self,
+        built: httpx.Request,
+        deadline: float,
+        send: Callable[[httpx.Request], Awaitable[httpx.Response]],
+    ) -> Reply:
+        try:
+            with trio.fail_at(deadline):
+                return await _read(await send(built))
         except trio.TooSlowError as error:
-            raise _too_slow(sent=sent) from error
+            raise _too_slow(sent=True) from error
 
     async def _follow(
         self, request: httpx.Request, may_lead: MayLead, auth: httpx.Auth | None
@@ -332,7 +353,7 @@ class Lanes:
         if through is not None:
             carriers = through if isinstance(through, Mapping) else dict.fromkeys(LANE_LIMITS, through)
         self._lanes = {
-            lane: Ways(carriers[lane], None if through is None else limit, config.connect_timeout)
+            lane: Ways(carriers[lane], _limit(carriers[lane], limit), config.connect_timeout)
             for lane, limit in LANE_LIMITS.items()
         }
 
@@ -347,6 +368,11 @@ class Lanes:
             for pool in self._pools.values():
                 await pool.aclose()
         await trio.lowlevel.checkpoint()
+
+
+def _limit(carrier: Carrier, limit: int) -> int | None:
+    """Return how much may be under way over a carrier; None if it bounds that itself."""
+    return None if isinstance(carrier, ConnectionPool | StockPool) else limit
 
 
 def _pools(config: Config, limits: Mapping[Lane, int] = LANE_LIMITS) -> Mapping[Lane, Carrier]:
