@@ -32,7 +32,7 @@ from typing import NamedTuple, TypeAlias
 import httpx
 import trio
 
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.pool import ConnectionPool
 
 TASKS = 400

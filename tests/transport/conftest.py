@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.pool import ConnectionPool
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)

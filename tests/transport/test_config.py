@@ -19,7 +19,7 @@ from tinker_actors.transport.config import (
     check_base_url,
     normal_url,
 )
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.proxy import ProxyRules
 
 

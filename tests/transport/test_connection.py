@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from trio.testing import lockstep_stream_pair
 
-from tinker_actors.transport.connection import Origin, compose_head
+from tinker_actors.transport.head import Origin
 
 ORIGIN = Origin("http", "server", 80)
 
@@ -26,65 +26,6 @@ async def ask(
 
 
 # ------------------------------------------------------------------------------------------------------- the request
-
-
-@pytest.mark.parametrize(
-    ("origin", "host"),
-    [
-        (ORIGIN, b"server"),
-        (Origin("http", "server", 8000), b"server:8000"),
-        (Origin("https", "server", 443), b"server"),
-        (Origin("https", "::1", 80), b"[::1]:80"),
-    ],
-)
-def test_a_head_is_completed(origin: Origin, host: bytes) -> None:
-    """Host comes first and Content-Length last if they are missing; the rest stays as it was given."""
-    head = compose_head(origin, b"POST", b"/a?b=c", [(b"X-Two", b"2"), (b"x-one", b"")], 5)
-    assert head == (
-        b"POST /a?b=c HTTP/1.1\r\nHost: " + host + b"\r\nX-Two: 2\r\nx-one: \r\nContent-Length: 5\r\n\r\n"
-    )
-
-
-def test_a_complete_head_stays_as_it_is() -> None:
-    """Given names and order are kept, whatever their case; a GET without a body has no length."""
-    given = [(b"content-LENGTH", b"5"), (b"HOST", b"h")]
-    assert (
-        compose_head(ORIGIN, b"POST", b"/", given, 5)
-        == b"POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\nHOST: h\r\n\r\n"
-    )
-    assert compose_head(ORIGIN, b"GET", b"/", [], 0) == b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
-    assert b"Content-Length: 0" in compose_head(ORIGIN, b"POST", b"/", [], 0)
-    chunked = [(b"Transfer-Encoding", b"chunked")]
-    assert b"Length" not in compose_head(ORIGIN, b"POST", b"/", chunked, None)
-
-
-@pytest.mark.parametrize(
-    ("method", "target", "headers"),
-    [
-        (b"GE T", b"/", []),
-        (b"GET", b"/a b", []),
-        (b"GET", b"/\r\nX: y", []),
-        (b"GET", b"", []),
-        (b"GET", b"/", [(b"a b", b"c")]),
-        (b"GET", b"/", [(b"", b"c")]),
-        (b"GET", b"/", [(b"a", b"b\r\nInjected: yes")]),
-        (b"GET", b"/", [(b"a: b\r\nc", b"d")]),
-        (b"GET", b"/", [(b"a", b"b\nc")]),
-        (b"GET", b"/", [(b"a", b"b\x00")]),
-        (b"GET", b"/", [(b"a", b"b\x7f")]),
-        (b"POST", b"/", [(b"Content-Length", b"4")]),
-        (b"POST", b"/", [(b"Transfer-Encoding", b"chunked")]),
-    ],
-)
-async def test_what_must_not_be_in_a_head_is_refused(
-    net: Any, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
-) -> None:
-    """Nothing can smuggle a line into a head, and a length is the body's; no connection is opened."""
-    pool = net.pool()
-    with pytest.raises(httpx.LocalProtocolError):
-        await pool.exchange(ORIGIN, method, target, headers, b"abc", timeout=5)
-    assert net.dialled == []
-    assert pool.statistics().in_use == 0
 
 
 async def test_a_short_request_is_one_write(net: Any) -> None:

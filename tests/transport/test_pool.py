@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.lanes import LANE_LIMITS, StockPool, make_lane_pools
 from tinker_actors.transport.pool import ConnectionPool, PoolStatistics
 from tinker_actors.wire.endpoint import Lane

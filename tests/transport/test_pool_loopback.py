@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.pool import ConnectionPool
 
 

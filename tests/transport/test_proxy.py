@@ -13,7 +13,7 @@ import trio
 import trustme
 
 from tinker_actors.errors import ConfigError
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.pool import ConnectionPool
 from tinker_actors.transport.proxy import NoProxy, ProxyRules, ProxyTarget
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinker_actors.errors import InputError
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.url import Places
 
 

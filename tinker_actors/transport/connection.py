@@ -26,26 +26,15 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias, cast
+from typing import NamedTuple, Protocol, cast
 
 import h11
 import httpx
 import trio
 
-__all__ = [
-    "Connection",
-    "Headers",
-    "Origin",
-    "Pieces",
-    "RawReply",
-    "Upload",
-    "close_now",
-    "compose_head",
-    "is_readable",
-]
+from tinker_actors.transport.streams import close_now
 
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+__all__ = ["Connection", "Pieces", "RawReply", "Upload"]
 
 MAX_HEAD_BYTES = 100 * 1024  # of a response; httpcore 1.0.9 has the same
 SHORT_BODY_BYTES = 64 * 1024  # goes out with the head, in one write, and fits into any socket's buffer
@@ -57,12 +46,6 @@ KEEP_ALIVE_SHARE = 0.8  # of the time that a server says it waits; the rest is f
 
 _TO_ITS_END = -1  # a body whose end h11 finds
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_HEAD = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/1\.1\r\n"
-    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)+\r\n"
-)
 _SOME_HOST = [(b"host", b"-")]
 _REQUESTS = {  # what the parser is told of a request
     method: h11.Request(method=method, target=b"*", headers=_SOME_HOST)
@@ -70,38 +53,6 @@ _REQUESTS = {  # what the parser is told of a request
 }
 _NO_PARSER = h11.Connection(h11.CLIENT)  # of a connection between exchanges; is given nothing
 _TIMEOUT = re.compile(rb"timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
-
-
-class Origin(NamedTuple):
-    """Where connections lead: the service, or wherever a redirect points."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: httpx.URL) -> Origin:
-        """Return the origin of a URL.
-
-        Raises:
-            httpx.UnsupportedProtocol: it is neither http nor https, or names no host.
-        """
-        if url.scheme not in _DEFAULT_PORTS or not url.host:
-            raise httpx.UnsupportedProtocol(
-                f"{url.scheme}://{url.host}: must be http or https and name a host"
-            )
-        host = url.raw_host.decode("ascii").strip("[]")
-        return cls(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
-
-    @property
-    def netloc(self) -> bytes:
-        """Host and port as the Host header has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _DEFAULT_PORTS.get(self.scheme) else f":{self.port}"
-        return f"{host}{port}".encode("ascii")
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc.decode('ascii')}"
 
 
 class RawReply(NamedTuple):
@@ -116,66 +67,6 @@ class RawReply(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-def close_now(stream: trio.abc.Stream) -> None:
-    """Close a stream without waiting and without TLS's goodbye; closing twice is closing once."""
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if isinstance(stream, trio.SocketStream):
-        stream.socket.close()
-    else:
-        cast("_Closable", stream).close()  # a stream of a test's own
-
-
-def is_readable(stream: trio.abc.Stream) -> bool:
-    """Tell whether data or an end of file waits to be read, without reading it."""
-    while isinstance(stream, trio.SSLStream):
-        # What is decrypted, and what is not yet: both came behind the last response.
-        undecrypted = getattr(stream, "_incoming", None)
-        if stream.pending() or getattr(undecrypted, "pending", 0):
-            return True
-        stream = stream.transport_stream
-    if isinstance(stream, trio.SocketStream):
-        return stream.socket.is_readable()
-    return bool(getattr(stream, "is_readable", bool)())  # a stream of a test's own
-
-
-def compose_head(
-    origin: Origin, method: bytes, target: bytes, headers: Headers, body_length: int | None
-) -> bytes:
-    """Return the head of a request.
-
-    The headers are written as they are given; Host is added if it is missing, and so is Content-Length.
-
-    Args:
-        origin: where it goes.
-        method: in capitals.
-        target: path and query.
-        headers: in their order.
-        body_length: bytes of the body; None if the headers say how it ends.
-
-    Raises:
-        httpx.LocalProtocolError: a part that must not stand in a head, or a length that is not the body's.
-    """
-    lines = [b"%b %b HTTP/1.1" % (method, target)]
-    lines += [name + b": " + value for name, value in headers]
-    lowered = b"\r\n".join(lines).lower() + b"\r\n"
-    if b"\r\nhost:" not in lowered:
-        lines.insert(1, b"Host: " + origin.netloc)
-    if body_length is not None and b"\r\ncontent-length: %d\r\n" % body_length not in lowered:
-        if b"\r\ncontent-length:" in lowered or b"\r\ntransfer-encoding:" in lowered:
-            raise httpx.LocalProtocolError(f"the headers do not fit a body of {body_length} bytes")
-        if body_length or method in _WITH_BODY:
-            lines.append(b"Content-Length: %d" % body_length)
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
-    if head.count(b"\n") != len(lines) + 1 or _HEAD.fullmatch(head) is None:
-        raise httpx.LocalProtocolError("the method, the target or a header has characters that HTTP forbids")
-    return head
 
 
 class Upload(Protocol):

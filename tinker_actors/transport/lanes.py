@@ -11,7 +11,7 @@ import httpx
 import trio
 
 from tinker_actors.transport.bodies import Limits
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.pool import ConnectionPool, PoolStatistics
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget
 from tinker_actors.transport.slots import Slots

@@ -32,18 +32,11 @@ import httpx
 import trio
 
 from tinker_actors.transport.bodies import Download, LimitedPieces, Limits, Streamed, known_body
-from tinker_actors.transport.connection import (
-    SHORT_BODY_BYTES,
-    Connection,
-    Headers,
-    Origin,
-    RawReply,
-    close_now,
-    compose_head,
-    is_readable,
-)
+from tinker_actors.transport.connection import SHORT_BODY_BYTES, Connection, RawReply
+from tinker_actors.transport.head import Headers, Origin, compose_head
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget, open_tunnel
 from tinker_actors.transport.slots import Slots
+from tinker_actors.transport.streams import close_now, is_readable
 from tinker_actors.transport.tls import start_tls
 
 __all__ = ["ConnectionPool", "Connector", "PoolStatistics"]

@@ -19,7 +19,8 @@ import httpx
 import trio
 
 from tinker_actors.errors import ConfigError
-from tinker_actors.transport.connection import Connection, Origin, compose_head
+from tinker_actors.transport.connection import Connection
+from tinker_actors.transport.head import Origin, compose_head
 
 __all__ = ["NoProxy", "ProxyRules", "ProxyTarget", "open_tunnel"]
 

@@ -8,7 +8,7 @@ import attrs
 import httpx
 
 from tinker_actors.errors import InputError
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 
 __all__ = ["Place", "Places"]
 

@@ -22,7 +22,7 @@ import trio
 
 from tinker_actors.errors import APIConnectionError, APITimeoutError
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.connection import Origin
+from tinker_actors.transport.head import Origin
 from tinker_actors.transport.headers import FOREIGN
 from tinker_actors.transport.lanes import LANE_LIMITS, StockPool, make_lane_pools
 from tinker_actors.transport.pool import ConnectionPool
