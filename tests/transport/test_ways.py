@@ -11,7 +11,7 @@ import trio.testing
 
 from tinker_actors.errors import APITimeoutError
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import KeyOnly, open_transport
+from tinker_actors.transport.exchange import open_transport
 from tinker_actors.transport.options import Hooks, RequestOptions
 from tinker_actors.transport.pool import ConnectionPool
 from tinker_actors.transport.tls import make_ssl_context
@@ -156,15 +156,6 @@ async def test_a_streamed_answer_holds_its_slot_until_it_is_left(autojump_clock:
                 assert await anext(response.iter_bytes()) == b"abc"
                 assert carrier.statistics().in_use == 1
     assert carrier.statistics().in_use == 0
-
-
-async def test_a_key_that_is_what_it_is_is_not_renewed() -> None:
-    """It says who we are, and there is no other."""
-    key = KeyOnly("tml-key")
-    key.learn(exchange=True)
-    assert await key.headers() == key.latest == {"x-api-key": "tml-key"}
-    assert await key.rejected(key.latest) is False
-    assert KeyOnly(None).latest == {}
 
 
 @pytest.mark.parametrize("kind", ["own", "stock"])

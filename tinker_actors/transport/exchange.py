@@ -19,11 +19,9 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import httpx
-import orjson
 import trio
 
 from tinker_actors.errors import (
@@ -39,13 +37,14 @@ from tinker_actors.protocol.credential import choose_credential, says_invalid_to
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
 from tinker_actors.transport.auth import open_credentials
+from tinker_actors.transport.authority import Authority, KeyOnly
 from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import idempotency_key, secrets_in
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, given, is_given
 from tinker_actors.transport.parsing import parse
-from tinker_actors.transport.reply import Reply, log_deprecation, status_error
+from tinker_actors.transport.reply import Reply, as_answer, log_deprecation, status_error
 from tinker_actors.transport.request import WireRequest
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
@@ -69,50 +68,6 @@ _LONGEST_REFUSAL = 65_536  # bytes; an answer 200 that is longer is a result, an
 _HOT = frozenset(
     {"asample", "retrieve_future", "retrieve_futures", "forward", "forward_backward", "optim_step"}
 )
-
-
-class Authority(Protocol):
-    """Says who we are."""
-
-    async def headers(self) -> Mapping[str, str]:
-        """Return the headers that say it."""
-        ...
-
-    async def rejected(self, sent: Mapping[str, str]) -> bool:
-        """Take into account that the service refused these headers; return whether there are others now."""
-        ...
-
-    def learn(self, *, exchange: bool, command: bool = False) -> None:
-        """Take into account what the service says of its keys; see `Credentials`."""
-        ...
-
-    @property
-    def latest(self) -> Mapping[str, str]:
-        """The headers that went out last."""
-        ...
-
-
-class KeyOnly:
-    """A key that is what it is. Nothing here waits."""
-
-    def __init__(self, api_key: str | None) -> None:
-        self._headers = {} if api_key is None else {"x-api-key": api_key}
-
-    async def headers(self) -> Mapping[str, str]:
-        """Return the key's header."""
-        return self._headers
-
-    async def rejected(self, sent: Mapping[str, str]) -> bool:  # noqa: ARG002 - there is no other
-        """Return that there is no other."""
-        return False
-
-    def learn(self, *, exchange: bool, command: bool = False) -> None:
-        """Stay as it is."""
-
-    @property
-    def latest(self) -> Mapping[str, str]:
-        """The key's header."""
-        return self._headers
 
 
 class HttpTransport:
@@ -402,7 +357,7 @@ class HttpTransport:
             return reply
         location = reply.header(b"location")
         if job.endpoint.redirects == "answer" and 300 <= reply.status < 400 and location is not None:
-            return _as_answer(reply, location)
+            return as_answer(reply, location)
         assert job.sent is not None
         raise status_error(job.endpoint.name, _masked(job, reply), job.sent.shown(), self._utc_now())
 
@@ -503,14 +458,6 @@ def _wrapper(kind: object) -> type[APIResponse[Any]] | None:
     if origin is Stream:
         return APIResponse
     return origin if isinstance(origin, type) and issubclass(origin, APIResponse) else None
-
-
-def _as_answer(reply: Reply, location: str) -> Reply:
-    """Return an answer whose body says where a redirect leads and until when."""
-    content = {"url": location}
-    with contextlib.suppress(ValueError, TypeError):
-        content["expires"] = parsedate_to_datetime(reply.header(b"expires") or "").isoformat()
-    return Reply(200, [(b"content-type", JSON.encode())], orjson.dumps(content))
 
 
 @contextlib.asynccontextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import cast
 
 import attrs
@@ -15,9 +17,9 @@ from tinker_actors.protocol.retry import parse_retry_after
 from tinker_actors.transport.headers import RawHeaders
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.compression import decompress
-from tinker_actors.wire.payload import Payload
+from tinker_actors.wire.payload import JSON, Payload
 
-__all__ = ["Reply", "log_deprecation", "status_error"]
+__all__ = ["Reply", "as_answer", "log_deprecation", "status_error"]
 
 MAX_BODY_BYTES = 2**30  # after decompression; the largest results have tens of megabytes
 _SHOWN_BODY = 2000  # characters of a body that an error's text holds
@@ -146,3 +148,11 @@ def log_deprecation(what: str, reply: Reply, told: set[str]) -> None:
     told.add(what)
     error = reply.header(b"x-deprecation-level") == "error"
     _LOG.log(logging.ERROR if error else logging.WARNING, "%s: %s", what, note)
+
+
+def as_answer(reply: Reply, location: str) -> Reply:
+    """Return an answer whose body says where a redirect leads and until when."""
+    content = {"url": location}
+    with contextlib.suppress(ValueError, TypeError):
+        content["expires"] = parsedate_to_datetime(reply.header(b"expires") or "").isoformat()
+    return Reply(200, [(b"content-type", JSON.encode())], orjson.dumps(content))
