@@ -151,6 +151,13 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not re
 	@$(PYTHON) -m coverage combine -q
 	@$(PYTHON) -m coverage report
 
+.PHONY: coverage-pure
+coverage-pure: $(VENV)/.dev ## wire and protocol by their own tests: every line and every branch
+	@rm -f .coverage .coverage.*
+	@$(PYTHON) -m coverage run $(PYTEST) -q $(QUICK) tests/wire tests/protocol
+	@$(PYTHON) -m coverage combine -q
+	@$(PYTHON) -m coverage report --fail-under=100 --include='*/tinker_actors/wire/*,*/tinker_actors/protocol/*'
+
 # ------------------------------------------------------------------------------------------------------ benchmarks
 
 .PHONY: bench-kernel
