@@ -62,6 +62,7 @@ class Admission(MailboxLedger):
         "_bytes",
         "_capacity",
         "_handing_back",
+        "_has_barriers",
         "_is_easy",
         "_next_seq",
         "_parked",
@@ -95,6 +96,7 @@ class Admission(MailboxLedger):
         self._when_drained: tuple[Callable[[], None], ...] = ()
         self._next_seq = 0
         self._unit = 0
+        self._has_barriers = False  # an exclusive message has been admitted, some time or other
         self._started_unit = -1
         self._peak = 0
 
@@ -125,8 +127,8 @@ class Admission(MailboxLedger):
         self._next_seq += 1
         envelope.state = _QUEUED
         envelope.ledger = self
-        if envelope.message.unit != "none":
-            self._join_unit(envelope)
+        if not envelope.message._stands_alone:  # noqa: SLF001 - the kernel's own
+            self._stand_together(envelope)
         if self.watched:
             self.admitted(envelope)
         line.append(envelope)
@@ -285,12 +287,17 @@ class Admission(MailboxLedger):
         self._next_seq += 1
         envelope.state = _QUEUED
         envelope.ledger = self
-        if envelope.message.unit != "none":
-            self._join_unit(envelope)
+        if not envelope.message._stands_alone:  # noqa: SLF001 - the kernel's own
+            self._stand_together(envelope)
         if self.watched:
             self.admitted(envelope)
 
-    def _join_unit(self, envelope: AnyEnvelope) -> None:
+    def _stand_together(self, envelope: AnyEnvelope) -> None:
+        """Note what a message has to do with its neighbours in line."""
+        if envelope.message.exclusive:
+            self._has_barriers = True
+        if envelope.message.unit == "none":
+            return
         envelope.unit = self._unit
         if envelope.message.unit == "end":
             self._unit += 1

@@ -68,6 +68,7 @@ class Mailbox(Admission):
     _started_unit: int
     _shut: ActorStopped | None
     _handing_back: ActorRestarting | None
+    _has_barriers: bool
     __slots__ = ("_limiter", "_thirsty", "barrier", "on_reentry", "readers")
 
     def __init__(
@@ -252,7 +253,8 @@ class Mailbox(Admission):
         """
         if self.barrier is not None:
             return [reader for reader in self.readers if reader.envelope is self.barrier], True
-        before_barrier = len(self.readers) > 1 and (exclusive or any(e.message.exclusive for e in self.line))
+        ahead = self._has_barriers and any(envelope.message.exclusive for envelope in self.line)
+        before_barrier = len(self.readers) > 1 and (exclusive or ahead)
         if self.idle and not before_barrier:
             return [], False  # one of them is free: with many readers it pays not to look at each
         busy = [reader for reader in self.readers if reader.envelope is not None or reader.in_hook]

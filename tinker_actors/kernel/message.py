@@ -60,12 +60,14 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
                 raise TypeError(
                     f"{cls.__name__}.{name} means something to the runtime: give the field another name"
                 )
+        cls._stands_alone = cls.unit == "none" and not cls.exclusive
 
     on_abandon: ClassVar[OnAbandon] = "cancel"
     unit: ClassVar[Unit] = "none"
     exclusive: ClassVar[bool] = False
     reentrant: ClassVar[bool] = False
     max_redeliver: ClassVar[int] = 0
+    _stands_alone: ClassVar[bool] = True  # no unit and no barrier: one look, for the many
 
 
 class State(enum.Enum):
