@@ -10,9 +10,9 @@ Each exchange makes it not reusable, and it becomes so again only when all of th
 written to its end, the response was read to its end, nothing followed it, and neither side wishes to close. So whoever
 leaves in between (cancelled, timed out, failed) leaves a connection that is closed, whatever it was doing.
 
-Each exchange has a parser of its own. h11 parses heads and chunked bodies; a body of known length does not pass through
-it, and is copied once. The head of the request is composed here, because the h11 way of writing one costs three times
-as much; what h11 would refuse is refused here as well.
+h11 reads what comes, with a parser for each exchange, but for the most frequent case: a plain head (`answer`) with a
+body of known length. Bodies of known length never pass through h11, and are copied once. Heads of requests are composed
+without it (`head`), in a third of the time; what it would refuse is refused there as well.
 
 `written` tells whether a byte of the request may have left. It is set without a checkpoint between it and the write,
 so that a caller cancelled before it has for certain sent nothing.
@@ -32,6 +32,7 @@ import h11
 import httpx
 import trio
 
+from tinker_actors.transport.answer import BODILESS, AnswerHead, read_plain
 from tinker_actors.transport.streams import close_now
 
 __all__ = ["Connection", "Pieces", "RawReply", "Upload"]
@@ -41,7 +42,6 @@ SHORT_BODY_BYTES = 64 * 1024  # goes out with the head, in one write, and fits i
 READ_BYTES = 64 * 1024  # asked for at once while the length is unknown
 LONG_READ_BYTES = 256 * 1024  # asked for at once of a body of known length
 WRITE_BYTES = 256 * 1024  # given to the stream at once; TLS encrypts so many without a checkpoint
-BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
 KEEP_ALIVE_SHARE = 0.8  # of the time that a server says it waits; the rest is for the way
 
 _TO_ITS_END = -1  # a body whose end h11 finds
@@ -51,6 +51,7 @@ _REQUESTS = {  # what the parser is told of a request
     method: h11.Request(method=method, target=b"*", headers=_SOME_HOST)
     for method in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"CONNECT")
 }
+_UNLIKE_OTHERS = frozenset({b"HEAD", b"CONNECT"})  # the length in their answers is not that of a body
 _NO_PARSER = h11.Connection(h11.CLIENT)  # of a connection between exchanges; is given nothing
 _TIMEOUT = re.compile(rb"timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
 
@@ -111,20 +112,18 @@ class Connection:
         written: whether a byte of the request under way may have left.
         reusable: whether an exchange may follow: there was none yet, or the last one ended so.
         wait: seconds that the server says it waits for another request; infinity if it says nothing.
-        headers: of the last response, names in lower case.
         expires: when a kept connection is not used any more; belongs to the pool.
     """
 
     __slots__ = (
         "_begun",
-        "_head_only",
         "_keep",
         "_left",
+        "_method",
         "_parser",
         "_write_error",
         "complete",
         "expires",
-        "headers",
         "reusable",
         "stream",
         "wait",
@@ -137,10 +136,9 @@ class Connection:
         self.reusable = True
         self.wait = math.inf
         self.expires = 0.0
-        self.headers: list[tuple[bytes, bytes]] = []
         self._begun = b""  # the start of a body of known length, that came with the head
         self._left = 0  # bytes of the body that have not been returned
-        self._head_only = False
+        self._method = b""
         self._keep = False
         self.complete = False
         self._write_error: trio.BrokenResourceError | None = None
@@ -153,7 +151,7 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------- the request
 
-    async def request(self, method: bytes, head: bytes, body: bytes) -> h11.Response:
+    async def request(self, method: bytes, head: bytes, body: bytes) -> AnswerHead:
         """Send a request and return the head of its response. Checkpoints.
 
         Raises:
@@ -175,7 +173,7 @@ class Connection:
             raise httpx.WriteError("the connection was closed under the request") from error
         return await self._response()
 
-    async def request_streamed(self, method: bytes, head: bytes, body: Upload) -> h11.Response:
+    async def request_streamed(self, method: bytes, head: bytes, body: Upload) -> AnswerHead:
         """Send a request whose body comes in pieces, framed as its head says; as `request` otherwise.
 
         Raises:
@@ -183,14 +181,14 @@ class Connection:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._begin(method, head)
-        response: h11.Response | None = None
+        response: AnswerHead | None = None
         failure: httpx.TransportError | None = None
         broken: list[Exception] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, head, body, nursery.cancel_scope, broken)
             try:
                 response = await self._response()
-                if response.status_code >= 300 and not self.complete:
+                if response.status >= 300 and not self.complete:
                     await (
                         self._take_all()
                     )  # before the writer is cancelled, which ends a TLS stream's reading too
@@ -209,12 +207,7 @@ class Connection:
         self.reusable = self.complete = False
         self._write_error = None
         self._keep = b"\r\nconnection: close\r\n" not in head.lower()
-        self._head_only = method == b"HEAD"
-        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        # Only the method matters to the parser; the head that is sent has been composed.
-        self._parser.send(
-            _REQUESTS.get(method) or h11.Request(method=method, target=b"*", headers=_SOME_HOST)
-        )
+        self._method = method
 
     async def _write(
         self,
@@ -242,21 +235,35 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------ the response
 
-    async def _response(self) -> h11.Response:
+    async def _response(self) -> AnswerHead:
+        data = await self._receive_head()
+        plain = None if self._method in _UNLIKE_OTHERS else read_plain(data)
+        if plain is not None:
+            head, length, begun = plain
+            self._judge(head)
+            self._frame(length, begun)
+            return head
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        # Of the request, only the method matters to the parser.
+        known = _REQUESTS.get(self._method)
+        self._parser.send(known or h11.Request(method=self._method, target=b"*", headers=_SOME_HOST))
         while True:
-            data = await self._receive(READ_BYTES)
-            if not data:
-                text = "the server closed the connection without an answer"
-                if self._write_error is not None:
-                    raise httpx.WriteError(text) from self._write_error
-                raise httpx.RemoteProtocolError(text)
             self._parser.receive_data(data)
             while (event := self._next_event()) is not h11.NEED_DATA:
                 if isinstance(event, h11.Response):
-                    self._frame(event)
-                    return event
+                    return self._parsed_head(AnswerHead.of(event))
                 if not isinstance(event, h11.InformationalResponse):
                     raise httpx.RemoteProtocolError("the answer does not begin with a status")
+            data = await self._receive_head()
+
+    async def _receive_head(self) -> bytes:
+        data = await self._receive(READ_BYTES)
+        if data:
+            return data
+        text = "the server closed the connection without an answer"
+        if self._write_error is not None:
+            raise httpx.WriteError(text) from self._write_error
+        raise httpx.RemoteProtocolError(text)
 
     def _next_event(self) -> object:
         try:
@@ -264,33 +271,33 @@ class Connection:
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {error}") from error
 
-    def _frame(self, response: h11.Response) -> None:
-        """Learn from a head how the body ends, and whether another exchange may follow."""
-        length: int | None = None
-        chunked = False
-        self.headers = list(response.headers)
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                chunked = True  # h11 refuses anything else
-            elif name == b"connection":
+    def _parsed_head(self, head: AnswerHead) -> AnswerHead:
+        """Learn from a head that h11 has read how the body ends."""
+        self._judge(head)
+        fields = dict(head.headers)
+        length, chunked = fields.get(b"content-length"), b"transfer-encoding" in fields
+        if self._method == b"HEAD" or head.status in BODILESS:
+            self._frame(0, self._parser.trailing_data[0])
+        elif length is not None and not chunked:
+            self._frame(int(length), self._parser.trailing_data[0])
+        else:
+            # A body without a length ends with the connection; one with two kinds of it ends who knows where.
+            self._keep = self._keep and chunked and length is None
+            self._left = _TO_ITS_END
+        return head
+
+    def _judge(self, head: AnswerHead) -> None:
+        """Learn from a head whether another exchange may follow."""
+        if head.status >= 500 or head.version != b"1.1":
+            self._keep = False  # uvicorn drops the connection after an unhandled exception, without a word
+        for name, value in head.headers:
+            if name == b"connection":
                 self._keep = self._keep and b"close" not in value.lower()
             elif name == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
                 self.wait = int(found[1]) * KEEP_ALIVE_SHARE
-        if response.status_code >= 500 or response.http_version != b"1.1":
-            self._keep = False  # uvicorn drops the connection after an unhandled exception, without a word
-        if self._head_only or response.status_code in BODILESS:
-            self._frame_known(0)
-        elif length is not None and not chunked:
-            self._frame_known(length)
-        else:
-            # A body without a length ends with the connection; one with two kinds of it ends who knows where.
-            self._keep = self._keep and length is None and chunked
-            self._left = _TO_ITS_END
 
-    def _frame_known(self, length: int) -> None:
-        begun, _ = self._parser.trailing_data
+    def _frame(self, length: int, begun: bytes) -> None:
+        """Take what has come of a body of known length."""
         if len(begun) > length:
             self._keep = False  # something follows that nobody asked for
             begun = begun[:length]

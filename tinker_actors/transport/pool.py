@@ -181,7 +181,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 content = connection.at_hand()
                 if content is None:
                     content = await connection.rest()
-                return RawReply(response.status_code, connection.headers, content)
+                return RawReply(response.status, response.headers, content)
             finally:
                 self._leave(key, connection)
         raise _too_late(origin, has_slot, connection)
@@ -232,11 +232,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
                 else:
                     stream = httpx.ByteStream(content)
                 return httpx.Response(
-                    response.status_code,
-                    headers=response.headers.raw_items(),
+                    response.status,
+                    headers=response.raw_headers,
                     stream=stream,
                     extensions={
-                        "http_version": b"HTTP/" + response.http_version,
+                        "http_version": b"HTTP/" + response.version,
                         "reason_phrase": response.reason,
                     },
                 )

@@ -208,8 +208,8 @@ async def open_tunnel(stream: trio.abc.Stream, proxy: ProxyTarget, origin: Origi
         response = await connection.request(b"CONNECT", head, b"")
     except httpx.TransportError as error:
         raise httpx.ProxyError(f"the proxy {proxy.origin} did not open a way to {origin}: {error}") from error
-    if not 200 <= response.status_code < 300:
-        hint = " (are its user and password right?)" if response.status_code == 407 else ""
+    if not 200 <= response.status < 300:
+        hint = " (are its user and password right?)" if response.status == 407 else ""
         raise httpx.ProxyError(
-            f"the proxy {proxy.origin} refused the way to {origin}: {response.status_code}{hint}"
+            f"the proxy {proxy.origin} refused the way to {origin}: {response.status}{hint}"
         )
