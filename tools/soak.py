@@ -39,7 +39,7 @@ TASKS = 400
 CONNECTIONS = 64
 HEALTH_REQUESTS = 100
 HEALTH_SECONDS = 2.0
-HOPELESS = 20  # requests in vain, one after the other, after which the others are not tried
+HOPELESS = 5  # requests in vain, one after the other, after which the others are not tried
 WORST_DEADLINE = 1.0  # seconds; deadlines are drawn evenly from 0 to here
 BODY = b"x" * 1000
 
