@@ -112,6 +112,9 @@ ANSWERS: Mapping[str, future.Answer] = {
     "408": _answer(408),
     "`complete_metadata`": _answer(200, '{"status":"complete_metadata","response_payload_size":9}'),
     "`error`": _answer(200, '{"error":"e","category":"user"}'),
+    "`error` that does not know the promise": _answer(
+        200, '{"error":"Unknown request_id r","category":"User"}'
+    ),
     "200 that cannot be read": _answer(200, "<html>", kind="text/html"),
     "400": _answer(400),
     "402": _answer(402),

@@ -327,6 +327,25 @@ def test_a_promise_that_is_gone_is_lost(status: int, detail: str) -> None:
     assert detail in str(error)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(200, {"error": "Unknown request_id r1", "category": "User"}),
+        said(200, {"error": {"message": "unknown request: r1"}, "category": "server"}),
+        said(200, {"error_message": "No such request"}),
+        said(400, {"type": "RequestFailedResponse", "error_message": "request r1 not found"}),
+        said(409, {"error": "Promise r1 has expired", "category": "User"}),
+        said(400, {"detail": "Unknown request_id r1"}),
+    ],
+)
+def test_a_failure_that_speaks_of_the_promise_is_a_lost_promise(answer: Answer) -> None:
+    """Some services forget a result when it was read once; the second poll is told that the request is not known."""
+    error: Any = failure(answer, Polling("r1", bad_requests=3))
+    assert isinstance(error, SessionGoneError)
+    assert (error.status_code, error.retryable) == (answer.status, True)
+    assert error.body == orjson.loads(answer.payload.content)  # type: ignore[union-attr]
+
+
 def test_a_404_about_something_else_is_not_a_lost_promise() -> None:
     """It is how some services say that what was asked for does not exist."""
     error: Any = failure(said(404, {"detail": "no checkpoint 'a'"}))

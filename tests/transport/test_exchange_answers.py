@@ -84,6 +84,16 @@ async def test_a_body_that_is_no_json_is_told_as_text() -> None:
 
 
 @pytest.mark.requirement("R61")
+async def test_a_strangers_page_cannot_steer_a_terminal() -> None:
+    """What cannot be printed is written as in source code; the body itself is as it came."""
+    script = Script(lambda _: httpx.Response(404, content=b"\x1b[2Jgone\r\n\x00"))
+    with pytest.raises(NotFoundError) as caught:
+        await calls(script, DEFAULT_OPTIONS)
+    assert str(caught.value) == "get_info: Error code: 404 - \\x1b[2Jgone\\r\\n\\x00"
+    assert caught.value.body == "\x1b[2Jgone\r\n\x00"
+
+
+@pytest.mark.requirement("R61")
 async def test_a_service_that_repeats_the_key_does_not_make_us_tell_it() -> None:
     """The key is masked in text, body and answer."""
     script = Script(lambda _: httpx.Response(403, json={"detail": "no such key: tml-hush"}))

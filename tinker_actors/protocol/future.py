@@ -6,6 +6,7 @@
     200 `complete_metadata`                       fetch the result itself, once there is room for it
     200 the same again, when fetching             the answer is invalid
     200 `error`, `error_message`, `failed`        the request failed; the same in a 4xx
+    any of these that does not know the promise   the promise is lost
     200 JSON that is no object                    the answer is invalid
     200 that cannot be read (HTML, empty)         poll again, three times; then the answer is invalid
     400                                           poll again, three times; then the request was bad
@@ -33,11 +34,10 @@ import orjson
 from tinker_actors.errors import (
     APIResponseValidationError,
     APITimeoutError,
-    SessionGoneError,
     TinkerError,
     status_error_class,
 )
-from tinker_actors.protocol.failure import excerpt, explain, failed_request
+from tinker_actors.protocol.failure import excerpt, explain, failed_request, promise_lost
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import JSON, Payload
 
@@ -60,7 +60,6 @@ MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked a
 _BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
 _SHORT_DELAY = 0.25  # seconds before the first poll after one of them; the next ones wait twice as long
 _MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
-_PROMISE_WORDS = ("future", "promise", "request")
 # What stands in every answer that is not a result. Results are long and hardly ever hold one of these, so they are not
 # parsed here to find that out.
 _MARK = re.compile(rb'"(?:error|try_again|status)')
@@ -317,16 +316,15 @@ def _refused(polling: Polling, answer: Answer, status: int) -> Command:
 
 def _status_error(request_id: str, answer: Answer, status: int, body: JsonValue) -> TinkerError:
     said = explain(body)
-    lost = status == 410 or (status == 404 and any(word in said.lower() for word in _PROMISE_WORDS))
-    kind = SessionGoneError if lost else status_error_class(status)
-    what = "the promise is lost" if lost else f"error code {status}"
-    error = kind(
-        f"request {request_id}: {what} - {said}",
+    lost = promise_lost(request_id, body, status, said)
+    if lost is not None:
+        return lost
+    error = status_error_class(status)(
+        f"request {request_id}: error code {status} - {said}",
         status_code=status,
         body=body,
         retry_after=answer.retry_after,
         should_retry=answer.should_retry,
-        retryable=lost,
     )
     error.request_id = request_id
     return error

@@ -13,6 +13,7 @@ import httpx
 import orjson
 
 from tinker_actors.errors import APIResponseValidationError, APIStatusError, DecodeError, status_error_class
+from tinker_actors.protocol.failure import printable
 from tinker_actors.protocol.retry import parse_retry_after
 from tinker_actors.transport.headers import RawHeaders
 from tinker_actors.wire.codec import JsonValue
@@ -117,7 +118,7 @@ def status_error(what: str, reply: Reply, request: httpx.Request, now: datetime)
         text = f"{text[:_SHOWN_BODY]}…"
     status = reply.status
     error = status_error_class(status)(
-        f"{what}: Error code: {status} - {text or 'no body'}",
+        f"{what}: Error code: {status} - {printable(text) or 'no body'}",
         status_code=status,
         body=body,
         retry_after=reply.retry_after(now),

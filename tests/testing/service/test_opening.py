@@ -53,6 +53,7 @@ OF = "forward_backward"
 NONE = ServiceDialect(dedupe="none", early_numbers="run")
 REJECT = ServiceDialect(dedupe="reject", early_numbers="refuse", failures="status")
 CONSUMING = ServiceDialect(consume_results=True, unknown="410")
+CONSUMING_IN_WORDS = ServiceDialect(consume_results=True, unknown="error")
 TIMES = ServiceFaults(work=Fixed(5))
 
 SCENARIOS = {
@@ -73,7 +74,12 @@ SCENARIOS = {
     "answer is HTML, none": (ServiceFaults().garbage("html", of="optim_step", nth=2), NONE),
     "result of a step lost": (ServiceFaults().evict("410", of="optim_step", nth=2), None),
     "result of a batch lost": (ServiceFaults().evict("404", of=OF, nth=2), None),
+    "result of a step lost, told by an error": (ServiceFaults().evict("error", of="optim_step", nth=2), None),
     "result consumed, answer lost": (ServiceFaults().drop("body", of="retrieve_future", nth=5), CONSUMING),
+    "result consumed, answer lost, told by an error": (
+        ServiceFaults().drop("body", of="retrieve_future", nth=5),
+        CONSUMING_IN_WORDS,
+    ),
     "answer of a poll lost": (ServiceFaults().drop("body", of="retrieve_future", nth=5), None),
     "poll stalled": (ServiceFaults().stall("body", of="retrieve_future", nth=4), None),
     "poll is HTML": (ServiceFaults().garbage("html", of="retrieve_future", nth=4), None),
@@ -172,17 +178,36 @@ def test_a_result_that_a_rejecting_service_lost_is_an_outcome_of_its_own() -> No
     run_virtual(check)
 
 
-def test_a_lost_sample_is_asked_for_again() -> None:
+@pytest.mark.parametrize("form", ["410", "404", "error"])
+def test_a_lost_sample_is_asked_for_again(form) -> None:
     """Under a number of its own, once its promise is broken; and at once, if only the answer to a poll was lost."""
 
     async def check() -> None:
-        faults = ServiceFaults().evict("410", of="asample", nth=2).drop("body", of="retrieve_future", nth=2)
+        faults = ServiceFaults().evict(form, of="asample", nth=2).drop("body", of="retrieve_future", nth=2)
         async with open_scripted_service(faults) as (client, service):
             sampling = await client.create_sampling_client(base_model="tinker-actors/char-100k")
             for _ in range(3):
                 await sampling.sample(ModelInput.from_ints([1]), 1, SamplingParams(max_tokens=1))
             numbers = [one.body["seq_id"] for one in service.requests if one.endpoint == "asample"]
             assert numbers == [0, 1, 2, 3]
+
+    run_virtual(check)
+
+
+def test_a_sample_whose_result_was_consumed_is_asked_for_again() -> None:
+    """The service keeps no result that was read once; the answer was lost, and the second poll is told an error."""
+
+    async def check() -> None:
+        faults = ServiceFaults().drop("body", of="retrieve_future", nth=2)
+        async with open_scripted_service(faults, dialect=ServiceDialect.like("opentinker")) as (
+            client,
+            service,
+        ):
+            sampling = await client.create_sampling_client(base_model="tinker-actors/char-100k")
+            for _ in range(2):
+                await sampling.sample(ModelInput.from_ints([1]), 1, SamplingParams(max_tokens=1))
+            numbers = [one.body["seq_id"] for one in service.requests if one.endpoint == "asample"]
+            assert numbers == [0, 1, 2]
 
     run_virtual(check)
 
