@@ -30,6 +30,7 @@ from tinker_actors.wire import codec, protobuf
 from tinker_actors.wire.compression import decompress
 from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.payload import PROTOBUF, Payload, read
+from tinker_actors.wire.training import ForwardBackwardOutput
 
 __all__ = ["TARGETS", "Broken", "Target"]
 
@@ -372,6 +373,10 @@ def make_polled(rng: random.Random) -> Polled:
 def run_polled(case: Polled) -> None:
     """Judge it; no judgement raises, and none waits for ever or not at all."""
     command = future.decide(case.polling, case.answer)
+    if isinstance(command, future.Done):
+        if case.answer.payload is not command.payload:
+            raise Broken("the result is not the answer's body")
+        command = future.take(case.polling, command.payload, ForwardBackwardOutput)
     match command:
         case future.PollAgain():
             if not 0 <= command.delay <= 3600:
@@ -381,9 +386,8 @@ def run_polled(case: Polled) -> None:
                 raise Broken(f"fetches {command.size!r} bytes")
         case future.Failed():
             str(command.error)
-        case future.Done():
-            if case.answer.payload is not command.payload:
-                raise Broken("the result is not the answer's body")
+        case future.Result():
+            pass
 
 
 class Secret(NamedTuple):

@@ -5,7 +5,7 @@
 
 - `endpoints.md`: the table of tinker_actors/wire/endpoints.py, with the calls of the client that use it.
 - `retries.md`: which layer sends what again. Every cell of its tables is an answer of the functions that decide:
-  `protocol.retry.decide` for calls, `protocol.future.decide` for polls.
+  `protocol.retry.decide` for calls, `protocol.future.decide` and `take` for polls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 from tinker_actors.protocol import future
 from tinker_actors.protocol.retry import (
@@ -31,9 +31,10 @@ from tinker_actors.protocol.retry import (
     decide,
 )
 from tinker_actors.transport import resources
-from tinker_actors.wire import endpoints
+from tinker_actors.wire import codec, endpoints, protobuf
 from tinker_actors.wire.endpoint import Endpoint, OnDoubt
 from tinker_actors.wire.payload import JSON, PROTOBUF, Payload
+from tinker_actors.wire.training import ForwardBackwardOutput
 
 ROOT = Path(__file__).parents[1]
 RESOURCES = Path(resources.__file__).parent
@@ -100,14 +101,22 @@ LATER = "429"
 DOUBTFUL = "broken off, or no answer in time"
 
 
-def _answer(status: int, body: str = "{}", *, kind: str = JSON, after: float | None = None) -> future.Answer:
-    payload = Payload(kind, body.encode())
+_Next: TypeAlias = (
+    future.Result[ForwardBackwardOutput] | future.Failed | future.FetchPayload | future.PollAgain
+)
+
+
+def _answer(
+    status: int, body: str | bytes = "{}", *, kind: str = JSON, after: float | None = None
+) -> future.Answer:
+    payload = Payload(kind, body.encode() if isinstance(body, str) else body)
     return future.Answer(status=status, payload=payload, elapsed=1.0, retry_after=after)
 
 
+RESULT = ForwardBackwardOutput("x", (), {"loss:sum": 1.0})
 ANSWERS: Mapping[str, future.Answer] = {
-    "a result, in protobuf": _answer(200, "\n", kind=PROTOBUF),
-    "a result, in JSON": _answer(200, '{"metrics":{}}'),
+    "a result, in protobuf": _answer(200, protobuf.encode(RESULT), kind=PROTOBUF),
+    "a result, in JSON": _answer(200, codec.encode(RESULT)),
     "`try_again`": _answer(200, '{"type":"try_again","request_id":"r"}'),
     "408": _answer(408),
     "`complete_metadata`": _answer(200, '{"status":"complete_metadata","response_payload_size":9}'),
@@ -116,6 +125,8 @@ ANSWERS: Mapping[str, future.Answer] = {
         200, '{"error":"Unknown request_id r","category":"User"}'
     ),
     "200 that cannot be read": _answer(200, "<html>", kind="text/html"),
+    "200 protobuf that cannot be read": _answer(200, protobuf.encode(RESULT)[:-1], kind=PROTOBUF),
+    "200 JSON of another shape": _answer(200, '{"unexpected":true}'),
     "400": _answer(400),
     "402": _answer(402),
     "404 that speaks of the promise": _answer(404, '{"detail":"promise r not found"}'),
@@ -315,9 +326,9 @@ def _polling(answer: future.Answer) -> tuple[str, str]:
     for _ in range(1000):
         pause = billing.refused(now) if answer.status == 402 else None
         now += pause or 0.0
-        command = future.decide(polling, answer, pause=pause)
+        command = _follows(polling, answer, pause)
         commands.append(command)
-        if isinstance(command, future.Done | future.Failed):
+        if isinstance(command, future.Result | future.Failed):
             break
         polling = command.polling
     first, last = commands[0], commands[-1]
@@ -329,9 +340,16 @@ def _polling(answer: future.Answer) -> tuple[str, str]:
     return _command(first), f"without end{word}"
 
 
-def _command(command: future.Command) -> str:
+def _follows(polling: future.Polling, answer: future.Answer, pause: float | None) -> _Next:
+    command = future.decide(polling, answer, pause=pause)
+    if isinstance(command, future.Done):
+        return future.take(polling, command.payload, ForwardBackwardOutput)
+    return command
+
+
+def _command(command: _Next) -> str:
     match command:
-        case future.Done():
+        case future.Result():
             return "done"
         case future.Failed(error=error):
             return f"`{type(error).__name__}`"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from tinker_actors.errors import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    DecodeError,
     RequestFailedError,
     SessionGoneError,
     TinkerError,
@@ -27,10 +29,16 @@ from tinker_actors.protocol.future import (
     PollAgain,
     Polling,
     QueueReport,
+    Result,
     decide,
     overdue,
+    take,
 )
+from tinker_actors.wire import protobuf
+from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.payload import JSON, PROTOBUF, Payload
+from tinker_actors.wire.sampling import SampledSequence, SampleResponse
+from tinker_actors.wire.training import ForwardBackwardOutput
 
 START = Polling("r1")
 
@@ -115,6 +123,70 @@ def test_the_words_of_older_services_are_understood() -> None:
     error = failure(said(200, {"status": "failed", "error": {"message": "bad rank"}, "category": "User"}))
     assert isinstance(error, RequestFailedError)
     assert (str(error), error.category) == ("request r1 failed: bad rank", "user")
+
+
+# --- reading results --------------------------------------------------------------------------------------
+
+SAMPLES = SampleResponse(
+    (
+        SampledSequence(
+            "stop", np.array([1, 2, 3], np.int32), logprobs_np=np.array([-0.5, -0.25, -1.0], np.float32)
+        ),
+    )
+)
+
+
+def test_a_result_is_read_as_what_was_promised() -> None:
+    """In the form it came in, and whatever newer services add to it."""
+    assert take(START, Payload(PROTOBUF, protobuf.encode(SAMPLES)), SampleResponse) == Result(SAMPLES)
+    content = b'{"metrics":{"norm":2},"new":1}'
+    assert take(START, Payload(JSON, content), OptimStepResponse) == Result(OptimStepResponse({"norm": 2.0}))
+
+
+BROKEN = {
+    "cut short": Payload(PROTOBUF, protobuf.encode(SAMPLES)[:-3]),
+    "no protobuf": Payload(PROTOBUF, b"<html>502</html>"),
+    "without a form": Payload(PROTOBUF, b""),
+    "JSON that only begins and ends as an object": Payload(JSON, b'{"sequences": [{"tokens": [1, 2}'),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_result_that_cannot_be_read_is_asked_for_again(name: str) -> None:
+    """Like any other answer that is none: three more polls, then a typed error that shows it; the counts are one."""
+    kind: Any = OptimStepResponse if name == "without a form" else SampleResponse
+    polling, delays = Polling("r1", iteration=4), []
+    for _ in range(3):
+        command = take(polling, BROKEN[name], kind)
+        assert isinstance(command, PollAgain)
+        assert command.waiting == "service"
+        assert command.polling.iteration == polling.iteration + 1
+        delays.append(command.delay)
+        polling = command.polling
+    assert delays == [0.25, 0.5, 1.0]
+    last = take(polling, BROKEN[name], kind)
+    assert isinstance(last, Failed)
+    error = last.error
+    assert isinstance(error, APIResponseValidationError)
+    assert (error.request_id, isinstance(error.__cause__, DecodeError)) == ("r1", True)
+    assert str(error).startswith(f"request r1: not a {kind.__name__}: ")
+    assert "content type" in str(error)
+    assert str(error).isprintable()
+    assert isinstance(failure(raw(200, b"<html>"), polling), APIResponseValidationError)
+
+
+@pytest.mark.parametrize("value", [{}, {"metrics": 5}, {"sequences": 3}])
+@pytest.mark.parametrize("kind", [SampleResponse, ForwardBackwardOutput])
+def test_a_result_in_json_of_another_shape_is_an_invalid_answer(value: Any, kind: Any) -> None:
+    """The service itself wrote it, so asking again would not help; each problem has its path."""
+    command = take(START, Payload(JSON, orjson.dumps(value)), kind)
+    assert isinstance(command, Failed)
+    error = command.error
+    assert isinstance(error, APIResponseValidationError)
+    assert "content type" not in str(error)
+    assert error.problems
+    assert "@ $" in error.problems[0]
+    assert error.request_id == "r1"
 
 
 # --- no result yet ----------------------------------------------------------------------------------------
@@ -516,6 +588,9 @@ def test_any_answer_ends_the_wait_or_goes_on(polling: Polling, answer: Answer, p
     command = decide(polling, answer, pause=pause)
     if isinstance(command, Done):
         assert answer.payload is not None
+        command = take(polling, command.payload, SampleResponse)
+    if isinstance(command, Result):
+        assert isinstance(command.value, SampleResponse)
     elif isinstance(command, Failed):
         assert isinstance(command.error, APIStatusError | APIResponseValidationError | RequestFailedError)
         assert command.error.request_id == "r1"

@@ -3,19 +3,21 @@ from __future__ import annotations
 from itertools import count
 from typing import Any, cast, get_args
 
-import orjson
 import pytest
 
-from tinker_actors.errors import APIResponseValidationError
 from tinker_actors.protocol.journal import Operation
-from tinker_actors.protocol.plan import Place, model_id_of, parts, reply_of, request_of
+from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Place, parts, reply_of, request_of
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest, OptimStepResponse
-from tinker_actors.wire.payload import JSON, Payload
 from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest, ForwardRequest
+from tinker_actors.wire.training import (
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    ForwardBackwardRequest,
+    ForwardRequest,
+)
 from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
@@ -27,10 +29,6 @@ from tinker_actors.wire.weights import (
 
 DATA = tuple(Datum(ModelInput.from_ints([token] * 5), {"weights": [1.0] * 5}) for token in range(5))
 KINDS = cast("tuple[OperationKind, ...]", get_args(OperationKind))
-
-
-def as_json(value: Any) -> Payload:
-    return Payload(JSON, orjson.dumps(value))
 
 
 def no_sampler() -> int:
@@ -129,32 +127,16 @@ def test_an_operation_that_is_not_whole_is_never_sent(kind: Any) -> None:
 
 # --- replies ---------------------------------------------------------------------------------------------
 
-REPLIES: dict[OperationKind, tuple[Any, object]] = {
-    "optim_step": ({"metrics": {"grad_norm": 2}}, OptimStepResponse({"grad_norm": 2.0})),
-    "save_state": ({"path": "tinker://m/weights/a"}, SaveWeightsResponse("tinker://m/weights/a")),
-    "save_for_sampler": (
-        {"sampling_session_id": "s:sample:0"},
-        SaveWeightsForSamplerResult(sampling_session_id="s:sample:0"),
-    ),
-    "load_state": ({"type": "load_weights", "path": "p"}, LoadWeightsResponse(path="p", type="load_weights")),
-}
-
 
 def test_outputs_of_the_parts_become_one() -> None:
-    """In the order of the parts, with reduced metrics; fields we do not know are ignored."""
+    """In the order of the parts, with reduced metrics."""
 
-    def value(logprob: float, loss: float) -> Any:
-        outputs = [{"logprobs": {"data": [logprob], "dtype": "float32", "shape": [1]}}]
-        return {
-            "loss_fn_output_type": "x",
-            "loss_fn_outputs": outputs,
-            "metrics": {"loss:sum": loss},
-            "new": 1,
-        }
+    def output(logprob: float, loss: float) -> ForwardBackwardOutput:
+        return ForwardBackwardOutput(
+            "x", ({"logprobs": TensorData([logprob], "float32")},), {"loss:sum": loss}
+        )
 
-    reply: Any = reply_of(
-        Operation(kind="forward_backward", data=DATA), [as_json(value(-1.0, 2.0)), as_json(value(-2.0, 3.0))]
-    )
+    reply: Any = reply_of([output(-1.0, 2.0), output(-2.0, 3.0)])
     assert reply.metrics == {"loss:sum": 5.0}
     assert [one["logprobs"] for one in reply.loss_fn_outputs] == [
         TensorData([-1.0], "float32"),
@@ -162,27 +144,20 @@ def test_outputs_of_the_parts_become_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", REPLIES)
-def test_each_operation_has_its_reply(kind: OperationKind) -> None:
-    """Whatever newer services add to it."""
-    value, expected = REPLIES[kind]
-    assert reply_of(Operation(kind=kind), [as_json({**value, "new": True})]) == expected
+@pytest.mark.parametrize(
+    "reply",
+    [
+        OptimStepResponse({"grad_norm": 2.0}),
+        SaveWeightsResponse("tinker://m/weights/a"),
+        SaveWeightsForSamplerResult(sampling_session_id="s:sample:0"),
+        LoadWeightsResponse(path="p", type="load_weights"),
+    ],
+)
+def test_what_has_no_parts_has_its_result_as_its_reply(reply: Any) -> None:
+    """As it was read."""
+    assert reply_of([reply]) is reply
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [None, 3, "done", [], {"metrics": 5, "path": 5}], ids=repr)
-def test_a_result_of_another_shape_is_told(kind: OperationKind, value: Any) -> None:
-    """With the operation, and each problem with its path."""
-    with pytest.raises(APIResponseValidationError, match=rf"^{kind}: not a ") as caught:
-        reply_of(Operation(kind=kind), [as_json(value)])
-    assert caught.value.problems
-    assert caught.value.__cause__ is not None
-
-
-def test_the_id_of_a_new_model() -> None:
-    """Read from the result of its creation."""
-    assert model_id_of(as_json({"type": "create_model", "model_id": "s:train:0", "new": 1})) == "s:train:0"
-    with pytest.raises(
-        APIResponseValidationError, match=r"create_model: .* required field missing @ \$.model_id"
-    ):
-        model_id_of(as_json({"type": "create_model"}))
+def test_every_kind_of_operation_has_a_reply_and_a_name() -> None:
+    """The name is what its promise is called when it is asked for."""
+    assert set(REPLIES) == set(REQUEST_TYPES) == set(KINDS)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -31,21 +32,21 @@ from tinker_actors.protocol.batch_poll import Alone, Broken, Ready
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.future import (
     Answer,
-    Command,
     Done,
     Failed,
     FetchPayload,
     PollAgain,
     Polling,
+    Result,
     decide,
     overdue,
+    take,
 )
 from tinker_actors.protocol.queue_state import QueueBoard, QueueChange
 from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, Progress
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CANCEL_FUTURE
 from tinker_actors.wire.future import CancelFutureRequest, RetrieveFutureRequest
-from tinker_actors.wire.payload import Payload
 
 __all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "stuck", "wait_for_result"]
 
@@ -53,6 +54,8 @@ CONCURRENCY = 4096
 """Promises that may be waited for at once."""
 SAMPLE = "Sample"
 """What the promise of a sample is called when its result is asked for."""
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("tinker_actors.futures")
 # Results that have a protobuf form; for others it is not asked for. tinker 0.38.0 lib/api_future_impl.py
@@ -83,7 +86,7 @@ class Polls:
 
 
 @attrs.define(eq=False)
-class _Wait:
+class _Wait(Generic[T]):
     """One promise that is waited for.
 
     Attributes:
@@ -93,10 +96,13 @@ class _Wait:
         reported: its queue was paused.
     """
 
-    message: WaitForResult
+    message: WaitForResult[T]
     polling: Polling
     held: int = 0
     reported: bool = False
+
+
+_Next: TypeAlias = Result[T] | Failed | FetchPayload | PollAgain
 
 
 class FuturesActor(Actor[Futures]):
@@ -112,8 +118,8 @@ class FuturesActor(Actor[Futures]):
         self._telling = False
 
     @handles(WaitForResult)
-    async def wait_for_result(self, message: WaitForResult) -> Payload:
-        """Poll until there is a result; it comes as the service wrote it.
+    async def wait_for_result(self, message: WaitForResult[T]) -> T:
+        """Poll until there is a result that can be read.
 
         Raises:
             RequestFailedError: the request ran and failed.
@@ -131,13 +137,13 @@ class FuturesActor(Actor[Futures]):
             return await self._result(wait)
         raise overdue(wait.polling, self._timeout).error
 
-    async def _result(self, wait: _Wait) -> Payload:
+    async def _result(self, wait: _Wait[T]) -> T:
         message = wait.message
         if self._polls.together and message.request_type == SAMPLE and not message.again:
             return await self._together(wait)
         return await self._alone(wait)
 
-    async def _together(self, wait: _Wait) -> Payload:
+    async def _together(self, wait: _Wait[T]) -> T:
         """Wait for a sample with all others of its session; then fetch its result."""
         request_id = wait.message.request_id
         poller = self._poller(wait.message.subject)
@@ -149,12 +155,12 @@ class FuturesActor(Actor[Futures]):
             case Ready(size):
                 wait.polling = attrs.evolve(wait.polling, metadata_first=False)
                 try:
-                    payload = await self._fetch(wait, size)
+                    value = await self._fetch(wait, size)
                 except TinkerError:
                     poller.fetched(request_id)
                     raise
                 poller.fetched(request_id)
-                return payload
+                return value
 
     def _poller(self, sampling_session_id: str) -> BatchPoller:
         poller = self._pollers.get(sampling_session_id)
@@ -163,28 +169,28 @@ class FuturesActor(Actor[Futures]):
             self.context.spawn(poller.run)
         return poller
 
-    async def _fetch(self, wait: _Wait, size: int) -> Payload:
+    async def _fetch(self, wait: _Wait[T], size: int) -> T:
         await self._polls.responses.take(size)
         try:
             return await self._alone(wait)
         finally:
             self._polls.responses.give(size)
 
-    async def _alone(self, wait: _Wait) -> Payload:
+    async def _alone(self, wait: _Wait[T]) -> T:
         command = await self._poll(wait)
-        if isinstance(command, Done):
-            return command.payload
+        if isinstance(command, Result):
+            return command.value
         try:
             return await self._go_on(wait, command)
         finally:
             self._settle(wait)
 
-    async def _go_on(self, wait: _Wait, command: Command) -> Payload:
+    async def _go_on(self, wait: _Wait[T], command: _Next[T]) -> T:
         """Do what the answers ask for until there is a result; a checkpoint unless the first command is the last."""
         while True:
             match command:
-                case Done(payload):
-                    return payload
+                case Result(value):
+                    return value
                 case Failed(error):
                     raise error
                 case FetchPayload(size, polling):
@@ -196,7 +202,7 @@ class FuturesActor(Actor[Futures]):
                     await self._pause(wait, command)
             command = await self._poll(wait)
 
-    async def _poll(self, wait: _Wait) -> Command:
+    async def _poll(self, wait: _Wait[T]) -> _Next[T]:
         message, polling = wait.message, wait.polling
         answer = await self._transport.poll(
             RetrieveFutureRequest(message.request_id, polling.metadata_first),
@@ -204,7 +210,8 @@ class FuturesActor(Actor[Futures]):
             iteration=polling.iteration,
             accept_protobuf=message.request_type in _IN_PROTOBUF,
         )
-        return decide(polling, answer, pause=self._billing_pause(answer))
+        command = decide(polling, answer, pause=self._billing_pause(answer))
+        return take(polling, command.payload, message.kind) if isinstance(command, Done) else command
 
     def _billing_pause(self, answer: Answer) -> float | None:
         if answer.status != 402:
@@ -214,7 +221,7 @@ class FuturesActor(Actor[Futures]):
             _LOG.warning("the account cannot be charged; the work pauses")
         return self._transport.billing.refused(now)
 
-    async def _pause(self, wait: _Wait, command: PollAgain) -> None:
+    async def _pause(self, wait: _Wait[Any], command: PollAgain) -> None:
         """Wait as long as the answer asks for; a checkpoint only if it does."""
         now, message = trio.current_time(), wait.message
         if message.request_type == SAMPLE:
@@ -266,7 +273,7 @@ class FuturesActor(Actor[Futures]):
                 for poller in self._pollers.values():
                     nursery.start_soon(poller.close)
 
-    def _settle(self, wait: _Wait) -> None:
+    def _settle(self, wait: _Wait[Any]) -> None:
         if wait.held:
             self._polls.responses.give(wait.held)
         if wait.reported:
@@ -289,7 +296,7 @@ def stuck(seconds: float) -> APIConnectionError:
     return APIConnectionError(message, doubtful=True, retryable=False)
 
 
-async def wait_for_result(futures: ActorRef[Futures], message: WaitForResult) -> Payload:
+async def wait_for_result(futures: ActorRef[Futures], message: WaitForResult[T]) -> T:
     """Wait for a promise's result, also across a restart of the FuturesActor: asking again changes nothing.
 
     Raises:

@@ -6,7 +6,7 @@ Messages check their contents when they are made, so bad input is refused before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import attrs
 
@@ -16,7 +16,6 @@ from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
-from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
@@ -43,6 +42,8 @@ __all__ = [
     "Training",
     "WaitForResult",
 ]
+
+T = TypeVar("T")
 
 
 class Training:
@@ -201,16 +202,18 @@ class Sample(Message[Sampling, SampleResponse]):
 
 
 @attrs.frozen
-class WaitForResult(Message[Futures, Payload]):
+class WaitForResult(Message[Futures, T]):
     """Wait for a promise's result.
 
     Attributes:
+        kind: the wire class of the result.
         request_id: the promise.
         request_type: what was promised, in the service's words, such as `Sample`.
         subject: whose request it is: a model, or a sampling session.
         again: it was waited for before, by a FuturesActor that crashed.
     """
 
+    kind: type[T]
     request_id: str
     request_type: str = ""
     subject: str = ""

@@ -29,10 +29,8 @@ from tinker_actors.actors.throttle import SampleGate
 from tinker_actors.errors import (
     ActorError,
     APIConnectionError,
-    APIResponseValidationError,
     APIStatusError,
     BillingError,
-    DecodeError,
     RateLimitError,
     RequestFailedError,
     SessionGoneError,
@@ -47,7 +45,6 @@ from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config, normal_url
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import ASAMPLE
-from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SampleSubmitted
 
 __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]
@@ -141,9 +138,10 @@ class SamplingActor(Actor[Sampling]):
         attempt = 0
         while True:
             promise = await self._submit(message, size)
-            waiting = WaitForResult(promise.request_id, SAMPLE, message.target.sampling_session_id)
+            subject = message.target.sampling_session_id
+            waiting = WaitForResult(SampleResponse, promise.request_id, SAMPLE, subject)
             try:
-                return _response(await wait_for_result(self._futures, waiting), promise)
+                response = await wait_for_result(self._futures, waiting)
             except trio.Cancelled:
                 self._abandon(promise)
                 raise
@@ -151,6 +149,9 @@ class SamplingActor(Actor[Sampling]):
                 attempt += 1
                 if attempt == _PROMISES or not self._may_try_anew(error):
                     raise
+            else:
+                names = promise.sample_sequence_ids
+                return response if names is None else _named(response, names)
             await trio.sleep(self._share.policy.delay(attempt - 1, self._share.rng.random()))
 
     def _abandon(self, promise: SampleSubmitted) -> None:
@@ -220,17 +221,6 @@ def _request(message: Sample, number: int) -> SampleRequest:
         prompt_logprobs=message.include_prompt_logprobs or None,
         topk_prompt_logprobs=message.topk_prompt_logprobs,
     )
-
-
-def _response(payload: Payload, promise: SampleSubmitted) -> SampleResponse:
-    try:
-        response = read(SampleResponse, payload)
-    except DecodeError as error:
-        problem = APIResponseValidationError(f"sample: {error}", error.problems)
-        problem.request_id = promise.request_id
-        raise problem from error
-    names = promise.sample_sequence_ids
-    return response if names is None else _named(response, names)
 
 
 def _named(response: SampleResponse, names: Sequence[str]) -> SampleResponse:

@@ -56,22 +56,21 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
-from tinker_actors.protocol.plan import REQUEST_TYPES, model_id_of, reply_of
+from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
 from tinker_actors.protocol.recovery import classify, find_saved, session_lost
 from tinker_actors.protocol.retry import Applied, Look, Sends
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.codec import encode
 from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, LIST_CHECKPOINTS, UNLOAD_MODEL
 from tinker_actors.wire.model import (
     CreateModelRequest,
+    CreateModelResponse,
     GetInfoRequest,
     GetInfoResponse,
     LoraConfig,
     UnloadModelRequest,
 )
 from tinker_actors.wire.optimizer import OptimStepResponse
-from tinker_actors.wire.payload import JSON, Payload
 from tinker_actors.wire.service import Empty
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
@@ -164,8 +163,8 @@ class TrainingActor(Actor[Training]):
         promise = await self._transport.call(CREATE_MODEL, request, sends=sends)
         if sends.orphan:
             self._events.publish(OrphanPossible("create_model", session_id, number))
-        waiting = WaitForResult(promise.request_id, "CreateModel", session_id)
-        self._lineage.model_id = model_id_of(await wait_for_result(self._futures, waiting))
+        waiting = WaitForResult(CreateModelResponse, promise.request_id, "CreateModel", session_id)
+        self._lineage.model_id = (await wait_for_result(self._futures, waiting)).model_id
 
     async def _restore(self, old_id: str) -> None:
         journal = self._lineage.journal
@@ -310,25 +309,26 @@ class TrainingActor(Actor[Training]):
 
     # --- results -----------------------------------------------------------------------------------------
 
-    async def _result(self, operation: Operation, sent: Sent) -> Payload:
+    async def _result(self, operation: Operation, sent: Sent) -> Reply:
         if sent.lost is not None:
             raise sent.lost
         if sent.conflict is not None:
             return await self._look(operation, sent.conflict)
-        waiting = WaitForResult(sent.request_id, REQUEST_TYPES[operation.kind], self._lineage.model_id)
+        kind = operation.kind
+        waiting = WaitForResult(REPLIES[kind], sent.request_id, REQUEST_TYPES[kind], self._lineage.model_id)
         try:
             return await wait_for_result(self._futures, waiting)
         except TinkerError as error:
             verdict = sent.sends.result_failed(error)
             if isinstance(verdict, Applied):
-                message = f"{operation.kind}: the service has carried it out and its result is lost: {error}"
+                message = f"{kind}: the service has carried it out and its result is lost: {error}"
                 raise ResultLost(message, request_id=sent.request_id) from error
             if not isinstance(verdict, Look):
                 raise
             conflict = error
         return await self._look(operation, conflict)
 
-    async def _look(self, operation: Operation, conflict: TinkerError) -> Payload:
+    async def _look(self, operation: Operation, conflict: TinkerError) -> Reply:
         """Look whether what a doubtful save should have made is there.
 
         Raises:
@@ -341,9 +341,11 @@ class TrainingActor(Actor[Training]):
             path = find_saved(there.checkpoints, operation.kind, operation.name)
         if path is None:
             raise conflict
-        return Payload(JSON, encode(SaveWeightsResponse(path=path)))  # a path is what all saves answer
+        if operation.kind == "save_for_sampler":
+            return SaveWeightsForSamplerResult(path=path)
+        return SaveWeightsResponse(path=path)
 
-    async def _results(self, operation: Operation, sent: list[Sent]) -> list[Payload]:
+    async def _results(self, operation: Operation, sent: list[Sent]) -> list[Reply]:
         """Wait for all results of an operation at the same time.
 
         Raises:
@@ -351,7 +353,7 @@ class TrainingActor(Actor[Training]):
         """
         if len(sent) == 1:
             return [await self._result(operation, sent[0])]
-        outcomes: list[Payload | TinkerError] = [Payload("", b"")] * len(sent)
+        outcomes: dict[int, Reply | TinkerError] = {}
 
         async def wait(index: int) -> None:
             try:
@@ -362,14 +364,15 @@ class TrainingActor(Actor[Training]):
         async with trio.open_nursery() as nursery:
             for index in range(len(sent)):
                 nursery.start_soon(wait, index)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, TinkerError)]
+        ordered = [outcomes[index] for index in range(len(sent))]
+        errors = [outcome for outcome in ordered if isinstance(outcome, TinkerError)]
         if errors:
             raise next((error for error in errors if not isinstance(error, ResultLost)), errors[0])
-        return [outcome for outcome in outcomes if isinstance(outcome, Payload)]
+        return [outcome for outcome in ordered if not isinstance(outcome, TinkerError)]
 
     async def _finish(self, record: Record, sent: list[Sent], step: Step) -> None:
         try:
-            reply: object = reply_of(record.operation, await self._results(record.operation, sent))
+            reply: object = reply_of(await self._results(record.operation, sent))
         except ResultLost as error:
             reply = error
         except TinkerError as error:

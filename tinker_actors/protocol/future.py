@@ -15,6 +15,11 @@
     429, 5xx, no answer                           poll again after a growing delay, or after what the service asked
     any other status                              the error of that status
 
+    a result in protobuf that cannot be read      the same: it may have been cut short, as JSON may
+    a result in JSON of another shape             the answer is invalid
+
+The last two show when the result is read, which is done once, by who knows what was promised (`take`).
+
 Every 2xx counts as a 200. A result and a 408 make the counts begin anew. A service holds a poll for as long as there
 is no result, so polling again at once makes no busy loop; some do not hold: after an answer that came sooner than
 `MIN_HOLD` seconds, the rest of these is waited for.
@@ -26,7 +31,7 @@ error then carries the service's last word.
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias, cast
+from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
 import attrs
 import orjson
@@ -34,12 +39,13 @@ import orjson
 from tinker_actors.errors import (
     APIResponseValidationError,
     APITimeoutError,
+    DecodeError,
     TinkerError,
     status_error_class,
 )
 from tinker_actors.protocol.failure import excerpt, explain, failed_request, promise_lost
 from tinker_actors.wire.codec import JsonValue
-from tinker_actors.wire.payload import JSON, Payload
+from tinker_actors.wire.payload import JSON, Payload, read
 
 __all__ = [
     "MIN_HOLD",
@@ -51,10 +57,15 @@ __all__ = [
     "PollAgain",
     "Polling",
     "QueueReport",
+    "Result",
     "Waiting",
     "decide",
     "overdue",
+    "take",
 ]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked at most 20 times a second
 _BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
@@ -133,6 +144,13 @@ class Done:
 
 
 @attrs.frozen
+class Result(Generic[T_co]):
+    """The result, read."""
+
+    value: T_co
+
+
+@attrs.frozen
 class Failed:
     """There will be no result."""
 
@@ -183,6 +201,23 @@ def decide(polling: Polling, answer: Answer, *, pause: float | None = None) -> C
     return _judge_status(attrs.evolve(polling, iteration=polling.iteration + 1), answer, pause)
 
 
+def take(polling: Polling, payload: Payload, kind: type[T]) -> Result[T] | PollAgain | Failed:
+    """Read a result that `decide` has found; one that cannot be read may be asked for again.
+
+    Args:
+        polling: as it was for `decide`.
+        payload: the result.
+        kind: the wire class that was promised.
+    """
+    try:
+        return Result(read(kind, payload))
+    except DecodeError as error:
+        polling = attrs.evolve(polling, iteration=polling.iteration + 1)
+        if payload.is_protobuf or _json(payload.content) is None:
+            return _unreadable(polling, payload, error)
+        return _invalid(polling, str(error), error)
+
+
 def overdue(polling: Polling, seconds: float) -> Failed:
     """Return the outcome of a promise that was waited for long enough."""
     request_id = polling.request_id
@@ -204,10 +239,10 @@ def _is_plain_object(content: bytes) -> bool:
 
 def _judge_body(polling: Polling, answer: Answer, payload: Payload) -> Command:
     polling = attrs.evolve(polling, iteration=polling.iteration + 1)
-    try:
-        body = cast("JsonValue", orjson.loads(payload.content))
-    except orjson.JSONDecodeError:
+    known = _json(payload.content)
+    if known is None:
         return _unreadable(polling, payload)
+    body = known[0]
     if not isinstance(body, dict):
         return _invalid(polling, f"the answer is no JSON object: {excerpt(payload)}")
     failure = failed_request(polling.request_id, body, 200)
@@ -222,10 +257,19 @@ def _judge_body(polling: Polling, answer: Answer, payload: Payload) -> Command:
     return Done(payload)
 
 
-def _unreadable(polling: Polling, payload: Payload) -> Command:
+def _json(content: bytes) -> tuple[JsonValue] | None:
+    """Return the JSON value in a body, alone in a tuple; None if it is none."""
+    try:
+        return (cast("JsonValue", orjson.loads(content)),)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _unreadable(polling: Polling, payload: Payload, error: DecodeError | None = None) -> PollAgain | Failed:
     seen = f"content type {payload.content_type or 'not given'}: {excerpt(payload)}"
     if polling.unreadable >= _BUDGET:
-        return _invalid(polling, f"the answer is neither JSON nor protobuf; {seen}")
+        why = "the answer is neither JSON nor protobuf" if error is None else str(error)
+        return _invalid(polling, f"{why}; {seen}", error)
     again = attrs.evolve(polling, unreadable=polling.unreadable + 1, last_word=f"an answer of {seen}")
     return PollAgain(_SHORT_DELAY * 2.0**polling.unreadable, again, "service")
 
@@ -237,8 +281,10 @@ def _fetch(polling: Polling, size: JsonValue) -> Command:
     return FetchPayload(known, _renewed(polling, "the result is ready", metadata_first=False))
 
 
-def _invalid(polling: Polling, why: str) -> Failed:
-    error = APIResponseValidationError(f"request {polling.request_id}: {why}", [why])
+def _invalid(polling: Polling, why: str, cause: DecodeError | None = None) -> Failed:
+    problems = [why] if cause is None else cause.problems
+    error = APIResponseValidationError(f"request {polling.request_id}: {why}", problems)
+    error.__cause__ = cause
     error.request_id = polling.request_id
     return Failed(error)
 
@@ -266,10 +312,8 @@ def _judge_status(polling: Polling, answer: Answer, pause: float | None) -> Comm
 def _body(answer: Answer) -> JsonValue:
     if answer.payload is None:
         return None
-    try:
-        return cast("JsonValue", orjson.loads(answer.payload.content))
-    except orjson.JSONDecodeError:
-        return excerpt(answer.payload)
+    known = _json(answer.payload.content)
+    return excerpt(answer.payload) if known is None else known[0]
 
 
 def _hold(polling: Polling, answer: Answer, body: JsonValue) -> PollAgain:

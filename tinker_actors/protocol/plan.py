@@ -7,7 +7,6 @@ from typing import Any, TypeAlias, assert_never
 
 import attrs
 
-from tinker_actors.errors import APIResponseValidationError, DecodeError
 from tinker_actors.protocol.capability import TrainingBody
 from tinker_actors.protocol.chunking import chunk_batch, merge_outputs
 from tinker_actors.protocol.journal import Operation
@@ -15,9 +14,7 @@ from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.endpoint import Endpoint
 from tinker_actors.wire.future import UntypedAPIFuture
-from tinker_actors.wire.model import CreateModelResponse
 from tinker_actors.wire.optimizer import OptimStepRequest, OptimStepResponse
-from tinker_actors.wire.payload import Payload, read
 from tinker_actors.wire.training import (
     ForwardBackwardInput,
     ForwardBackwardOutput,
@@ -33,7 +30,7 @@ from tinker_actors.wire.weights import (
     SaveWeightsResponse,
 )
 
-__all__ = ["REQUEST_TYPES", "Place", "Reply", "model_id_of", "parts", "reply_of", "request_of"]
+__all__ = ["REPLIES", "REQUEST_TYPES", "Place", "Reply", "parts", "reply_of", "request_of"]
 
 # tinker 0.38.0 lib/public_interfaces/training_client.py: what each promise is called when its result is asked for.
 REQUEST_TYPES: Mapping[OperationKind, str] = {
@@ -52,6 +49,16 @@ Reply: TypeAlias = (
     | SaveWeightsForSamplerResult
     | LoadWeightsResponse
 )
+REPLIES: Mapping[OperationKind, type[Reply]] = {
+    "forward": ForwardBackwardOutput,
+    "forward_backward": ForwardBackwardOutput,
+    "optim_step": OptimStepResponse,
+    "save_state": SaveWeightsResponse,
+    "save_for_sampler": SaveWeightsForSamplerResult,
+    "load_state": LoadWeightsResponse,
+}
+"""What each kind of operation is answered with, and each of its parts."""
+
 Submit: TypeAlias = "tuple[Endpoint[Any, UntypedAPIFuture], object]"
 
 
@@ -139,38 +146,7 @@ def _load(part: Operation, place: Place) -> LoadWeightsRequest:
     )
 
 
-def reply_of(operation: Operation, payloads: Sequence[Payload]) -> Reply:
-    """Make the operation's reply of its parts' results.
-
-    Raises:
-        APIResponseValidationError: a result of another shape.
-    """
-    try:
-        match operation.kind:
-            case "forward" | "forward_backward":
-                outputs = [read(ForwardBackwardOutput, payload) for payload in payloads]
-                return merge_outputs(outputs)
-            case "optim_step":
-                return read(OptimStepResponse, payloads[0])
-            case "save_state":
-                return read(SaveWeightsResponse, payloads[0])
-            case "save_for_sampler":
-                return read(SaveWeightsForSamplerResult, payloads[0])
-            case "load_state":
-                return read(LoadWeightsResponse, payloads[0])
-            case _:
-                assert_never(operation.kind)
-    except DecodeError as error:
-        raise APIResponseValidationError(f"{operation.kind}: {error}", error.problems) from error
-
-
-def model_id_of(payload: Payload) -> str:
-    """Return the id of a model that was made, from the result of its creation.
-
-    Raises:
-        APIResponseValidationError: a result of another shape.
-    """
-    try:
-        return read(CreateModelResponse, payload).model_id
-    except DecodeError as error:
-        raise APIResponseValidationError(f"create_model: {error}", error.problems) from error
+def reply_of(results: Sequence[Reply]) -> Reply:
+    """Make an operation's reply of its parts' results: batches may have several."""
+    outputs = [result for result in results if isinstance(result, ForwardBackwardOutput)]
+    return merge_outputs(outputs) if outputs else results[0]

@@ -87,12 +87,21 @@ SCENARIOS = {
         ServiceFaults().garbage("truncated", of="retrieve_future", nth=4),
         ServiceDialect(bodies="json"),
     ),
+    "poll cut short, in protobuf": (ServiceFaults().garbage("truncated", of="retrieve_future", nth=4), None),
+    "poll cut short, and the result consumed": (
+        ServiceFaults().garbage("truncated", of="retrieve_future", nth=4),
+        CONSUMING_IN_WORDS,
+    ),
     "polls fail": (ServiceFaults().refuse(500, of="retrieve_future", start=0, end=60), None),
     "polls are told try_again": (ServiceFaults(work=Fixed(45)), ServiceDialect(hold=20, hold_status=200)),
     "results announced by size": (ServiceFaults(), ServiceDialect(metadata_above=10)),
     "types of answers wrong": (
         ServiceFaults().garbage("wrong_type", rate=0.5),
         ServiceDialect(bodies="json"),
+    ),
+    "types of answers wrong, in protobuf": (
+        ServiceFaults().garbage("wrong_type", rate=0.1, of="retrieve_future"),
+        None,
     ),
     "a storm of 429": (TIMES.refuse(429, start=5, end=30, retry_after=7), None),
     "unpaid": (TIMES.refuse(402, of=(OF, "optim_step"), start=10, end=60), None),
