@@ -372,6 +372,7 @@ def make_polled(rng: random.Random) -> Polled:
 
 def run_polled(case: Polled) -> None:
     """Judge it; no judgement raises, and none waits for ever or not at all."""
+    command: future.Command | future.Result[ForwardBackwardOutput]
     command = future.decide(case.polling, case.answer)
     if isinstance(command, future.Done):
         if case.answer.payload is not command.payload:

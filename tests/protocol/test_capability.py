@@ -15,6 +15,7 @@ from tinker_actors.protocol.capability import (
     TINKER_SERVICE,
     CapabilityRecord,
     body_refused,
+    form_refused,
     learn_flags,
     record_for,
 )
@@ -101,7 +102,7 @@ def test_the_user_may_say_which_service_it_is_or_what_it_can_do() -> None:
         sequence_dedupe="none", training_body="protobuf", newer_fields=True, proto_compress_fwdbwd=True
     )
     assert learn_flags(record, said) is record
-    assert body_refused(record) is None
+    assert body_refused(record, record.training_body) is None
 
 
 def test_a_service_that_nobody_knows_is_refused() -> None:
@@ -137,9 +138,25 @@ def test_a_service_that_says_something_is_known() -> None:
 @pytest.mark.parametrize(("first", "other"), [("json", "protobuf"), ("protobuf", "json")])
 def test_a_form_that_is_refused_gives_way_to_the_other_once(first: Any, other: Any) -> None:
     """415 teaches which form it is; refused again, or set by the user, it is an error."""
-    learned = body_refused(CapabilityRecord(training_body=first))
+    learned = body_refused(CapabilityRecord(training_body=first), first)
     assert learned is not None
     assert (learned.training_body, learned.source) == (other, "probed")
-    assert body_refused(learned) is None
+    assert body_refused(learned, other) is None
     assert learn_flags(learned, ClientConfigResponse(training_body=first)) is learned
-    assert body_refused(record_for("http://a", training_body=first)) is None
+    assert body_refused(record_for("http://a", training_body=first), first) is None
+
+
+def test_requests_that_were_under_way_go_by_what_another_has_learned() -> None:
+    """Several went out in the form that is refused; the first answer teaches it to all of them."""
+    learned = body_refused(CapabilityRecord(), "json")
+    assert learned is not None
+    assert body_refused(learned, "json") is learned
+
+
+@pytest.mark.parametrize("status", [404, 405, 415, 422])
+def test_a_guess_that_is_refused_is_none(status: int) -> None:
+    """A service without `/forward` is taken for one that wants protobuf only if it then takes that."""
+    assert form_refused(status)
+    assert not form_refused(200)
+    assert not form_refused(400)
+    assert not form_refused(503)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinker_actors.protocol.failure import excerpt, explain, failed_request, printable, says_promise_lost
+from tinker_actors.protocol.failure import (
+    excerpt,
+    explain,
+    failed_request,
+    printable,
+    says_no_route,
+    says_promise_lost,
+)
 from tinker_actors.wire.payload import Payload
 
 LOST = [
@@ -62,6 +71,42 @@ def test_ids_may_be_small_numbers(text: str) -> None:
     assert says_promise_lost(text, "275")
     assert not says_promise_lost(text, "27")
     assert not says_promise_lost(text, "")
+
+
+NO_ROUTE: list[Any] = [
+    {"detail": "Not Found"},
+    {"detail": "not found."},
+    {"error": "Not Found"},
+    {"message": "no Route matched with those values"},
+    "404 page not found",
+    "404: Not Found",
+    "Cannot POST /api/v1/forward",
+    "<!DOCTYPE html><h1>404</h1>",
+    "",
+    None,
+]
+NO_MODEL: list[Any] = [
+    {"detail": "Model m not found"},
+    {"detail": "Model not found"},
+    {"detail": "adapter m does not exist"},
+    {"detail": [{"loc": ["path"], "msg": "Not Found"}]},
+    {"error": {"message": "session s not found"}},
+    {},
+    "m not found",
+    [],
+]
+
+
+@pytest.mark.parametrize("body", NO_ROUTE, ids=repr)
+def test_a_404_may_speak_of_the_call_itself(body: Any) -> None:
+    """Frameworks and proxies say it in the same few words, whatever the request was about."""
+    assert says_no_route(body)
+
+
+@pytest.mark.parametrize("body", NO_MODEL, ids=repr)
+def test_a_404_that_names_something_speaks_of_that(body: Any) -> None:
+    """Of a model, mostly."""
+    assert not says_no_route(body)
 
 
 @pytest.mark.parametrize(

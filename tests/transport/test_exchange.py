@@ -24,19 +24,15 @@ from tinker_actors.errors import (
     RateLimitError,
     ResultLost,
 )
-from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.protocol.retry import Look, Sends, Stop
 from tinker_actors.transport.exchange import open_transport
 from tinker_actors.transport.lanes import LANE_LIMITS
 from tinker_actors.transport.options import DEFAULT_OPTIONS, Hooks, RequestOptions
-from tinker_actors.wire import protobuf
-from tinker_actors.wire.compression import decompress
 from tinker_actors.wire.endpoints import (
     ASAMPLE,
     CAPABILITIES,
     ENDPOINTS,
     FINISH_SESSION,
-    FORWARD,
     GET_INFO,
     OPTIM_STEP,
     SAVE_WEIGHTS,
@@ -349,36 +345,6 @@ async def test_a_note_about_the_end_of_a_call_is_logged_once(caplog: pytest.LogC
         ("WARNING", "get_info: use another call"),
         ("ERROR", "get_info: use another call"),
     ]
-
-
-async def test_a_form_that_is_not_taken_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 415 to a gradient request is answered with the other form, at once and from then on."""
-    monkeypatch.setattr(protobuf, "MESSAGES", frozenset({GetInfoRequest}))
-    monkeypatch.setattr(protobuf, "encode", lambda value: b"proto")
-    answers = [415, 200, 200, 415]
-    script = Script(lambda attempt: httpx.Response(answers[attempt], json=INFO))
-    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
-        for _ in range(2):
-            await transport.call(GET_INFO, GetInfoRequest("m"))
-        with pytest.raises(APIStatusError, match="415"):
-            await transport.call(GET_INFO, GetInfoRequest("m"))
-    kinds = [request.headers["content-type"] for request in script.requests]
-    assert kinds == ["application/json"] + ["application/x-protobuf"] * 3
-    assert script.requests[1].content == b"proto"
-
-
-async def test_forward_goes_where_gradients_go_as_protobuf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protobuf has one message for both; long ones are compressed if the service wants that."""
-    monkeypatch.setattr(protobuf, "MESSAGES", frozenset({GetInfoRequest}))
-    monkeypatch.setattr(protobuf, "encode", lambda value: b"p" * 5000)
-    script = Script(lambda _: httpx.Response(200, json={"request_id": "r"}))
-    record = CapabilityRecord(training_body="protobuf", compression=True)
-    async with open_transport(config(capability=record), rng=random.Random(0), through=script) as transport:
-        await transport.call(FORWARD, GetInfoRequest("m"))
-    (request,) = script.requests
-    assert request.url.path == "/base/api/v1/forward_backward"
-    assert request.headers["content-encoding"] == "zstd"
-    assert decompress(request.content, "zstd", limit=10_000) == b"p" * 5000
 
 
 async def _nothing(request: httpx.Request) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "Flags",
     "TrainingBody",
     "body_refused",
+    "form_refused",
     "learn_flags",
     "record_for",
 ]
@@ -210,13 +211,27 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
     return attrs.evolve(record, **news)
 
 
-def body_refused(record: CapabilityRecord) -> CapabilityRecord | None:
+def body_refused(record: CapabilityRecord, sent: TrainingBody) -> CapabilityRecord | None:
     """Return the record after a 415 to a gradient request: the other form is tried, once.
+
+    A service may say the same of a loss without a gradient by a 404: in protobuf both go to one endpoint, and it has
+    no other. Whether that is so shows when it takes the other form; see `form_refused`.
+
+    Args:
+        record: what is known by now.
+        sent: the form that was refused.
 
     Returns:
         None: the other form was refused before, or the user has set this one.
     """
+    if record.training_body != sent:
+        return record  # another request has found out in the meantime
     if "training_body" in record.fixed:
         return None
-    other: TrainingBody = "protobuf" if record.training_body == "json" else "json"
+    other: TrainingBody = "protobuf" if sent == "json" else "json"
     return attrs.evolve(_fix(record, {"training_body": other}), source="probed")
+
+
+def form_refused(status: int) -> bool:
+    """Whether the answer to a form that was tried on a guess says that it was a wrong one."""
+    return status in (404, 405, 415, 422)

@@ -26,7 +26,15 @@ from tinker_actors.errors import RequestFailedError, SessionGoneError
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import Payload
 
-__all__ = ["excerpt", "explain", "failed_request", "printable", "promise_lost", "says_promise_lost"]
+__all__ = [
+    "excerpt",
+    "explain",
+    "failed_request",
+    "printable",
+    "promise_lost",
+    "says_no_route",
+    "says_promise_lost",
+]
 
 _Category: TypeAlias = Literal["unknown", "server", "user"]
 _CATEGORIES: Mapping[str, _Category] = {"server": "server", "user": "user"}
@@ -46,6 +54,10 @@ _LOST_PROMISE = (
         r" (?:is |was |has |does )?(?:not found|not known|unknown|expired|not exist)\b"
     ),
 )
+
+
+# How frameworks and proxies say that there is no such call, in small letters: nothing, a page, or a few set words.
+_NO_ROUTE = re.compile(r"|<.*|(?:404:? )?(?:page )?not found\.?|cannot post .*|.*\broute\b.*", re.DOTALL)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -94,6 +106,14 @@ def promise_lost(
     error = SessionGoneError(message, status_code=status, body=body, retryable=True)
     error.request_id = request_id
     return error
+
+
+def says_no_route(body: JsonValue) -> bool:
+    """Whether the body of a 404 says that there is no such call at all; what names something speaks of that."""
+    if isinstance(body, dict):
+        body = next((body[name] for name in ("detail", "error", "message") if name in body), body)
+    said = "" if body is None else str(body)
+    return _NO_ROUTE.fullmatch(said.strip().lower()) is not None
 
 
 def failed_request(

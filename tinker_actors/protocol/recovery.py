@@ -3,6 +3,9 @@
 Measured on real services: 404 or 410 on a submit or a poll, 400 with "not loaded", and a failed request whose
 text says the same. A beat that is answered 200 proves nothing.
 
+One 404 speaks of no model: some services take batches in protobuf only, where a flag says that there shall be no
+gradient, and have no call of its own for that (`forward`).
+
 In doubt is what may or may not have been carried out: a request without a complete answer, an answer 408, 5xx, or
 one that says yes in words that cannot be read (the promise is lost, the work is done).
 """
@@ -10,7 +13,7 @@ one that says yes in words that cannot be read (the promise is lost, the work is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from tinker_actors.errors import (
     APIConnectionError,
@@ -21,7 +24,9 @@ from tinker_actors.errors import (
     RequestFailedError,
     SessionGoneError,
 )
+from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.step import OperationKind
+from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import Checkpoint
 
 __all__ = ["Loss", "classify", "find_saved", "session_lost"]
@@ -40,6 +45,8 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
     Returns:
         None: an ordinary failure.
     """
+    if kind == "forward" and isinstance(error, NotFoundError) and _is_no_call(error):
+        return None
     if isinstance(error, SessionGoneError) or (isinstance(error, NotFoundError) and kind != "load_state"):
         return "gone"
     if isinstance(error, BadRequestError | NotFoundError | RequestFailedError) and _says_lost(error):
@@ -51,6 +58,11 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
     if isinstance(error, APIStatusError) and (error.status_code == 408 or error.status_code >= 500):
         return "doubtful"
     return None
+
+
+def _is_no_call(error: NotFoundError) -> bool:
+    """Whether a submit was refused because there is no such call; a promise would say that there is."""
+    return error.request_id is None and says_no_route(cast("JsonValue", error.body))
 
 
 def _says_lost(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.protocol.query import merge, stringify
 from tinker_actors.transport.body import Body, knows_zstd
 from tinker_actors.transport.config import Config
@@ -58,6 +59,7 @@ class Job:
         extra: headers that belong to this call alone.
         url: a place that the caller named, in place of the endpoint's path.
         live: the answer's body is left to be read.
+        trying: what is assumed of the service for one send, in place of what is known.
         body: the body as it was made last, and of what.
         sent: the request that went out last.
     """
@@ -72,6 +74,7 @@ class Job:
     extra: RawHeaders = attrs.field(factory=list)
     url: str | None = None
     live: bool = False
+    trying: CapabilityRecord | None = None
     body: tuple[object, Body] | None = None
     sent: WireRequest | None = None
 

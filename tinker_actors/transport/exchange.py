@@ -8,8 +8,9 @@ Retries are decided by `protocol.retry` alone, here and nowhere else. Each attem
 exceptions end here: what leaves is `APIConnectionError` (which knows whether a byte was written), `APITimeoutError`,
 `APIStatusError` and below, `APIResponseValidationError`.
 
-Two answers are followed by another send within the same attempt, since the service has certainly done nothing: a
-token that is no longer good (401, `invalid_token`), and a form of body that it does not take (415).
+Some answers are followed by another send within the same attempt, since the service has certainly done nothing: a
+token that is no longer good (401, `invalid_token`), a form of body that it does not take (415), and a 404 that says
+that there is no `forward`, which a service has no need for if it takes protobuf only.
 """
 
 from __future__ import annotations
@@ -32,8 +33,16 @@ from tinker_actors.errors import (
     ConfigError,
     ResultLost,
 )
-from tinker_actors.protocol.capability import body_refused, learn_flags, record_for
+from tinker_actors.protocol.capability import (
+    CapabilityRecord,
+    TrainingBody,
+    body_refused,
+    form_refused,
+    learn_flags,
+    record_for,
+)
 from tinker_actors.protocol.credential import choose_credential, says_invalid_token
+from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
 from tinker_actors.transport.auth import open_credentials
@@ -44,7 +53,7 @@ from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import idempotency_key, secrets_in
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, given, is_given
 from tinker_actors.transport.parsing import parse
-from tinker_actors.transport.reply import Reply, as_answer, log_deprecation, status_error
+from tinker_actors.transport.reply import Reply, as_answer, body_of, log_deprecation, status_error
 from tinker_actors.transport.request import WireRequest
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
@@ -371,18 +380,38 @@ class HttpTransport:
         if reply.status == 401 and says_invalid_token(reply.header(b"www-authenticate")):
             if await self._authority.rejected(credentials):
                 reply = await self._send(job, options, await self._authority.headers(), attempt)
-        elif reply.status == 415 and self._form_refused(job):
+        elif reply.status == 415 and (learnt := self._form_refused(job)) is not None:
+            self.capability = learnt
             reply = await self._send(job, options, credentials, attempt)
+        elif reply.status == 404 and job.endpoint is FORWARD and says_no_route(body_of(reply)):
+            reply = await self._try_protobuf(job, options, credentials, attempt, reply)
         log_deprecation(job.endpoint.name, reply, self._told)
         return reply
 
-    def _form_refused(self, job: Job) -> bool:
-        """Learn that the service does not take a body's form; return whether there is another one to try."""
-        learnt = body_refused(self.capability) if type(job.request) in protobuf.MESSAGES else None
-        if learnt is None:
-            return False
-        self.capability = learnt
-        return True
+    def _form_refused(self, job: Job) -> CapabilityRecord | None:
+        """Return what the refusal of a body's form teaches; None if there is no other one to try."""
+        if job.body is None or type(job.request) not in protobuf.MESSAGES:
+            return None
+        sent: TrainingBody = "protobuf" if job.body[1].content_type == PROTOBUF else "json"
+        return body_refused(self.capability, sent)
+
+    async def _try_protobuf(
+        self, job: Job, options: RequestOptions, credentials: Mapping[str, str], attempt: int, refusal: Reply
+    ) -> Reply:
+        """Send a loss as protobuf, which is learnt only if the service takes it; else its first refusal stands."""
+        learnt = self._form_refused(job)
+        if learnt is None or learnt.training_body != "protobuf":
+            return refusal
+        job.trying = learnt
+        try:
+            reply = await self._send(job, options, credentials, attempt)
+        finally:
+            job.trying = None
+        if form_refused(reply.status):
+            return refusal
+        if 200 <= reply.status < 300:
+            self.capability = body_refused(self.capability, "json") or self.capability
+        return reply
 
     async def _send(
         self, job: Job, options: RequestOptions, credentials: Mapping[str, str], attempt: int
@@ -418,11 +447,12 @@ class HttpTransport:
 
     async def _body(self, job: Job, options: RequestOptions) -> Body:
         """Return what the call carries; made once, unless a hook or an answer has changed what it is made of."""
-        made_of = (options.json, self.capability)
+        capability = job.trying or self.capability
+        made_of = (options.json, capability)
         if job.body is not None and job.body[0] == made_of:
             return job.body[1]
-        body = make_body(job.request, options.json, self.capability)
-        if body.content_type == PROTOBUF and self.capability.compression:
+        body = make_body(job.request, options.json, capability)
+        if body.content_type == PROTOBUF and capability.compression:
             body = await compressed(body)
         job.body = (made_of, body)
         return body

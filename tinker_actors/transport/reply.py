@@ -112,7 +112,7 @@ class Reply:
 
 def status_error(what: str, reply: Reply, request: httpx.Request, now: datetime) -> APIStatusError:
     """Make the error of an answer's status."""
-    body = _body(reply)
+    body = body_of(reply)
     text = str(body)
     if len(text) > _SHOWN_BODY:
         text = f"{text[:_SHOWN_BODY]}…"
@@ -130,7 +130,8 @@ def status_error(what: str, reply: Reply, request: httpx.Request, now: datetime)
     return error
 
 
-def _body(reply: Reply) -> JsonValue:
+def body_of(reply: Reply) -> JsonValue:
+    """Return the JSON value of an answer, else its text."""
     try:
         content = reply.content()
     except DecodeError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 
-from tinker_actors.errors import ResultLost
+from tinker_actors.errors import NotFoundError, ResultLost
 from tinker_actors.testing import (
     Fixed,
     Lognormal,
@@ -183,6 +184,29 @@ def test_a_result_that_a_rejecting_service_lost_is_an_outcome_of_its_own() -> No
                     await optim
             assert len(service.trained) == 1
         assert lineage(service) == expected
+
+    run_virtual(check)
+
+
+@pytest.mark.parametrize("bodies", ["protobuf", "json"])
+def test_a_loss_is_computed_by_services_without_a_call_for_it(bodies) -> None:
+    """If they take it in protobuf; else it is an error that says so, and nothing is restored for it."""
+
+    async def check() -> None:
+        dialect = attrs.evolve(ServiceDialect.like("tuft"), bodies=bodies)
+        assert "forward" in dialect.lacks
+        async with open_scripted_service(dialect=dialect) as (client, service):
+            training = await client.create_lora_training_client("tinker-actors/char-100k", rank=4)
+            pending = await training.forward([datum(1, 2)], "cross_entropy")
+            if bodies == "protobuf":
+                assert (await pending).metrics["loss:sum"] > 0
+            else:
+                with pytest.raises(NotFoundError, match="forward: Error code: 404"):
+                    await pending
+            await (await training.forward_backward([datum(1, 2)], "cross_entropy"))
+            await (await training.optim_step(AdamParams()))
+            assert service.count("create_model") == 1
+            assert service.count("forward") == 1
 
     run_virtual(check)
 
