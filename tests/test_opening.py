@@ -180,6 +180,13 @@ async def test_one_line_on_stderr_says_what_was_chosen(capsys: pytest.CaptureFix
     assert "embedded" in said.err
 
 
+async def test_the_embedded_service_says_what_it_does_with_numbers() -> None:
+    """It answers a repeated one with the first result and keeps an early one: chunks of a batch go out together."""
+    async with ta.open_service("local") as service:
+        record = service._tree.transport.capability
+        assert (record.dedupe, record.early_numbers) == ("replay", "park")
+
+
 async def test_the_design_programme_runs_and_learns() -> None:
     """The 15-line program: training lowers the loss, and samples come from the trained weights."""
     async with ta.open_service("local", seed=3) as service:

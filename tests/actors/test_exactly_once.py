@@ -141,6 +141,17 @@ async def act(training: Any, operation: str, number: int) -> None:
             await (await training.forward(batch(number), "cross_entropy"))
 
 
+def test_chunks_that_go_out_together_change_no_bit(tmp_path: Path) -> None:
+    """The service works on them in the order of their numbers, which is that of one after the other."""
+
+    def play(chunks: str) -> dict[str, bytes]:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        program = ["gradient", "gradient", "step", "look", "gradient"]
+        return trio.run(run, program, (), "replay", chunks, tmp_path, clock=clock)
+
+    assert play("together") == play("in turn")
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     program=st.lists(OPERATIONS, min_size=1, max_size=12),

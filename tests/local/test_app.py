@@ -50,7 +50,8 @@ async def test_what_the_service_says_of_itself(make_service, connect) -> None:
         assert (await caller.http.get("/api/v1/get_server_capabilities")).json() == {
             "supported_models": [{"model_name": "tiny", "max_context_length": 32}]
         }
-        assert (await caller.ask(ClientConfigRequest("1.0"))).sequence_dedupe == "replay"
+        said = await caller.ask(ClientConfigRequest("1.0"))
+        assert (said.sequence_dedupe, said.early_numbers) == ("replay", "park")
         model_id = await caller.create_model(rank=6)
         info = await caller.ask(GetInfoRequest(model_id))
         assert (info.model_id, info.model_name, info.is_lora, info.lora_rank) == (model_id, "tiny", True, 6)

@@ -39,6 +39,7 @@ flags = st.builds(
     sequence_dedupe=st.none() | dedupes,
     training_body=st.none() | bodies,
     newer_fields=st.none() | st.booleans(),
+    early_numbers=st.none() | st.sampled_from(["park", "refuse", "run"]),
     proto_compress_fwdbwd=st.booleans(),
 )
 
@@ -99,7 +100,11 @@ def test_the_user_may_say_which_service_it_is_or_what_it_can_do() -> None:
     record = record_for(TINKER_SERVICE, capability=own)
     assert (record.service, record.dedupe, record.source) == ("mine", "replay", "set")
     said = ClientConfigResponse(
-        sequence_dedupe="none", training_body="protobuf", newer_fields=True, proto_compress_fwdbwd=True
+        sequence_dedupe="none",
+        early_numbers="park",
+        training_body="protobuf",
+        newer_fields=True,
+        proto_compress_fwdbwd=True,
     )
     assert learn_flags(record, said) is record
     assert body_refused(record, record.training_body) is None
@@ -126,7 +131,7 @@ def test_the_user_wins_over_the_service_and_the_service_over_the_table(
     assert record.training_body == (training_body or said.training_body or first.training_body)
     assert record.newer_fields == (first.newer_fields if said.newer_fields is None else said.newer_fields)
     assert record.compression == (first.compression or said.proto_compress_fwdbwd)
-    assert record.early_numbers == first.early_numbers
+    assert record.early_numbers == (said.early_numbers or first.early_numbers)
 
 
 def test_a_service_that_says_something_is_known() -> None:

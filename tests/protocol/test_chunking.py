@@ -132,10 +132,13 @@ def test_outputs_are_put_in_chunk_order(several: list[ForwardBackwardOutput]) ->
         (3, False, [[0], [1], [2]]),
         (3, True, [[1, 2], [0]]),
         (2, True, [[1], [0]]),
+        (128, True, [list(range(1, 128)), [0]]),
+        (129, True, [list(range(1, 128)), [0], [128]]),
+        (300, True, [[*range(1, 128)], [0], [*range(129, 256)], [128], [*range(257, 300)], [256]]),
     ],
 )
 def test_in_which_order_chunks_are_submitted(count: int, together: bool, order: list[list[int]]) -> None:
-    """One by one; where early numbers are kept, all but the first at once and then the first."""
+    """One by one; where early numbers are kept, all but the first at once and then the first, 128 at a time."""
     assert [list(wave) for wave in waves(count, together=together)] == order
 
 

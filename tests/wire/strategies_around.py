@@ -335,6 +335,7 @@ SERVICE: Mapping[type, st.SearchStrategy[Any]] = {
         sequence_dedupe=optional(st.sampled_from(["replay", "reject", "none"])),
         training_body=optional(st.sampled_from(["json", "protobuf"])),
         newer_fields=optional(flags),
+        early_numbers=optional(st.sampled_from(["park", "refuse", "run"])),
     ),
     service.ClientDynamicConfigResponse: st.builds(
         service.ClientDynamicConfigResponse,

@@ -34,6 +34,7 @@ FLAGS = {
     "sequence_dedupe": None,
     "training_body": None,
     "newer_fields": None,
+    "early_numbers": None,
 }
 
 

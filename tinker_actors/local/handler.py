@@ -97,7 +97,9 @@ def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
 
 def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigResponse:
     """Tell clients how to behave."""
-    return ClientConfigResponse(sequence_dedupe="replay", newer_fields=True, training_body="protobuf")
+    return ClientConfigResponse(
+        sequence_dedupe="replay", early_numbers="park", newer_fields=True, training_body="protobuf"
+    )
 
 
 def get_server_capabilities(engine: Engine, _: Call[Empty]) -> GetServerCapabilitiesResponse:

@@ -128,12 +128,17 @@ KNOWN: Mapping[str, CapabilityRecord] = {
 class Flags(Protocol):
     """What a service may say of itself in its answer to `client/config`; None: it does not say.
 
-    The first three are this package's own extensions; the last is Tinker's.
+    All but the last, which is Tinker's, are this package's own extensions.
     """
 
     @property
     def sequence_dedupe(self) -> DedupeMode | None:
         """What it does with a repeated number."""
+        ...
+
+    @property
+    def early_numbers(self) -> EarlyNumbers | None:
+        """What it does with a number that is not the next one."""
         ...
 
     @property
@@ -199,6 +204,7 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
     """Return the record with what the service says of itself; what is fixed stays."""
     said: dict[str, Any] = {  # each of its field's type
         "dedupe": flags.sequence_dedupe,
+        "early_numbers": flags.early_numbers,
         "training_body": flags.training_body,
         "newer_fields": flags.newer_fields,
         "compression": True if flags.proto_compress_fwdbwd else None,

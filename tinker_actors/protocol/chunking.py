@@ -31,6 +31,9 @@ __all__ = [
 MAX_CHUNK_DATUMS = 1024
 MAX_CHUNK_BYTES = 5_000_000
 _TOKEN_BYTES = 4
+_TOGETHER = (
+    128  # chunks that go out together: our own services keep 256 early requests for a model, and not more
+)
 
 
 def datum_bytes(datum: Datum) -> int:
@@ -87,11 +90,11 @@ def waves(count: int, *, together: bool) -> list[range]:
 
     One after the other, in the order of their numbers, unless the service is known to keep early numbers until it is
     their turn. Then all but the first go together, and the first when they are there: they are what it waits for
-    (tinker 0.38.0 lib/public_interfaces/training_client.py).
+    (tinker 0.38.0 lib/public_interfaces/training_client.py). Of very many so go some, and then the next ones.
     """
-    if together and count > 1:
-        return [range(1, count), range(1)]
-    return [range(index, index + 1) for index in range(count)]
+    size = _TOGETHER if together else 1
+    groups = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    return [wave for group in groups for wave in (group[1:], group[:1]) if wave]
 
 
 def merge_outputs(outputs: Sequence[ForwardBackwardOutput]) -> ForwardBackwardOutput:

@@ -90,6 +90,7 @@ class ClientConfigResponse:
             rest are extensions of this package: None, the service does not say.
         training_body: the form it takes gradient requests in.
         newer_fields: it takes fields that came after version 0.24 of the official client.
+        early_numbers: what it does with a number before its turn; our own services say `park`, they keep it.
     """
 
     pjwt_auth_enabled: bool = False
@@ -112,6 +113,7 @@ class ClientConfigResponse:
     sequence_dedupe: Literal["replay", "reject", "none"] | None = None
     training_body: Literal["json", "protobuf"] | None = None
     newer_fields: bool | None = None
+    early_numbers: Literal["park", "refuse", "run"] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -188,6 +188,30 @@ def test_a_result_that_a_rejecting_service_lost_is_an_outcome_of_its_own() -> No
     run_virtual(check)
 
 
+@pytest.mark.parametrize(("dialect", "together"), [(ServiceDialect(), True), (NONE, False), (REJECT, False)])
+def test_chunks_go_out_together_where_early_numbers_are_kept(dialect, together) -> None:
+    """As the service says of itself; what is trained is the same, in the same order."""
+
+    async def play(dialect) -> tuple[object, list[int]]:
+        faults = ServiceFaults(latency=Fixed(1))
+        flags = {"fwdbwd_max_chunk_len": 1}
+        async with open_scripted_service(faults, dialect=dialect, flags=flags) as (client, service):
+            training = await client.create_lora_training_client("tinker-actors/char-100k", rank=4)
+            forward = await training.forward_backward([datum(1), datum(2), datum(3)], "cross_entropy")
+            await (await training.optim_step(AdamParams()))
+            reply = await forward
+        numbers = [one.body["seq_id"] for one in service.requests if one.endpoint == OF]
+        return (lineage(service), reply.metrics, len(reply.loss_fn_outputs)), numbers
+
+    async def check() -> None:
+        trained, numbers = await play(dialect)
+        assert (numbers[-1] == 1) is together
+        assert sorted(numbers) == [1, 2, 3]
+        assert trained == (await play(NONE))[0]
+
+    run_virtual(check)
+
+
 @pytest.mark.parametrize("bodies", ["protobuf", "json"])
 def test_a_loss_is_computed_by_services_without_a_call_for_it(bodies) -> None:
     """If they take it in protobuf; else it is an error that says so, and nothing is restored for it."""

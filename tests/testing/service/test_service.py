@@ -215,6 +215,7 @@ def test_flags_sessions_and_telemetry_are_told_and_kept(caller) -> None:
     user = caller(service)
     assert user.ok("client/config", {"sdk_version": "1"}) == {
         "sequence_dedupe": "replay",
+        "early_numbers": "park",
         "fwdbwd_max_chunk_len": 2,
     }
     assert user.ok("client/dynamic_config", {"sdk_version": "1"}) == {"refresh_interval_sec": 7}

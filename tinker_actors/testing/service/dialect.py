@@ -34,7 +34,7 @@ class ServiceDialect:
             through the promise), or `run` it at once.
         bodies: which bodies it takes for training, and whether its results may be protobuf.
         newer_fields: whether it takes the fields that came after tinker 0.24; else 422.
-        says_flags: whether `client_config` tells of `dedupe`; other services say nothing of it.
+        says_flags: whether `client_config` tells of `dedupe` and `early_numbers`; other services say nothing of them.
         lacks: endpoints that it does not have.
         sequence_ids: whether the promises of samples name their sequences.
         consume_results: a result is gone once it was read.

@@ -42,7 +42,11 @@ def healthz(_: Call) -> Answer:
 def client_config(call: Call) -> Answer:
     """Tell the flags."""
     dialect = call.state.dialect
-    flags = {"sequence_dedupe": dialect.dedupe} if dialect.says_flags else {}
+    flags = (
+        {"sequence_dedupe": dialect.dedupe, "early_numbers": dialect.early_numbers}
+        if dialect.says_flags
+        else {}
+    )
     return Answer({**flags, **call.state.flags})
 
 
