@@ -15,6 +15,7 @@ from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.protocol.query import merge, stringify
 from tinker_actors.transport.body import Body, knows_zstd
 from tinker_actors.transport.config import Config
+from tinker_actors.transport.head import begin_head
 from tinker_actors.transport.headers import (
     HeaderPlan,
     RawHeaders,
@@ -86,6 +87,24 @@ class _Row:
     endpoint: AnyEndpoint
     place: Place | None
     plans: dict[tuple[object, ...], HeaderPlan] = attrs.field(factory=dict)
+    heads: dict[HeaderPlan, bytes] = attrs.field(factory=dict)
+
+    def keep(self, kind: tuple[object, ...], plan: HeaderPlan) -> None:
+        """Keep a plan for the next request of its kind."""
+        if len(self.plans) >= _KEPT_PLANS:
+            self.plans.clear()
+            self.heads.clear()
+        self.plans[kind] = plan
+
+    def begun(self, plan: HeaderPlan, method: str) -> bytes | None:
+        """Return the begin of the heads of a kept plan, if all of them go to one place."""
+        if self.place is None:
+            return None
+        head = self.heads.get(plan)
+        if head is None:
+            head = begin_head(self.place.origin, method.encode("ascii"), self.place.target, plan.fixed)
+            self.heads[plan] = head
+        return head
 
 
 class Builder:
@@ -141,19 +160,19 @@ class Builder:
         place = self._place(row, job, options)
         timeout = self.timeout(job.endpoint, options)
         kind = (credentials.get("x-api-key"), body.content_type, body.encoding, job.accept, timeout)
-        plan = row.plans.get(kind) if place.ours and not options.headers else None
+        kept = place.ours and not options.headers
+        plan = row.plans.get(kind) if kept else None
         if plan is None:
             plan = self._plan(job, options, place, body, credentials, timeout)
-            if place.ours and not options.headers:
-                if len(row.plans) >= _KEPT_PLANS:
-                    row.plans.clear()
-                row.plans[kind] = plan
+            if kept:
+                row.keep(kind, plan)
         method = endpoint.method
         length = len(body.content) if body.content or method in ("POST", "PUT", "PATCH") else None
         headers = plan.headers(job.key, attempt, length)
         if job.extra:
             headers += job.extra
-        return WireRequest(method, place, headers, body.content, timeout)
+        begun = row.begun(plan, method) if kept and place is row.place else None
+        return WireRequest(method, place, headers, body.content, timeout, begun, len(plan.fixed))
 
     def _row(self, endpoint: AnyEndpoint) -> _Row:
         row = self._rows.get(id(endpoint))

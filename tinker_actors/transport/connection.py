@@ -33,7 +33,7 @@ import httpx
 import trio
 
 from tinker_actors.transport.answer import BODILESS, AnswerHead, read_plain
-from tinker_actors.transport.streams import close_now
+from tinker_actors.transport.streams import close_now, receive_answer
 
 __all__ = ["Connection", "Pieces", "RawReply", "Upload"]
 
@@ -257,7 +257,7 @@ class Connection:
             data = await self._receive_head()
 
     async def _receive_head(self) -> bytes:
-        data = await self._receive(READ_BYTES)
+        data = await self._receive(READ_BYTES, first=True)
         if data:
             return data
         text = "the server closed the connection without an answer"
@@ -378,11 +378,10 @@ class Connection:
         self._begun = await self.rest()
         self._left = len(self._begun)
 
-    async def _receive(self, limit: int) -> bytes:
+    async def _receive(self, limit: int, *, first: bool = False) -> bytes:
         try:
-            return cast(
-                "bytes", await self.stream.receive_some(limit)
-            )  # a bytearray of a test's serves as well
+            waiting = receive_answer(self.stream, limit) if first else self.stream.receive_some(limit)
+            return cast("bytes", await waiting)  # a bytearray of a test's serves as well
         except trio.BrokenResourceError as error:
             if self._write_error is not None:
                 raise httpx.WriteError(f"the connection broke under the request: {_why(error)}") from error

@@ -254,10 +254,13 @@ class HttpTransport:
             payload = reply.payload()
         except (APIConnectionError, APIResponseValidationError) as error:
             return Answer(status=None, elapsed=trio.current_time() - started, error=error)
+        elapsed = trio.current_time() - started
+        if reply.status == 200:
+            return Answer(status=200, payload=payload, elapsed=elapsed)
         return Answer(
             status=reply.status,
             payload=payload,
-            elapsed=trio.current_time() - started,
+            elapsed=elapsed,
             retry_after=reply.retry_after(self._utc_now()),
             should_retry=reply.should_retry,
         )

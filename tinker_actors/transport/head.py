@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import httpx
 
-__all__ = ["Headers", "Origin", "compose_head"]
+__all__ = ["Headers", "Origin", "begin_head", "compose_head", "end_head"]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -18,6 +18,7 @@ _HEAD = re.compile(
     rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/1\.1\r\n"
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)+\r\n"
 )
+_FIELDS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 
 
 class Origin(NamedTuple):
@@ -83,3 +84,22 @@ def compose_head(
     if head.count(b"\n") != len(lines) + 1 or _HEAD.fullmatch(head) is None:
         raise httpx.LocalProtocolError("the method, the target or a header has characters that HTTP forbids")
     return head
+
+
+def begin_head(origin: Origin, method: bytes, target: bytes, headers: Headers) -> bytes:
+    """Return the begin of a head that many requests share; `end_head` ends it. Errors: those of `compose_head`."""
+    return compose_head(origin, method, target, headers, None)[: -len(b"\r\n")]
+
+
+def end_head(begun: bytes, headers: Headers) -> bytes:
+    """Return a whole head: what `begin_head` gave, and the headers that belong to this request alone.
+
+    Host and the length of the body must be among them, or in the begin.
+
+    Raises:
+        httpx.LocalProtocolError: a part that must not stand in a head.
+    """
+    fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+    if _FIELDS.fullmatch(fields) is None:
+        raise httpx.LocalProtocolError("a header has characters that HTTP forbids")
+    return b"%b%b\r\n" % (begun, fields)

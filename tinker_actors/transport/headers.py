@@ -135,7 +135,7 @@ def _checked(name: str, value: str) -> str:
 _NOT_IN_NAMES = frozenset('()<>@,;:\\"/[]?={}\x7f')
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class HeaderPlan:
     """The headers of one kind of request, but for what changes with every send.
 

@@ -36,7 +36,7 @@ from tinker_actors.transport.connection import SHORT_BODY_BYTES, Connection, Raw
 from tinker_actors.transport.head import Headers, Origin, compose_head
 from tinker_actors.transport.proxy import ProxyRules, ProxyTarget, open_tunnel
 from tinker_actors.transport.slots import Slots
-from tinker_actors.transport.streams import close_now, is_readable
+from tinker_actors.transport.streams import NetworkStream, close_now, is_readable
 from tinker_actors.transport.tls import start_tls
 
 __all__ = ["ConnectionPool", "Connector", "PoolStatistics"]
@@ -68,7 +68,7 @@ async def _connect(host: str, port: int) -> trio.abc.Stream:
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
-        return await trio.open_tcp_stream(host, port)
+        return NetworkStream.of(await trio.open_tcp_stream(host, port))
     family = trio.socket.AF_INET if version == 4 else trio.socket.AF_INET6
     socket = trio.socket.socket(family, trio.socket.SOCK_STREAM)
     try:
@@ -76,7 +76,7 @@ async def _connect(host: str, port: int) -> trio.abc.Stream:
     except BaseException:
         socket.close()
         raise
-    return trio.SocketStream(socket)
+    return NetworkStream.of(trio.SocketStream(socket))  # trio's sets the socket's options
 
 
 class ConnectionPool(httpx.AsyncBaseTransport):
@@ -143,6 +143,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         *,
         timeout: float,
         sni: str | None = None,
+        head: bytes | None = None,
     ) -> RawReply:
         """Send a request and return its whole response. Checkpoints.
 
@@ -154,6 +155,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             body: of the request.
             timeout: seconds for all of it.
             sni: the name to give to TLS in place of the host's.
+            head: what target and headers come to, from somebody who has composed it already.
 
         Raises:
             httpx.PoolTimeout: no slot in time. As with the next three, not a byte was written.
@@ -167,7 +169,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             httpx.RemoteProtocolError: what came is no whole HTTP/1.1 response.
             httpx.LocalProtocolError: the request must not be sent like this; nothing was written.
         """
-        head = compose_head(origin, method, target, headers, len(body))
+        if head is None:
+            head = compose_head(origin, method, target, headers, len(body))
         key = (origin, sni)
         connection: Connection | None = None
         has_slot = False

@@ -43,13 +43,14 @@ class Reply:
     headers: RawHeaders = attrs.field(repr=False)
     raw: bytes = attrs.field(default=b"", repr=False)
     live: httpx.Response | None = None
+    _fields: dict[bytes, bytes] | None = attrs.field(default=None, init=False, repr=False)
 
     def header(self, name: bytes) -> str | None:
-        """Return a header by its lower-case name."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+        """Return a header by its lower-case name; of several the first."""
+        if self._fields is None:  # about five are asked for, of every answer
+            self._fields = dict(reversed(self.headers))
+        value = self._fields.get(name)
+        return None if value is None else value.decode("latin-1")
 
     @property
     def content_type(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import httpx
 
+from tinker_actors.transport.head import end_head
 from tinker_actors.transport.headers import RawHeaders, shown_headers
 from tinker_actors.transport.url import Place
 
@@ -21,6 +22,8 @@ class WireRequest:
         headers: in the order to write them, Host and the length of the body among them.
         body: its bytes.
         timeout: seconds for the whole exchange; None is no limit.
+        begun: the begin of its head, as bytes, that it shares with others; None if nobody has made it.
+        shared: how many of the headers are in it.
     """
 
     method: str
@@ -28,6 +31,12 @@ class WireRequest:
     headers: RawHeaders = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     timeout: float | None
+    begun: bytes | None = attrs.field(default=None, repr=False)
+    shared: int = 0
+
+    def head(self) -> bytes | None:
+        """Return its whole head as bytes, if its begin is there."""
+        return None if self.begun is None else end_head(self.begun, self.headers[self.shared :])
 
     def as_httpx(self, connect_timeout: float) -> httpx.Request:
         """Return it as httpx's object, with nothing added.

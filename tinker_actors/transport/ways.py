@@ -123,6 +123,7 @@ class Ways:
             request.body,
             timeout=timeout,
             sni=place.sni,
+            head=request.head(),
         )
         return Reply(raw.status, raw.headers, raw.body)
 
