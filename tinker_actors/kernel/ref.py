@@ -199,8 +199,11 @@ class ActorRef(Generic[RoleT_co]):
             await trio.lowlevel.checkpoint_if_cancelled()
             if not mailbox.offer(envelope):
                 await mailbox.put_slowly((envelope,))
-        with waiting_on(reader, mailbox):
+        reader.waits.append(mailbox)  # as `waiting_on` does, for those who ask by the thousand
+        try:
             await _answered(mailbox, envelope)
+        finally:
+            reader.waits.remove(mailbox)
 
     async def submit(self, message: Message[RoleT_co, R]) -> Pending[R]:
         """Put a message in line and return a `Pending` for its answer; waits for room. A checkpoint.

@@ -36,6 +36,8 @@ _INTEGER_LIMIT = 2**63  # beyond it, JSON integers are not read exactly
 
 def _integer(value: object) -> int | None:
     """Return an integer, numpy's included; None if it is none, or of more than 64 bits."""
+    if type(value) is int:  # every sample passes here: abstract classes take their time
+        return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         return None
     number = int(value)
@@ -44,6 +46,8 @@ def _integer(value: object) -> int | None:
 
 def _finite(value: object) -> float | None:
     """Return a number, numpy's included; None if it is none, or cannot be sent."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, numbers.Rational):  # integers and booleans; fractions have no JSON form
         integer = _integer(value)
         return None if integer is None else float(integer)
