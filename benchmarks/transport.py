@@ -69,7 +69,7 @@ SCENARIOS: dict[str, Scenario] = {
     "tls": Scenario(("sample",), 2000, {"sample_ms": 20}, tls=True),
     "sft": Scenario(("batch", "--kind", "sft"), 12, _NO_TIME),
     "rl": Scenario(("batch", "--kind", "rl"), 12, _NO_TIME),
-    "step": Scenario(_STEP, 40, {"batch_ms": 20, "optim_ms": 5}),
+    "step": Scenario(_STEP, 200, {"batch_ms": 20, "optim_ms": 5}),
     "step_zero": Scenario(("step", "--datums", "1", "--length", "128"), 200, _NO_TIME),
     "growth": Scenario(("sample",), 20_000, {"sample_ms": 20}, clients=("direct",)),
     "client": Scenario(("sample",), 2000, {"sample_ms": 20}, clients=("official", "client")),
