@@ -12,6 +12,7 @@ import trio.testing
 from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
     ActorStopped,
+    InFlightLost,
     ModelLost,
     ModelPoisoned,
     NotFoundError,
@@ -314,6 +315,23 @@ async def test_a_checkpoint_that_is_gone_poisons_the_model(
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.names().count("create_model") == 2
+
+
+async def test_who_waits_for_a_model_that_was_given_up_is_told_so(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """After the last restore has failed: that it was given up, and why; what comes later is refused likewise."""
+    stub.rules["optim_step"] = lambda _, __: httpx.Response(404, json=NOT_LOADED)
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        optim = await training.optim_step(ADAM)
+        with pytest.raises(InFlightLost, match=r"model-0 was given up .*ModelLost.*not loaded") as caught:
+            await optim
+        assert isinstance(caught.value.__cause__, ModelLost)
+        with pytest.raises(ModelPoisoned, match=r"model-0 was given up: .*not loaded"):
+            await (await training.forward_backward(batch(2), "cross_entropy"))
+    assert stub.names().count("create_model") == 6
 
 
 async def test_a_save_that_waits_for_earlier_results_survives_a_loss(

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tinker_actors.errors import HandlerCrashed, InFlightLost
-from tinker_actors.kernel import ReplyToken
+from tinker_actors.kernel import ReplyToken, RestartPolicy
 from tinker_actors.kernel.message import State
 
 # --- deferred replies ---------------------------------------------------------------------------------------
@@ -202,6 +202,24 @@ async def test_what_nobody_answers_ends_with_the_actor(stage: Any) -> None:
     with pytest.raises(InFlightLost, match="ended before it answered"):
         await pending
     assert not desk.tokens[0].settle("late")
+
+
+@pytest.mark.rule("A7")
+async def test_what_nobody_answers_tells_that_the_actor_was_given_up(autojump_clock: Any, stage: Any) -> None:
+    """After too many crashes; with the last one, and chained to it."""
+    desk = Desk()
+    async with stage.open() as tree:
+        policy = RestartPolicy(max_restarts=1)
+        ref = await stage.start(tree, policy=policy, on_exhausted="fail")
+        pending = await ref.submit(stage.Do(desk.detach(survives=True)))
+        for _ in range(2):
+            with pytest.raises(HandlerCrashed):
+                await ref.ask(stage.Do(stage.fail(ValueError("no luck"))))
+        with pytest.raises(
+            InFlightLost, match=r"tree/a was given up .* of: ValueError\('no luck'\)"
+        ) as caught:
+            await pending
+        assert isinstance(caught.value.__cause__, ValueError)
 
 
 @pytest.mark.rule("A7")

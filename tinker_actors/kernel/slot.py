@@ -322,8 +322,13 @@ class Slot(Generic[RoleT]):
         cause = self.failure if failed else None
         if self.spec.mailbox is None:
             self._close_mailbox("has failed" if failed else "has stopped", cause)
+        end = f"{self.path} ended before it answered"
+        if cause is not None:
+            end = (
+                f"{self.path} was given up by its supervisor before it answered; it last failed of: {cause!r}"
+            )
         for envelope in list(self.surviving):
-            lost = InFlightLost(f"{self.path} ended before it answered", actor=self.path, started=True)
+            lost = InFlightLost(end, actor=self.path, started=True)
             lost.__cause__ = self.failure
             envelope.fail(lost, reason="lost")
         if not self.started.settled:
