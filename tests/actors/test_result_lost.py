@@ -197,6 +197,27 @@ async def test_what_may_have_been_made_twice_is_told(
     assert found == [expected]
 
 
+@pytest.mark.parametrize("by", ["base model", "path", "training client"])
+async def test_a_sampling_session_that_may_have_been_made_twice_is_told(
+    autojump_clock: Any, open_stub: Any, stub: Any, by: str
+) -> None:
+    """However it is opened; one that was refused leaves none."""
+    answers = {0: httpx.Response(429, json={}), 1: DOWN}
+    stub.rules["create_sampling_session"] = lambda _, count: answers.get(count)
+    async with open_stub() as service:
+        events = service.subscribe()
+        if by == "base model":
+            await service.create_sampling_client(base_model=MODEL)
+        elif by == "path":
+            await service.create_sampling_client("tinker://m/sampler_weights/a")
+        else:
+            training = await service.create_lora_training_client(MODEL)
+            await training.create_sampling_client("tinker://m/sampler_weights/a")
+        await service.create_sampling_client(base_model=MODEL)
+        found = [event for event in happened(events, OrphanPossible) if isinstance(event, OrphanPossible)]
+    assert found == [OrphanPossible("create_sampling_session", "s0", 0)]
+
+
 LISTED = {
     "checkpoints": [
         {

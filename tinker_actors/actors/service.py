@@ -15,8 +15,9 @@ from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.training import Lineage
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
-from tinker_actors.protocol.event import ServiceEvent
+from tinker_actors.protocol.event import OrphanPossible, ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
+from tinker_actors.protocol.retry import Sends
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
@@ -149,17 +150,21 @@ class ServiceClient:
 
     async def _open_sampling_session(self, model_path: str | None, base_model: str | None) -> str:
         session = self._tree.session
+        session_id, number = session.session_id, session.take_sampler_seq()
         request = CreateSamplingSessionRequest(
-            session_id=session.session_id,
-            sampling_session_seq_id=session.take_sampler_seq(),
+            session_id=session_id,
+            sampling_session_seq_id=number,
             base_model=base_model if model_path is None else None,
             model_path=model_path,
         )
+        sends = Sends()
         try:
-            reply = await self._tree.transport.call(CREATE_SAMPLING_SESSION, request)
+            reply = await self._tree.transport.call(CREATE_SAMPLING_SESSION, request, sends=sends)
         except TinkerError as error:
             error.add_note(self._chosen)
             raise
+        if sends.orphan:
+            self._tree.events.publish(OrphanPossible("create_sampling_session", session_id, number))
         return reply.sampling_session_id
 
 
