@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tinker_actors.transport.head import Origin, compose_head
+from tinker_actors.transport.head import Origin, begin_head, compose_head, end_head
 
 ORIGIN = Origin("http", "server", 80)
 
@@ -95,3 +95,22 @@ def test_other_urls_have_no_origin(url: str) -> None:
     """Only http and https are spoken, and to a host."""
     with pytest.raises(httpx.UnsupportedProtocol):
         Origin.of(httpx.URL(url))
+
+
+def test_a_head_in_two_pieces_is_the_head_in_one() -> None:
+    """What many requests share and what is a request's own come to the same bytes as all of it together."""
+    shared = [(b"host", b"example.org"), (b"accept", b"*/*")]
+    own = [(b"x-try", b"0"), (b"content-length", b"3")]
+    begun = begin_head(ORIGIN, b"POST", b"/path", shared)
+    assert end_head(begun, own) == compose_head(ORIGIN, b"POST", b"/path", [*shared, *own], 3)
+    assert end_head(begun, []) == begun + b"\r\n"
+
+
+@pytest.mark.parametrize("field", [(b"x", b"1\r\ny: 2"), (b"x\n", b"1"), (b"x", b"\x00"), (b"", b"1")])
+def test_the_end_of_a_head_is_checked_as_its_begin(field: tuple[bytes, bytes]) -> None:
+    """Nothing that HTTP forbids gets into a head by its second piece, or its first."""
+    begun = begin_head(ORIGIN, b"POST", b"/path", [(b"host", b"example.org")])
+    with pytest.raises(httpx.LocalProtocolError):
+        end_head(begun, [field])
+    with pytest.raises(httpx.LocalProtocolError):
+        begin_head(ORIGIN, b"POST", b"/path", [field])

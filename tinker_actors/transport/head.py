@@ -100,6 +100,6 @@ def end_head(begun: bytes, headers: Headers) -> bytes:
         httpx.LocalProtocolError: a part that must not stand in a head.
     """
     fields = b"".join([b"%b: %b\r\n" % field for field in headers])
-    if _FIELDS.fullmatch(fields) is None:
+    if fields.count(b"\n") != len(headers) or _FIELDS.fullmatch(fields) is None:
         raise httpx.LocalProtocolError("a header has characters that HTTP forbids")
     return b"%b%b\r\n" % (begun, fields)

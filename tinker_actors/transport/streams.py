@@ -61,6 +61,7 @@ class NetworkStream(trio.abc.Stream):
             trio.BrokenResourceError: the connection broke.
             trio.ClosedResourceError: it was closed on this side.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         data = self._try(lambda: self._socket.recv(max_bytes or _CHUNK_BYTES))
         if data is None:
             return await self.receive_answer(max_bytes or _CHUNK_BYTES)
