@@ -90,8 +90,9 @@ def check_batch(
     if not len(data):
         raise InputError("data", data, "the batch is empty")
     required = _REQUIRED_INPUTS.get(loss_fn, ())
-    for index, datum in enumerate(data):
-        _check_datum(f"data[{index}]", datum, required)
+    with np.errstate(over="ignore", invalid="ignore"):  # of the sums of squares
+        for index, datum in enumerate(data):
+            _check_datum(f"data[{index}]", datum, required)
     _check_config(loss_fn_config)
     return cast("LossFnType", loss_fn)
 
@@ -138,6 +139,9 @@ def _check_layout(field: str, tensor: TensorData, length: int, dtype: str | None
 
 def _check_values(field: str, tensor: TensorData) -> None:
     if tensor.dtype != "float32":
+        return
+    flat = tensor.data.reshape(-1)
+    if math.isfinite(flat.dot(flat)):  # a sum of squares hides nothing, and takes a quarter of the time
         return
     good = np.isfinite(tensor.data)
     if bool(good.all()):

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from tinker_actors.protocol.metric import reduce_metrics
-from tinker_actors.wire.chunk import (
-    DmelChunk,
-    EncodedTextChunk,
-    ImageAssetPointerChunk,
-    ImageChunk,
-    ModelInputChunk,
-)
+from tinker_actors.wire.chunk import DmelChunk, EncodedTextChunk, ImageAssetPointerChunk, ImageChunk
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
 __all__ = [
@@ -27,6 +20,8 @@ __all__ = [
     "waves",
 ]
 
+_OtherChunk: TypeAlias = ImageChunk | ImageAssetPointerChunk | DmelChunk
+
 # tinker 0.38.0 types/client_config_response.py: fwdbwd_max_chunk_len, fwdbwd_max_chunk_bytes_count
 MAX_CHUNK_DATUMS = 1024
 MAX_CHUNK_BYTES = 5_000_000
@@ -38,19 +33,27 @@ _TOGETHER = (
 
 def datum_bytes(datum: Datum) -> int:
     """Estimate what a datum weighs on the wire, in bytes."""
-    tensors = sum(map(_tensor_bytes, datum.loss_fn_inputs.values()))
-    return input_bytes(datum.model_input, token_bytes=_TOKEN_BYTES) + tensors
+    size = input_bytes(datum.model_input, token_bytes=_TOKEN_BYTES)
+    for tensor in datum.loss_fn_inputs.values():
+        size += tensor.data.nbytes
+        if tensor.sparse_crow_indices is not None and tensor.sparse_col_indices is not None:
+            size += tensor.sparse_crow_indices.nbytes + tensor.sparse_col_indices.nbytes
+    return size
 
 
 def input_bytes(model_input: ModelInput, *, token_bytes: int) -> int:
     """Estimate what a model's input weighs on the wire: its tokens, images, pointers and audio, in bytes."""
-    return sum([_chunk_bytes(chunk, token_bytes) for chunk in model_input.chunks])
+    size = 0
+    for chunk in model_input.chunks:
+        if isinstance(chunk, EncodedTextChunk):  # nearly always
+            size += token_bytes * len(chunk.tokens_np)
+        else:
+            size += _other_bytes(chunk)
+    return size
 
 
-def _chunk_bytes(chunk: ModelInputChunk, token_bytes: int) -> int:
+def _other_bytes(chunk: _OtherChunk) -> int:
     match chunk:
-        case EncodedTextChunk():
-            return token_bytes * chunk.length
         case ImageChunk():
             return len(chunk.data)
         case ImageAssetPointerChunk():
@@ -61,20 +64,25 @@ def _chunk_bytes(chunk: ModelInputChunk, token_bytes: int) -> int:
             assert_never(chunk)
 
 
-def _tensor_bytes(tensor: TensorData) -> int:
-    indices = (tensor.sparse_crow_indices, tensor.sparse_col_indices)
-    return tensor.data.nbytes + sum([0 if one is None else one.nbytes for one in indices])
-
-
 def chunk_batch(
-    data: Sequence[Datum], *, max_datums: int = MAX_CHUNK_DATUMS, max_bytes: int = MAX_CHUNK_BYTES
+    data: Sequence[Datum],
+    *,
+    max_datums: int = MAX_CHUNK_DATUMS,
+    max_bytes: int = MAX_CHUNK_BYTES,
+    sizes: Sequence[int] | None = None,
 ) -> list[tuple[Datum, ...]]:
-    """Cut a batch into chunks of at most `max_datums` and `max_bytes`; a larger single datum goes alone."""
+    """Cut a batch into chunks of at most `max_datums` and `max_bytes`; a larger single datum goes alone.
+
+    Args:
+        data: the batch.
+        max_datums: in one chunk.
+        max_bytes: in one chunk.
+        sizes: what each datum weighs, if that is known already.
+    """
     chunks: list[tuple[Datum, ...]] = []
     current: list[Datum] = []
     weight = 0
-    for datum in data:
-        size = datum_bytes(datum)
+    for datum, size in zip(data, map(datum_bytes, data) if sizes is None else sizes, strict=True):
         if current and (len(current) >= max_datums or weight + size > max_bytes):
             chunks.append(tuple(current))
             current, weight = [], 0

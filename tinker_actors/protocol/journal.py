@@ -62,9 +62,14 @@ class Operation:
     ttl_seconds: int | None = None
 
     @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes each datum of its batch is taken to weigh on the wire."""
+        return tuple(map(datum_bytes, self.data))
+
+    @cached_property
     def data_bytes(self) -> int:
         """Bytes its batch is taken to weigh on the wire."""
-        return sum(map(datum_bytes, self.data))
+        return sum(self.sizes)
 
     @property
     def weight(self) -> int:

@@ -84,7 +84,7 @@ def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Oper
     """Cut an operation into what goes out as single requests, in order."""
     if len(operation.data) <= max_datums and operation.data_bytes <= max_bytes:
         return [operation]
-    chunks = chunk_batch(operation.data, max_datums=max_datums, max_bytes=max_bytes)
+    chunks = chunk_batch(operation.data, max_datums=max_datums, max_bytes=max_bytes, sizes=operation.sizes)
     return [attrs.evolve(operation, data=chunk) for chunk in chunks]
 
 

@@ -41,7 +41,7 @@ MAX_HEAD_BYTES = 100 * 1024  # of a response; httpcore 1.0.9 has the same
 SHORT_BODY_BYTES = 64 * 1024  # goes out with the head, in one write, and fits into any socket's buffer
 READ_BYTES = 64 * 1024  # asked for at once while the length is unknown
 LONG_READ_BYTES = 256 * 1024  # asked for at once of a body of known length
-WRITE_BYTES = 256 * 1024  # given to the stream at once; TLS encrypts so many without a checkpoint
+WRITE_BYTES = 1024 * 1024  # given to the stream at once; TLS encrypts so many without a checkpoint
 KEEP_ALIVE_SHARE = 0.8  # of the time that a server says it waits; the rest is for the way
 
 _TO_ITS_END = -1  # a body whose end h11 finds
