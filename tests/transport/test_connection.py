@@ -274,10 +274,10 @@ async def test_a_refusal_in_the_middle_of_a_request_is_heard(autojump_clock: Any
     pool = net.pool()
     async with httpx.AsyncClient(transport=pool) as client:
         if way == "direct":
-            reply = await ask(pool, b"x" * 1_000_000)
+            reply = await ask(pool, b"x" * 4_000_000)
             assert (reply.status, reply.body) == (429, b"slow")
         elif way == "client":
-            response = await client.post("http://server/x", content=b"x" * 1_000_000)
+            response = await client.post("http://server/x", content=b"x" * 4_000_000)
             assert (response.status_code, response.content) == (429, b"slow")
         else:
             async with aclosing(endless()) as source:
