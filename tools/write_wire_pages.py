@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
+from tinker_actors.errors import APITimeoutError
 from tinker_actors.protocol import future
+from tinker_actors.protocol.capability import KNOWN
 from tinker_actors.protocol.retry import (
     Again,
     Applied,
@@ -136,6 +138,9 @@ ANSWERS: Mapping[str, future.Answer] = {
     "429 that asks for 7 s": _answer(429, after=7.0),
     "5xx": _answer(503),
     "no answer": future.Answer(status=None),
+    "no answer in time, after 45 s": future.Answer(
+        status=None, elapsed=45.0, error=APITimeoutError("no answer in time", doubtful=True)
+    ),
 }
 
 
@@ -233,6 +238,11 @@ and again:
 
 """
 
+POLLS_WORDS = """
+*without end*: unless `promise_timeout` is set. Services that say `try_again` for ever of a promise they do not know
+({names}) are given {seconds:g} s of nothing else; then the wait ends with `APITimeoutError`.
+"""
+
 CALLS_HEAD = """
 ## Each call
 
@@ -268,9 +278,11 @@ def _query(one: Endpoint[Any, Any]) -> str:
 def retries_page(calls: Mapping[str, str]) -> str:
     """Return the page of what is sent again."""
     words = RETRIES_WORDS.format(period=BillingPause.PERIOD, window=BillingPause().window)
+    putting_off = {name: record.patience for name, record in KNOWN.items() if record.patience is not None}
+    patience = POLLS_WORDS.format(names=" and ".join(putting_off), seconds=max(putting_off.values()))
     return (
         f"{RETRIES_HEAD}{_table(list(_failures()))}{words.rstrip()}\n"
-        f"{POLLS_HEAD}{_table(list(_polls()))}"
+        f"{POLLS_HEAD}{_table(list(_polls()))}{patience}"
         f"{CALLS_HEAD}{_table(list(_each_call(calls)))}"
     )
 

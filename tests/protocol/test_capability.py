@@ -21,16 +21,16 @@ from tinker_actors.protocol.capability import (
 )
 from tinker_actors.wire.service import ClientConfigResponse
 
-#                  dedupe, early numbers, training body, compression, newer fields
+#                  dedupe, early numbers, training body, compression, newer fields, patience
 TABLE = {
-    "tinker": ("none", "park", "protobuf", False, True),
-    "tinker_actors": ("replay", "park", "json", False, True),
-    "skyrl-0.3.0": ("none", "run", "json", False, False),
-    "skyrl": ("replay", "run", "protobuf", True, False),
-    "tuft": ("reject", "refuse", "protobuf", True, False),
-    "open-rl": ("none", "run", "json", False, False),
-    "opentinker": ("none", "run", "json", False, False),
-    "twinkle": ("none", "run", "json", False, False),
+    "tinker": ("none", "park", "protobuf", False, True, None),
+    "tinker_actors": ("replay", "park", "json", False, True, None),
+    "skyrl-0.3.0": ("none", "run", "json", False, False, None),
+    "skyrl": ("replay", "run", "protobuf", True, False, None),
+    "tuft": ("reject", "refuse", "protobuf", True, False, None),
+    "open-rl": ("none", "run", "json", False, False, 3600.0),
+    "opentinker": ("none", "run", "json", False, False, None),
+    "twinkle": ("none", "run", "json", False, False, 3600.0),
 }
 bodies = st.sampled_from(["json", "protobuf"])
 dedupes = st.sampled_from(["replay", "reject", "none"])
@@ -53,6 +53,7 @@ def test_the_services_that_were_looked_at() -> None:
             record.training_body,
             record.compression,
             record.newer_fields,
+            record.patience,
         )
         for name, record in KNOWN.items()
     }
@@ -71,6 +72,7 @@ def test_what_is_not_known_is_assumed_at_its_worst() -> None:
         "training_body": "json",
         "compression": False,
         "newer_fields": False,
+        "patience": None,
         "source": "assumed",
         "fixed": frozenset(),
     }

@@ -126,10 +126,15 @@ class FuturesActor(Actor[Futures]):
             SessionGoneError: the promise is lost.
             APIStatusError: the service refuses to answer.
             APIResponseValidationError: the service's answer is none.
-            APITimeoutError: it took longer than `promise_timeout`.
+            APITimeoutError: it took longer than `promise_timeout`, or than the patience with such a service.
             APIConnectionError: samples are stuck.
         """
-        polling = Polling(message.request_id, metadata_first=self._transport.capability.newer_fields)
+        capability = self._transport.capability
+        polling = Polling(
+            message.request_id,
+            metadata_first=capability.newer_fields,
+            patience=capability.patience if self._timeout is None else None,
+        )
         wait = _Wait(message, polling)
         if self._timeout is None:
             return await self._result(wait)

@@ -18,6 +18,9 @@ less than there is costs a restore or some bytes. Assuming more may cost a gradi
     opentinker          carried out again   at once        JSON       no     no
     Twinkle 0.5.1       not known: none     at once        JSON       no     no
 
+open-rl and Twinkle answer `try_again` about a promise they do not know, for ever. With them the patience has an end;
+all others may take as long as they like, for a queue may be long.
+
     * The Tinker service may well answer a repeated number with its first result, but nothing says so, and it cannot be
       tried here. Fencing the model is safe either way; `dedupe` can be set by who knows better.
 """
@@ -49,6 +52,9 @@ __all__ = [
 
 TINKER_SERVICE = "https://tinker.thinkingmachines.dev/services/tinker-prod"  # tinker 0.38.0 lib/base_url.py
 _TINKER_DOMAIN = "thinkingmachines.dev"
+# Seconds for services that say `try_again` of promises they have forgotten, as after a restart: they work off one small
+# queue, so an hour of it is far more than a step takes, and far less than a night.
+_ENDLESS = 3600.0
 
 EarlyNumbers = Literal["park", "refuse", "run"]
 """What a service does with a request whose number is not the next one: keep it until its turn, refuse it, run it."""
@@ -67,6 +73,8 @@ class CapabilityRecord:
         training_body: the form it takes gradient requests in.
         compression: it takes protobuf bodies compressed with zstd.
         newer_fields: it takes fields that came after the first versions of the protocol.
+        patience: seconds of nothing but `try_again` after which a promise is not waited for any more, unless the user
+            has set a time (`promise_timeout`); None has no end.
         source: where this comes from: a table or the service itself, an experiment, the user, or nowhere.
         fixed: the names among these that nothing learned changes any more.
     """
@@ -77,6 +85,7 @@ class CapabilityRecord:
     training_body: TrainingBody = "json"
     compression: bool = False
     newer_fields: bool = False
+    patience: float | None = None
     source: Source = "assumed"
     fixed: frozenset[str] = frozenset()
 
@@ -117,9 +126,9 @@ KNOWN: Mapping[str, CapabilityRecord] = {
             compression=True,
             source="known",
         ),
-        CapabilityRecord(service="open-rl", source="known"),
+        CapabilityRecord(service="open-rl", patience=_ENDLESS, source="known"),
         CapabilityRecord(service="opentinker", source="known"),
-        CapabilityRecord(service="twinkle", source="known"),
+        CapabilityRecord(service="twinkle", patience=_ENDLESS, source="known"),
     )
 }
 """The services that were looked at."""

@@ -25,7 +25,9 @@ is no result, so polling again at once makes no busy loop; some do not hold: aft
 `MIN_HOLD` seconds, the rest of these is waited for.
 
 Two services answer `try_again` for ever about a promise they do not know. Who waits may therefore set an end; the
-error then carries the service's last word.
+error then carries the service's last word. If he has not, there is an end for services that are known for this
+(`Polling.patience`): so much time with nothing but this answer, the pauses of a queue left out, which tell that the
+promise is known.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from tinker_actors.errors import (
     status_error_class,
 )
 from tinker_actors.protocol.failure import excerpt, explain, failed_request, promise_lost
+from tinker_actors.protocol.queue_state import ACTIVE
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import JSON, Payload, read
 
@@ -71,6 +74,7 @@ MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked a
 _BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
 _SHORT_DELAY = 0.25  # seconds before the first poll after one of them; the next ones wait twice as long
 _MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
+_LONG_HOLD = 30.0  # seconds; the shortest time for which services hold a poll, and the longest is 300
 # What stands in every answer that is not a result. Results are long and hardly ever hold one of these, so they are not
 # parsed here to find that out.
 _MARK = re.compile(rb'"(?:error|try_again|status)')
@@ -104,6 +108,8 @@ class Polling:
         bad_requests: answers with status 400 since then.
         unreadable: answers with status 200 that are none, since then.
         last_word: what the last answer said, in a few words.
+        held: seconds in which there was no answer that tells whether the service knows the promise.
+        patience: how many of these there may be; None: as many as it takes.
     """
 
     request_id: str
@@ -113,6 +119,8 @@ class Polling:
     bad_requests: int = 0
     unreadable: int = 0
     last_word: str = "none"
+    held: float = 0.0
+    patience: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -220,12 +228,14 @@ def take(polling: Polling, payload: Payload, kind: type[T]) -> Result[T] | PollA
 
 def overdue(polling: Polling, seconds: float) -> Failed:
     """Return the outcome of a promise that was waited for long enough."""
-    request_id = polling.request_id
-    error = APITimeoutError(
-        f"request {request_id}: no result within {seconds:g} s; the service's last word was: {polling.last_word}",
-        doubtful=True,
+    return _timed_out(
+        polling, f"no result within {seconds:g} s; the service's last word was: {polling.last_word}"
     )
-    error.request_id = request_id
+
+
+def _timed_out(polling: Polling, why: str) -> Failed:
+    error = APITimeoutError(f"request {polling.request_id}: {why}", doubtful=True)
+    error.request_id = polling.request_id
     return Failed(error)
 
 
@@ -316,12 +326,23 @@ def _body(answer: Answer) -> JsonValue:
     return excerpt(answer.payload) if known is None else known[0]
 
 
-def _hold(polling: Polling, answer: Answer, body: JsonValue) -> PollAgain:
+def _hold(polling: Polling, answer: Answer, body: JsonValue) -> PollAgain | Failed:
     queue = _queue(body)
     word = "no result yet" if queue is None else f"no result yet, queue {queue.state}"
     if queue is not None and queue.reason:
         word = f"{word} ({queue.reason})"
-    return PollAgain(max(0.0, MIN_HOLD - answer.elapsed), _renewed(polling, word), "result", queue)
+    paused = queue is not None and queue.state != ACTIVE
+    held = 0.0 if paused else polling.held + max(answer.elapsed, MIN_HOLD)
+    again = attrs.evolve(_renewed(polling, word), held=held)
+    return _while_patient(PollAgain(max(0.0, MIN_HOLD - answer.elapsed), again, "result", queue))
+
+
+def _while_patient(command: PollAgain) -> PollAgain | Failed:
+    polling, patience = command.polling, command.polling.patience
+    if patience is None or polling.held < patience:
+        return command
+    why = f"nothing but `try_again`, or no answer in time, for {patience:g} s ({polling.last_word})"
+    return _timed_out(polling, f"{why}; this service also says so of a request that it does not know")
 
 
 def _queue(body: JsonValue) -> QueueReport | None:
@@ -335,15 +356,25 @@ def _queue(body: JsonValue) -> QueueReport | None:
 
 def _renewed(polling: Polling, word: str, *, metadata_first: bool | None = None) -> Polling:
     first = polling.metadata_first if metadata_first is None else metadata_first
-    return Polling(polling.request_id, polling.iteration, first, last_word=word)
+    return Polling(polling.request_id, polling.iteration, first, last_word=word, patience=polling.patience)
 
 
-def _later(polling: Polling, answer: Answer) -> PollAgain:
+def _later(polling: Polling, answer: Answer) -> PollAgain | Failed:
     asked = answer.retry_after
     delay = asked if asked is not None and asked > 0 else float(2 ** min(polling.failures, 10))
     word = str(answer.error or "no answer") if answer.status is None else f"status {answer.status}"
     again = attrs.evolve(polling, failures=polling.failures + 1, last_word=word)
+    if _was_held(answer):
+        return _while_patient(
+            PollAgain(0.0, attrs.evolve(again, held=polling.held + answer.elapsed), "service")
+        )
     return PollAgain(min(delay, _MAX_DELAY), again, "limit" if answer.status == 429 else "service")
+
+
+def _was_held(answer: Answer) -> bool:
+    """Whether the service had the poll and was silent for as long as services hold polls, or longer."""
+    error = answer.error
+    return isinstance(error, APITimeoutError) and error.doubtful and answer.elapsed >= _LONG_HOLD
 
 
 def _refused(polling: Polling, answer: Answer, status: int) -> Command:

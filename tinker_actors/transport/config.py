@@ -106,7 +106,8 @@ class Config:
         connect_timeout: seconds to open a connection.
         max_samples: samples in flight at once; fewer if the service says so.
         sampling_actors: actors that share them.
-        promise_timeout: seconds to wait for the result of one request; None waits for as long as it takes.
+        promise_timeout: seconds to wait for the result of one request; None waits for as long as it takes, but for
+            services that are known to put off for ever what they have forgotten (`CapabilityRecord.patience`).
         batch_polls: wait for all samples of a sampling session by one poll; None goes by the service.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
         grace: seconds the work under way gets when the service is left early.

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import trio
 
-from tinker_actors.errors import NotFoundError, ResultLost
+from tinker_actors.errors import APITimeoutError, NotFoundError, ResultLost
 from tinker_actors.testing import (
     Fixed,
     Lognormal,
@@ -18,6 +18,7 @@ from tinker_actors.testing import (
     open_scripted_service,
     run_virtual,
 )
+from tinker_actors.transport.config import Config
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
 
 
@@ -247,6 +248,24 @@ def test_a_lost_sample_is_asked_for_again(form) -> None:
                 await sampling.sample(ModelInput.from_ints([1]), 1, SamplingParams(max_tokens=1))
             numbers = [one.body["seq_id"] for one in service.requests if one.endpoint == "asample"]
             assert numbers == [0, 1, 2, 3]
+
+    run_virtual(check)
+
+
+def test_a_promise_that_is_put_off_for_ever_ends_where_the_service_is_known_for_it() -> None:
+    """After an hour of nothing else, with an error that says so; nobody has to set a time for that."""
+
+    async def check() -> None:
+        faults = ServiceFaults().evict("try_again", of="save_weights")
+        config = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, capability="open-rl")
+        dialect = ServiceDialect.like("open-rl")
+        async with open_scripted_service(faults, config=config, dialect=dialect) as (client, _):
+            training = await client.create_lora_training_client("tinker-actors/char-100k", rank=4)
+            started = trio.current_time()
+            with pytest.raises(APITimeoutError, match=r"for 3600 s .* does not know"):
+                await training.save_state("a")
+            assert trio.current_time() - started == pytest.approx(3600, abs=120)
+            await training.save_state("b")
 
     run_virtual(check)
 
