@@ -127,7 +127,7 @@ class Admission(MailboxLedger):
         self._next_seq += 1
         envelope.state = _QUEUED
         envelope.ledger = self
-        if not envelope.message._stands_alone:  # noqa: SLF001 - the kernel's own
+        if not envelope.message.stands_alone:
             self._stand_together(envelope)
         if self.watched:
             self.admitted(envelope)
@@ -287,7 +287,7 @@ class Admission(MailboxLedger):
         self._next_seq += 1
         envelope.state = _QUEUED
         envelope.ledger = self
-        if not envelope.message._stands_alone:  # noqa: SLF001 - the kernel's own
+        if not envelope.message.stands_alone:
             self._stand_together(envelope)
         if self.watched:
             self.admitted(envelope)

@@ -30,7 +30,7 @@ OnAbandon = Literal["cancel", "finish", "wait"]
 Unit = Literal["none", "part", "end"]
 
 
-_MEANINGS = ("on_abandon", "unit", "exclusive", "reentrant", "max_redeliver")
+_MEANINGS = ("on_abandon", "unit", "exclusive", "reentrant", "max_redeliver", "stands_alone")
 
 
 class Message(Generic[RoleT_contra, ReplyT_co]):
@@ -49,6 +49,7 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
             handler that waits for it.
         max_redeliver: the message is idempotent: if its incarnation crashes, it is handled again, before
             what stands behind it, at most so often. Then it is poison and given up.
+        stands_alone: follows from `unit` and `exclusive`: it has nothing to do with its neighbours in line.
     """
 
     __slots__ = ()
@@ -60,14 +61,14 @@ class Message(Generic[RoleT_contra, ReplyT_co]):
                 raise TypeError(
                     f"{cls.__name__}.{name} means something to the runtime: give the field another name"
                 )
-        cls._stands_alone = cls.unit == "none" and not cls.exclusive
+        cls.stands_alone = cls.unit == "none" and not cls.exclusive
 
     on_abandon: ClassVar[OnAbandon] = "cancel"
     unit: ClassVar[Unit] = "none"
     exclusive: ClassVar[bool] = False
     reentrant: ClassVar[bool] = False
     max_redeliver: ClassVar[int] = 0
-    _stands_alone: ClassVar[bool] = True  # no unit and no barrier: one look, for the many
+    stands_alone: ClassVar[bool] = True  # no unit and no barrier: one look, for the many
 
 
 class State(enum.Enum):
