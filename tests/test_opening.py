@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import trio
@@ -25,7 +26,7 @@ from tinker_actors.opening import (
 )
 from tinker_actors.protocol.credential import CredentialsFile, StoredKey
 from tinker_actors.protocol.event import LoopBlocked, ModelRestored
-from tinker_actors.transport.config import TINKER_SERVICE, Environment
+from tinker_actors.transport.config import TINKER_SERVICE, Config, Environment
 from tinker_actors.transport.credential_file import save_credentials
 
 MODEL = "tinker-actors/char-100k"
@@ -168,6 +169,24 @@ def test_what_the_environment_says_lies_under_what_is_given() -> None:
         "headers": {"CF-Access-Client-Id": "j", "CF-Access-Client-Secret": "hunter2"},
     }
     assert _common_settings(Environment()) == _remote_settings(Environment(), {}) == {}
+
+
+def test_every_setting_of_a_configuration_is_taken_by_name() -> None:
+    """Type checkers, and the check of names, know all of them; the URL and the key are arguments of their own."""
+    assert [*Settings.__annotations__] == [
+        field.name for field in attrs.fields(Config) if field.name not in ("base_url", "api_key")
+    ]
+
+
+async def test_a_setting_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names it, and what was meant; nothing has been opened."""
+    with pytest.raises(TypeError, match=r"open_service\(\) .* 'timeuot'; did you mean 'timeout'\?"):
+        async with open_service("local", timeuot=3.0):  # type: ignore[call-arg]  # refusing it is the test
+            pass
+    with pytest.raises(TypeError, match=r"open_service\(\) .* 'zzz'$"):
+        async with open_service("local", zzz=3.0):  # type: ignore[call-arg]  # refusing it is the test
+            pass
+    assert capsys.readouterr().err == ""
 
 
 async def test_one_line_on_stderr_says_what_was_chosen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ a programme on a paid service because of a file.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import random
 import ssl
@@ -63,6 +64,8 @@ class Settings(TypedDict, total=False):
     connect_timeout: float
     max_samples: int
     sampling_actors: int
+    promise_timeout: float | None
+    batch_polls: bool | None
     replay_bytes: int
     grace: float
     headers: Mapping[str, str]
@@ -195,10 +198,12 @@ async def open_service(
     Raises:
         ConfigError: arguments that contradict each other, or no backend.
         InputError: a key that does not look like one.
+        TypeError: a setting that is none.
         APIConnectionError: the service cannot be reached; the message names the URL.
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
     """
+    _check_names(settings)
     environment = Environment.read(os.environ)
     chosen = choose_backend(
         "local" if embedded is not None and backend is None and base_url is None else backend,
@@ -218,6 +223,15 @@ async def open_service(
     )
     async with opened as client:
         yield client
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse a setting that is none in the words of Python, and say which one may have been meant."""
+    for name in settings:
+        if name not in Settings.__annotations__:
+            near = difflib.get_close_matches(name, Settings.__annotations__, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"open_service() got an unexpected keyword argument {name!r}{meant}")
 
 
 def _common_settings(environment: Environment) -> Settings:
