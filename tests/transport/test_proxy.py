@@ -265,6 +265,17 @@ async def test_a_proxy_that_does_not_open_the_way(loopback: Any, handler: Any, t
             assert pool.statistics() == (2, 0, 0, 0)
 
 
+async def test_a_proxy_that_is_not_there_is_named_as_the_proxy() -> None:
+    """Who reads the error knows that the URL of the service is not what is wrong."""
+    target = ProxyTarget.parse("proxy", "http://me:hunter2@127.0.0.1:1")
+    async with ConnectionPool(limit=2, ssl_context=ssl.create_default_context(), proxy=target) as pool:
+        with pytest.raises(
+            httpx.ConnectError, match=r"^no connection to the proxy http://127\.0\.0\.1:1: "
+        ) as caught:
+            await ask(pool)
+        assert "hunter2" not in str(caught.value)
+
+
 async def test_a_proxy_that_never_answers_is_a_connect_timeout(autojump_clock: Any, net: Any) -> None:
     """Its answer counts as opening the connection, and has that limit."""
 

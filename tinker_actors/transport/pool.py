@@ -328,7 +328,8 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         try:
             stream = await self._connect(first.host, first.port)
         except (OSError, UnicodeError, ValueError) as error:
-            raise httpx.ConnectError(f"no connection to {first}: {_reason(error)}") from error
+            where = origin if proxy is None else f"the proxy {first}"
+            raise httpx.ConnectError(f"no connection to {where}: {_reason(error)}") from error
         try:
             if proxy is not None:
                 if proxy.origin.scheme == "https":
