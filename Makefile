@@ -36,7 +36,6 @@ DEMO_ARGS ?=
 PRETRAIN_ARGS ?=
 # Passed through to a benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
 BENCH_ARGS ?=
-
 # Passed through to the comparison with the official client: make interop-codec INTEROP_ARGS="--examples 50"
 INTEROP_ARGS ?=
 
@@ -211,4 +210,4 @@ clean: ## remove what builds, checks and tests left (the environments stay)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile

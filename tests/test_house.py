@@ -27,6 +27,7 @@ PROJECT = PYPROJECT["project"]
 # Folders in which somebody's own files lie. The leading slash stands apart, or this line would find itself.
 PRIVATE = "home|Users|root|opt|mnt|srv|tmp|work|workspace|private"
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])" + "/" + rf"(?:{PRIVATE})/\w")
+CODE = re.compile(r"^```bash\n.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 TEXT = {".py", ".md", ".toml", ".txt", ".cfg", ".json", ".jsonl", ".yml", ".yaml", ".sh", ""}
 
 
@@ -132,6 +133,15 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     assert ROOT / "pyproject.toml" in texts
     lines = [(file.name, line) for file, text in texts.items() for line in text.splitlines()]
     assert [(name, line) for name, line in lines if MACHINE_PATH.search(line)] == []
+
+
+def test_every_target_of_make_is_told_to_contributors() -> None:
+    """What `make help` lists stands in CONTRIBUTING.md, and what stands there is listed."""
+    listed = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    told = re.findall(
+        r"\bmake ([a-z][a-z0-9-]*)", "\n".join(CODE.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    )
+    assert listed == set(told)
 
 
 PAPERS = ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"]
