@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
     from tinker_actors.opening import open_service
+    from tinker_actors.transport.client import AsyncTinker
+    from tinker_actors.transport.config import Config
+    from tinker_actors.transport.options import Hooks, RequestOptions
     from tinker_actors.types import (
         AdamParams,
         Datum,
@@ -46,14 +49,18 @@ if TYPE_CHECKING:
 __all__ = [
     "ActorRef",
     "AdamParams",
+    "AsyncTinker",
+    "Config",
     "Datum",
     "EmbeddedService",
     "EncodedTextChunk",
     "ForwardBackwardOutput",
+    "Hooks",
     "Message",
     "ModelInput",
     "OptimStepResponse",
     "Pending",
+    "RequestOptions",
     "SampleResponse",
     "SampledSequence",
     "SamplingClient",
@@ -72,14 +79,18 @@ __all__ = [
 _HOME = {
     "ActorRef": "kernel",
     "AdamParams": "types",
+    "AsyncTinker": "transport.client",
+    "Config": "transport.config",
     "Datum": "types",
     "EmbeddedService": "local.service",
     "EncodedTextChunk": "types",
     "ForwardBackwardOutput": "types",
+    "Hooks": "transport.options",
     "Message": "kernel",
     "ModelInput": "types",
     "OptimStepResponse": "types",
     "Pending": "kernel",
+    "RequestOptions": "transport.options",
     "SampleResponse": "types",
     "SampledSequence": "types",
     "SamplingClient": "actors.client",
