@@ -176,6 +176,11 @@ def test_nan_is_found_wherever_it_stands(key: str) -> None:
     assert math.isnan(value)
 
 
+def test_numbers_whose_squares_are_too_large_are_good() -> None:
+    """Finite is what every number is by itself, up to the largest one; no warning comes of it."""
+    check_batch([datum(weights=[3.4e38] * 3)], "cross_entropy", None)
+
+
 def test_a_ragged_target_does_not_become_a_datum() -> None:
     """It is refused when the datum is made, with its key."""
     field, value = refusal(lambda: datum(target_tokens=[[1, 2], [3]]))

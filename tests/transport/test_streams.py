@@ -63,6 +63,29 @@ async def test_a_long_write_arrives_whole(ends: Ends) -> None:
     assert received == LONG
 
 
+async def test_parts_go_out_as_far_as_the_kernel_takes_them(ends: Ends) -> None:
+    """In their order, without a wait; what did not fit is not taken, and the next call finds no room."""
+    assert ends.stream.send_now(b"head ", b"body") == 9
+    assert await read_exactly(ends.other, 9) == b"head body"
+    taken = ends.stream.send_now(b"head ", LONG)
+    assert 5 < taken < len(LONG)
+    assert ends.stream.send_now(LONG) == 0
+    assert await read_exactly(ends.other, taken) == (b"head " + LONG)[:taken]
+
+
+async def test_without_sendmsg_parts_are_joined(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a socket cannot take several parts at once, they go out as one."""
+
+    class Plain:
+        def __init__(self, wrapped: socket.socket) -> None:
+            self.fileno, self.send = wrapped.fileno, wrapped.send
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ends.stream, "_socket", Plain(ends.stream._socket))
+        assert ends.stream.send_now(b"head ", b"body") == 9
+    assert await read_exactly(ends.other, 9) == b"head body"
+
+
 async def test_a_long_write_can_be_cancelled(ends: Ends) -> None:
     """A writer who waits for the other side leaves when it is cancelled."""
     async with trio.open_nursery() as nursery:

@@ -33,7 +33,7 @@ import httpx
 import trio
 
 from tinker_actors.transport.answer import BODILESS, AnswerHead, read_plain
-from tinker_actors.transport.streams import close_now, receive_answer
+from tinker_actors.transport.streams import NetworkStream, close_now, receive_answer
 
 __all__ = ["Connection", "Pieces", "RawReply", "Upload"]
 
@@ -85,9 +85,9 @@ class Upload(Protocol):
 class Pieces:
     """A long body, cut into what is given to a stream at once, without a copy."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, start: int = 0) -> None:
         self._body = memoryview(body)
-        self._start = 0
+        self._start = start
 
     async def piece(self) -> memoryview | None:
         """Return the next piece, None at the end. Checkpoints."""
@@ -159,19 +159,25 @@ class Connection:
             httpx.ReadError: it broke before the answer.
             httpx.RemoteProtocolError: it was closed before the answer, or the answer is not HTTP/1.1.
         """
-        if len(body) > SHORT_BODY_BYTES:
-            return await self.request_streamed(method, head, Pieces(body))
         await trio.lowlevel.checkpoint_if_cancelled()
         self._begin(method, head)
-        self.written = True
+        begun = 0  # bytes of head and body that the kernel took at once
         try:
-            await self.stream.send_all(head + body)
-            self.complete = True
+            if len(body) <= SHORT_BODY_BYTES:
+                self.written = True
+                await self.stream.send_all(head + body)
+                self.complete = True
+            elif isinstance(self.stream, NetworkStream):
+                self.written = True
+                begun = self.stream.send_now(head, body)
+                self.complete = begun == len(head) + len(body)
         except trio.BrokenResourceError as error:
             self._write_error = error  # what the server said before it closed is still to be read
         except trio.ClosedResourceError as error:
             raise httpx.WriteError("the connection was closed under the request") from error
-        return await self._response()
+        if self.complete or self._write_error is not None:
+            return await self._response()
+        return await self._write_and_read(head[begun:], Pieces(body, max(0, begun - len(head))))
 
     async def request_streamed(self, method: bytes, head: bytes, body: Upload) -> AnswerHead:
         """Send a request whose body comes in pieces, framed as its head says; as `request` otherwise.
@@ -181,6 +187,10 @@ class Connection:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._begin(method, head)
+        return await self._write_and_read(head, body)
+
+    async def _write_and_read(self, head: bytes, body: Upload) -> AnswerHead:
+        """Write beside the reading, so that a refusal in the middle of a long request is heard."""
         response: AnswerHead | None = None
         failure: httpx.TransportError | None = None
         broken: list[Exception] = []

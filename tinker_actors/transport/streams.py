@@ -54,6 +54,18 @@ class NetworkStream(trio.abc.Stream):
                 start = sent
                 sent += self._try(lambda: self._socket.send(rest[start:])) or 0  # noqa: B023 - called at once
 
+    def send_now(self, *parts: bytes) -> int:
+        """Write what the kernel takes at once, without joining the parts; return how many bytes that were.
+
+        Errors: those of `send_all`.
+        """
+        return self._try(lambda: self._send_parts(parts)) or 0
+
+    def _send_parts(self, parts: tuple[bytes, ...]) -> int:
+        if not hasattr(self._socket, "sendmsg"):  # Windows
+            return self._socket.send(b"".join(parts))
+        return self._socket.sendmsg(parts)
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read what is there, or wait for something. Always a checkpoint.
 
