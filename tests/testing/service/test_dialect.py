@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tinker_actors.errors import InputError
+from tinker_actors.protocol.capability import KNOWN
 from tinker_actors.testing import ScriptedService, ServiceDialect, ServiceFaults
+from tinker_actors.testing.service.dialect import DIALECTS
 
 
 def steps(service, model):
@@ -201,3 +203,12 @@ def test_only_services_that_were_measured_are_imitated() -> None:
     """Another name is refused, with those that there are."""
     with pytest.raises(InputError, match="opentinker"):
         ServiceDialect.like("closedtinker")
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_service_has_the_same_name_here_and_as_a_capability(name: str) -> None:
+    """What clients take a known service to do with numbers and bodies is what its imitation does, or the worst."""
+    record, dialect = KNOWN[name], ServiceDialect.like(name)
+    assert record.dedupe in (dialect.dedupe, "none")
+    assert record.early_numbers == dialect.early_numbers
+    assert dialect.bodies in (record.training_body, "both")

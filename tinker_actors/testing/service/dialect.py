@@ -86,7 +86,7 @@ class ServiceDialect:
 
     @classmethod
     def like(cls, name: str) -> ServiceDialect:
-        """Return the manners of a service that exists: tinker, skyrl, skyrl-0.3, tuft, open-rl or opentinker.
+        """Return the manners of a service that exists: tinker, skyrl, skyrl-0.3.0, tuft, open-rl or opentinker.
 
         Raises:
             InputError: none of these.
@@ -116,7 +116,7 @@ DIALECTS: Final[Mapping[str, ServiceDialect]] = MappingProxyType(
     {
         "tinker": ServiceDialect(says_flags=False, metadata_above=1 << 20),
         "skyrl": attrs.evolve(_THIRD, bodies="both", hold=300.0, failures="400"),
-        "skyrl-0.3": attrs.evolve(_THIRD, dedupe="none", hold=300.0, failures="400"),
+        "skyrl-0.3.0": attrs.evolve(_THIRD, dedupe="none", hold=300.0, failures="400"),
         "tuft": attrs.evolve(
             _THIRD,
             dedupe="reject",
