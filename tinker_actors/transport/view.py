@@ -16,13 +16,15 @@ from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, Vie
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.wire.endpoint import Endpoint
 
-__all__ = ["StreamingView", "ViewedCaller"]
+__all__ = ["Caller", "StreamingView", "ViewedCaller"]
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
 
 
-class _Caller(Protocol):
+class Caller(Protocol):
+    """What can make a call: the client, one of its views, or a test's recorder."""
+
     async def call(
         self,
         endpoint: Endpoint[RequestT, ReplyT],
@@ -31,7 +33,17 @@ class _Caller(Protocol):
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         options: RequestOptions | None = None,
-    ) -> ReplyT: ...
+    ) -> ReplyT:
+        """Make one call and return its reply; always a checkpoint.
+
+        Args:
+            endpoint: which call.
+            request: the body; `Empty` sends none.
+            path: what fills the `{name}` parts of the path.
+            query: the parameters of the query; those that are None are left out.
+            options: what this one call has of its own.
+        """
+        ...
 
 
 class ViewedCaller:
@@ -42,7 +54,7 @@ class ViewedCaller:
         view: how much of an answer is read before it is given.
     """
 
-    def __init__(self, caller: _Caller, view: View) -> None:
+    def __init__(self, caller: Caller, view: View) -> None:
         self._caller = caller
         self._view: View = view
 
