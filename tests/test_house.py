@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -97,6 +99,21 @@ def test_every_requirement_is_pinned_within_its_bounds() -> None:
             continue
         (pin,) = pinned[canonicalize_name(requirement.name)].specifier
         assert requirement.specifier.contains(Version(pin.version)), requirement
+
+
+def imported(file: Path) -> set[str]:
+    """Name the packages that a module imports from outside, wherever in it."""
+    nodes = list(ast.walk(ast.parse(file.read_text("utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"tinker_actors"}
+
+
+def test_what_the_package_imports_is_required() -> None:
+    """Nothing is there only because something else happens to bring it."""
+    files = Path(tinker_actors.__file__).parent.rglob("*.py")
+    named = {canonicalize_name(requirement.name) for requirement in declared()}
+    assert set().union(*map(imported, files)) - named == set()
 
 
 def test_requirements_of_requirements_are_pinned() -> None:
