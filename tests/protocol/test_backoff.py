@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,16 +39,24 @@ def test_retry_after_zero_is_not_an_invitation_to_knock_without_a_pause() -> Non
     assert backoff.wait(3.0) == 1.0
 
 
+@pytest.mark.parametrize("asked", [60.0, 60.1, 86_400.0, 1e300])
+def test_nobody_is_held_back_for_longer_than_a_minute(asked: float) -> None:
+    """A header that asks for a day does not stop all sampling for a day: a minute later somebody tries."""
+    backoff = SampleBackoff()
+    backoff.refused(now=10.0, retry_after=asked)
+    assert backoff.until == 70.0
+
+
 @given(st.lists(st.tuples(st.floats(0, 100), seconds), max_size=20))
 def test_the_clock_only_moves_forward(refusals: list[tuple[float, float | None]]) -> None:
-    """No sequence of refusals shortens a wait, and each is held for at least what it asked."""
+    """No sequence of refusals shortens a wait; each is held for what it asked, up to a minute."""
     backoff, now = SampleBackoff(), 0.0
     for pause, asked in refusals:
         now += pause
         before = backoff.until
         backoff.refused(now=now, retry_after=asked)
         assert backoff.until >= before
-        assert backoff.wait(now) >= (asked or 1.0) * (1 - 1e-9) - 1e-9 * now
+        assert backoff.wait(now) >= min(asked or 1.0, 60.0) * (1 - 1e-9) - 1e-9 * now
         assert backoff.wait(backoff.until) == 0.0
     assert backoff.refusals == len(refusals)
 

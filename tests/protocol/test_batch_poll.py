@@ -142,10 +142,11 @@ def test_what_nobody_waits_for_may_be_deleted() -> None:
         (status(408), 1.0),
         (status(429), 1.0),
         (status(429, 7.0), 7.0),
+        (status(429, 1e300), 30.0),
         (status(500), 1.0),
         (APIConnectionError("cut", doubtful=True), 1.0),
     ],
-    ids=["408", "429", "429-asking", "500", "cut"],
+    ids=["408", "429", "429-asking", "429-asking-too-much", "500", "cut"],
 )
 def test_passing_trouble_is_waited_out(error: Any, delay: float) -> None:
     """However long it lasts."""

@@ -13,6 +13,7 @@ __all__ = ["SampleBackoff"]
 _PAUSE = 1.0
 _LARGE_PAUSE = 5.0
 _LARGE = 128 * 1024
+_LONGEST = 60.0  # seconds; one header must not stop all sampling for a day
 
 
 @attrs.define
@@ -33,12 +34,12 @@ class SampleBackoff:
         Args:
             now: the present time.
             retry_after: seconds the service asked to wait; None and 0 leave it to us, for 0 would mean to knock
-                without a pause.
+                without a pause. More than a minute counts as a minute.
             size: bytes the refused sample was taken to weigh; a large one waits for longer.
         """
         self.refusals += 1
         pause = retry_after or (_LARGE_PAUSE if size > _LARGE else _PAUSE)
-        self.until = max(self.until, now + pause)
+        self.until = max(self.until, now + min(pause, _LONGEST))
 
     def wait(self, now: float) -> float:
         """Return the seconds until something may be sent."""

@@ -13,7 +13,7 @@ they may be deleted. A result itself is fetched as ever, with its size known and
     nothing                                               no poll until somebody waits
 
     a poll failed with            then
-    408, 429, 5xx, no answer      again after a second, or what the service asks for
+    408, 429, 5xx, no answer      again after a second, or what the service asks for, half a minute at most
     400                           again, three times in a row
     402                           again after a pause, within the billing window
     404, 405                      the service has no such call: everybody polls for himself
@@ -38,6 +38,7 @@ __all__ = ["Alone", "BatchPoll", "Broken", "Completion", "Found", "Poll", "Ready
 
 _BUDGET = 3
 _DELAY = 1.0  # seconds
+_MAX_DELAY = 30.0  # seconds; as for polls of one promise
 _LONG = 45.0  # seconds for a poll that waits
 _SHORT = 5.0  # seconds for one that does not
 
@@ -202,7 +203,7 @@ class BatchPoll:
             case 404 | 405:
                 return self._finish(Alone())
             case _ if error.retryable:
-                return getattr(error, "retry_after", None) or _DELAY
+                return min(getattr(error, "retry_after", None) or _DELAY, _MAX_DELAY)
             case _:
                 return self._finish(Broken(_broken(error)))
 
