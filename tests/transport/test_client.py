@@ -20,6 +20,7 @@ from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
 from tinker_actors.wire.endpoints import GET_INFO, OPTIM_STEP
 from tinker_actors.wire.model import GetInfoRequest, GetInfoResponse
+from tinker_actors.wire.weights import CopyWeightsRequest
 
 PROMISE = {"request_id": "r"}
 
@@ -101,6 +102,25 @@ async def test_an_absolute_url_gets_no_key_elsewhere() -> None:
     assert not any(
         name.startswith(("x-stainless", "x-idem")) for request in theirs for name in request.headers
     )
+
+
+@pytest.mark.parametrize("token", [None, "hush"])
+async def test_the_key_to_somebody_elses_weights_is_a_header(token: str | None) -> None:
+    """It stands where services keep it out of their logs, and not in the body; what the caller adds stays."""
+    request = CopyWeightsRequest(
+        source_path="tinker://r/weights/a", destination_project_id="p", weights_access_token=token
+    )
+    options = RequestOptions(headers={"x-own": "1"})
+    async with client(httpx.Response(200, json={"tinker_path": "tinker://s/weights/a"})) as (opened, script):
+        await opened.weights.copy(request, options=options)
+        await opened.weights.with_raw_response.copy(request)
+    for sent in script.requests:
+        assert sent.headers.get("x-tinker-weights-access-token") == token
+        assert orjson.loads(sent.content) == {
+            "source_path": "tinker://r/weights/a",
+            "destination_project_id": "p",
+        }
+    assert script.requests[0].headers["x-own"] == "1"
 
 
 @pytest.mark.requirement("R67", "R68", "R177")

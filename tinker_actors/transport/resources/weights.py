@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tinker_actors.transport.options import RequestOptions
+import attrs
+
+from tinker_actors.transport.options import DEFAULT_OPTIONS, Omit, RequestOptions
 from tinker_actors.transport.resources.resource import AsyncAPIResource
 from tinker_actors.wire.endpoints import (
     CHECKPOINT_ARCHIVE_URL,
@@ -37,6 +39,8 @@ from tinker_actors.wire.weights import (
 )
 
 __all__ = ["AsyncWeightsResource"]
+
+_ACCESS_TOKEN = "x-tinker-weights-access-token"  # tinker 0.38.0 lib/public_interfaces/rest_client.py
 
 
 class AsyncWeightsResource(AsyncAPIResource):
@@ -75,7 +79,15 @@ class AsyncWeightsResource(AsyncAPIResource):
     async def copy(
         self, request: CopyWeightsRequest, *, options: RequestOptions | None = None
     ) -> CopyWeightsResponse:
-        """Copy saved weights into a project or a session of your own."""
+        """Copy saved weights into a project or a session of your own.
+
+        The token that admits to weights of another account goes into a header, which is kept out of logs.
+        """
+        token = request.weights_access_token
+        if token is not None:
+            request = attrs.evolve(request, weights_access_token=None)
+            headers: dict[str, str | Omit] = {_ACCESS_TOKEN: token}
+            options = (options or DEFAULT_OPTIONS).over(RequestOptions(headers=headers))
         return await self._caller.call(COPY_WEIGHTS, request, options=options)
 
     async def list(
