@@ -53,6 +53,22 @@ async def test_a_call_may_have_headers_and_a_query_of_its_own() -> None:
     assert dict(second.url.params) == {"a": "true", "b": "0"}
 
 
+@pytest.mark.requirement("R41")
+async def test_each_layer_of_headers_lies_over_the_one_below() -> None:
+    """The usual ones, the platform, the key, the client's own, the call's: each is changed by the next that may."""
+    names = ("user-agent", "x-stainless-os", "x-api-key")
+    settings = {"api_key": "tml-key", "headers": {name.title(): f"client {name}" for name in names}}
+    script = Script(lambda _: httpx.Response(200, json=INFO))
+    call = RequestOptions(headers={name.upper(): f"call {name}" for name in names})
+    await calls(script, DEFAULT_OPTIONS, call, **settings)
+    await calls(script, DEFAULT_OPTIONS, api_key="tml-key")
+    first, second, third = [[request.headers[name] for name in names] for request in script.requests]
+    assert first == [f"client {name}" for name in names]
+    assert second == [f"call {name}" for name in names]
+    assert third[2] == "tml-key"
+    assert all(len(request.headers.get_list(name)) == 1 for request in script.requests for name in names)
+
+
 @pytest.mark.requirement("R47")
 async def test_the_query_of_a_call_lies_over_that_of_the_client() -> None:
     """What the caller puts behind the path is merged with what every request carries."""
