@@ -72,10 +72,11 @@ def test_a_search_is_for_ones_own_sessions_unless_it_is_said() -> None:
         (SessionSearchRequest, {"limit": 201}, "limit"),
         (SessionSearchRequest, {"display_name": ""}, "display_name"),
         (SessionSearchRequest, {"statuses": ()}, "statuses"),
+        (ClientFinishedStatusQuery, {"reasons": ()}, "reasons"),
         (UserSearchOwner, {"owner_urns": ()}, "owner_urns"),
         (UserSearchOwner, {"owner_urns": ("a",) * 11}, "owner_urns"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_search_that_no_service_takes_is_refused(make: Any, fields: dict[str, Any], field: str) -> None:
     """By the field."""

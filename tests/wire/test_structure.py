@@ -15,7 +15,13 @@ from tinker_actors.wire.model import CreateModelRequest, LoraConfig
 from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.run import Checkpoint
 from tinker_actors.wire.sampling import SampleRequest, SampleResponse, SamplingParams
-from tinker_actors.wire.session import SessionSearchResponse, SessionStatus, SessionSummary
+from tinker_actors.wire.session import (
+    FinishReason,
+    SessionClientFinished,
+    SessionSearchResponse,
+    SessionStatus,
+    SessionSummary,
+)
 from tinker_actors.wire.structure import _renamed
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput
 
@@ -129,6 +135,18 @@ def test_what_services_may_have_more_kinds_of_is_kept_as_it_came() -> None:
     assert found.status == {"type": "asleep", "until": None}
     assert structure(SessionSummary, {**summary, "status": None}, strict=True).status is None
     assert orjson.loads(encode(found))["status"] == summary["status"]
+
+
+@pytest.mark.requirement("R94", "R175")
+def test_an_end_of_a_kind_that_nobody_knows_does_not_lose_the_page() -> None:
+    """The three known ends are classes; another one is a mapping, and goes out again as it came."""
+    for reason in ("success", "errored", "interrupted"):
+        status = structure(SessionClientFinished, {"reason": {"type": reason}}, strict=True)
+        assert status == SessionClientFinished(reason=FinishReason(reason))
+    body = {"type": "client_finished", "reason": {"type": "evicted", "by": "us"}}
+    status = structure(SessionClientFinished, body, strict=True)
+    assert status == SessionClientFinished(reason={"type": "evicted", "by": "us"})
+    assert orjson.loads(encode(status)) == body
 
 
 def test_a_union_may_be_null_without_a_default() -> None:

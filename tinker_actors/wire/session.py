@@ -206,9 +206,14 @@ class SessionCancelled:
 
 @attrs.frozen(kw_only=True)
 class SessionClientFinished:
-    """Its client ended it."""
+    """Its client ended it.
 
-    reason: FinishReason
+    Attributes:
+        reason: how; a mapping if it is of a kind that this package does not know.
+        detail: what the client said about it.
+    """
+
+    reason: FinishReason | Mapping[str, object]
     detail: str | None = None
     type: Literal["client_finished"] = "client_finished"
 
@@ -296,10 +301,17 @@ class ClientFinishedStatusQuery:
 
     Attributes:
         reasons: in one of these ways; None is any.
+
+    Raises:
+        InputError: no reason.
     """
 
     reasons: tuple[FinishType, ...] | None = None
     type: Literal["client_finished"] = "client_finished"
+
+    def __attrs_post_init__(self) -> None:
+        if self.reasons == ():
+            raise InputError("reasons", self.reasons, "must not be empty")
 
 
 SessionStatusQuery: TypeAlias = (

@@ -153,11 +153,11 @@ def class_writer(converter: cattrs.Converter, kind: Any, *, newer: bool, **renam
 # --- unions ----------------------------------------------------------------------------------------------
 
 
-def _tag_of(kind: Any) -> tuple[str, str] | None:
-    """Return the field that tells a class from others, and its value there."""
+def _tag_of(kind: Any) -> tuple[str, tuple[str, ...]] | None:
+    """Return the field that tells a class from others, and its values there."""
     for field in attrs.fields(kind):
         if field.name in _TAGS and is_literal(field.type):
-            return field.name, get_args(field.type)[0]
+            return field.name, get_args(field.type)
     return None
 
 
@@ -172,7 +172,7 @@ class _Members:
         members = [member for member in kind.__args__ if member is not types.NoneType]
         self.nullable = len(members) < len(kind.__args__)
         tags = {member: _tag_of(member) for member in members if is_class(member)}
-        self.tagged = {tag[1]: member for member, tag in tags.items() if tag}
+        self.tagged = {word: member for member, tag in tags.items() if tag for word in tag[1]}
         (self.name,) = {tag[0] for tag in tags.values() if tag}
         rest = [member for member in members if tags.get(member) is None]
         self.untagged = [
