@@ -65,6 +65,11 @@ def test_a_good_batch_passes(loss: str) -> None:
     assert check_batch([datum()], loss, None) == loss
 
 
+def test_large_numbers_are_finite_too() -> None:
+    """Their squares are not, which is how the others are found."""
+    assert check_batch([datum(weights=[3e38, -3e38, 1.0])], "cross_entropy", None) == "cross_entropy"
+
+
 @pytest.mark.parametrize("loss", NEEDS)
 def test_each_loss_needs_its_inputs(loss: str) -> None:
     """A missing one is told with those that are there; the others are not missed."""
