@@ -13,7 +13,10 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsForSampler,
 )
+from tinker_actors.transport.client import AsyncTinker
+from tinker_actors.transport.options import OMIT, RequestOptions
 from tinker_actors.types import SaveWeightsForSamplerResponse, SaveWeightsResponse
+from tinker_actors.wire.service import HealthResponse
 from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 
 
@@ -49,3 +52,10 @@ async def samples_are_asked_for(sampling: ta.SamplingClient, prompt: ta.ModelInp
         target=SampleTarget("s"), prompt=prompt, num_samples=1, sampling_params=ta.SamplingParams()
     )
     assert_type(await sampling.ref.ask(message), ta.SampleResponse)
+
+
+async def calls_may_say_things_differently(client: AsyncTinker) -> None:
+    """Headers, query and body of one call, as a user writes them down."""
+    options = RequestOptions(headers={"x-a": "1"}, query={"b": [1]}, json={"c": None}, timeout=3)
+    assert_type(await client.service.health_check(options=options), HealthResponse)
+    assert_type(RequestOptions(headers={"x-a": OMIT, "x-b": "2"}), RequestOptions)

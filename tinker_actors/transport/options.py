@@ -74,7 +74,12 @@ def given(value: _T | NotGiven, default: _T) -> _T:
     return default if isinstance(value, NotGiven) else value
 
 
-def _frozen(values: Mapping[str, _T] | None) -> Mapping[str, _T]:
+# Two converters, and not one for mappings of anything: mypy takes the argument's type from here.
+def _frozen(values: Mapping[str, object] | None) -> Mapping[str, object]:
+    return MappingProxyType(dict(values or {}))
+
+
+def _frozen_headers(values: Mapping[str, str | Omit] | None) -> Mapping[str, str | Omit]:
     return MappingProxyType(dict(values or {}))
 
 
@@ -109,7 +114,7 @@ class RequestOptions:
         InputError: a value of another kind.
     """
 
-    headers: Mapping[str, str | Omit] = attrs.field(factory=dict, converter=_frozen, repr=False)
+    headers: Mapping[str, str | Omit] = attrs.field(factory=dict, converter=_frozen_headers, repr=False)
     query: Mapping[str, object] = attrs.field(factory=dict, converter=_frozen)
     json: Mapping[str, object] = attrs.field(factory=dict, converter=_frozen, repr=False)
     timeout: Given[float | None] = NOT_GIVEN

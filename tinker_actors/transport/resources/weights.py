@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from tinker_actors.transport.options import DEFAULT_OPTIONS, Omit, RequestOptions
+from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.transport.resources.resource import AsyncAPIResource
 from tinker_actors.wire.endpoints import (
     CHECKPOINT_ARCHIVE_URL,
@@ -86,8 +86,7 @@ class AsyncWeightsResource(AsyncAPIResource):
         token = request.weights_access_token
         if token is not None:
             request = attrs.evolve(request, weights_access_token=None)
-            headers: dict[str, str | Omit] = {_ACCESS_TOKEN: token}
-            options = (options or DEFAULT_OPTIONS).over(RequestOptions(headers=headers))
+            options = (options or DEFAULT_OPTIONS).over(RequestOptions(headers={_ACCESS_TOKEN: token}))
         return await self._caller.call(COPY_WEIGHTS, request, options=options)
 
     async def list(
