@@ -238,7 +238,7 @@ BAD: dict[str, list[Any]] = {
 
 
 def test_every_setting_is_checked() -> None:
-    """All but the URL and the key, which are checked where they are chosen, and headers, whose values are not shown."""
+    """All but the key, which is checked where it is chosen, and what has rules of its own, or is not shown."""
     assert set(BAD) == {field.name for field in attrs.fields(Config)} - {
         "base_url",
         "api_key",
@@ -288,6 +288,14 @@ def test_time_and_retries_are_as_the_official_client_has_them() -> None:
     """A minute for an exchange, five seconds for a connection, ten retries."""
     config = Config(base_url="http://service")
     assert (config.timeout, config.connect_timeout, config.max_retries) == (60, 5, 10)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "", None, "http://x?a=b", "http://me:hush@x"])
+def test_a_configuration_is_of_a_url(url: Any) -> None:
+    """It is told when the configuration is made, not by the first request; a password in it is not shown."""
+    with pytest.raises(ConfigError, match=r"^base_url = ") as caught:
+        Config(base_url=url)
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("headers", [{"a": 1}, None, "hush"])

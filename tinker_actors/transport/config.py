@@ -123,7 +123,7 @@ class Config:
         auth: a way of httpx's to authenticate, beside the key; never shown.
 
     Raises:
-        ConfigError: a setting of another type, or out of its range.
+        ConfigError: a URL that is none, or a setting of another type, or out of its range.
     """
 
     base_url: str
@@ -159,6 +159,7 @@ class Config:
     auth: httpx.Auth | None = attrs.field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        check_base_url("base_url", self.base_url)
         for name, (good, why) in _RULES.items():
             value = getattr(self, name)
             if not good(value):
