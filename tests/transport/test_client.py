@@ -19,6 +19,7 @@ from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
 from tinker_actors.wire.endpoints import GET_INFO, OPTIM_STEP
+from tinker_actors.wire.future import CancelFutureRequest
 from tinker_actors.wire.model import GetInfoRequest, GetInfoResponse
 from tinker_actors.wire.weights import CopyWeightsRequest
 
@@ -270,6 +271,24 @@ async def test_a_copy_is_checked_as_its_original_was(wrong: dict[str, Any]) -> N
         with pytest.raises((ConfigError, InputError)) as caught:
             opened.copy(**wrong)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda opened, options: opened.service.health_check(options=options),
+        lambda opened, options: opened.with_raw_response.service.health_check(options=options),
+        lambda opened, options: opened.futures.cancel(CancelFutureRequest("p"), options=options),
+        lambda opened, options: opened.get("x", cast_to=dict, options=options),
+    ],
+    ids=["by name", "raw", "post", "by path"],
+)
+async def test_options_that_are_none_are_refused(call: Any) -> None:
+    """By name, before anything is sent; what they hold may be a secret, and is not shown."""
+    async with client(None) as (opened, script):
+        with pytest.raises(InputError, match=r"^options = 'dict': must be RequestOptions"):
+            await call(opened, {"headers": {"x-token": "hush"}})
+    assert script.requests == []
 
 
 async def test_a_client_shows_where_it_goes() -> None:

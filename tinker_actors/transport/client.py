@@ -24,13 +24,13 @@ from tinker_actors.transport.build import AnyEndpoint, Job
 from tinker_actors.transport.config import Config, check_base_url
 from tinker_actors.transport.exchange import HttpTransport, open_transport
 from tinker_actors.transport.options import (
-    DEFAULT_OPTIONS,
     NOT_GIVEN,
     Given,
     NotGiven,
     RequestOptions,
     View,
     given,
+    said,
 )
 from tinker_actors.transport.paging import AsyncPaginator, member
 from tinker_actors.transport.resources.admin import AsyncAdminResource
@@ -252,8 +252,8 @@ class AsyncTinker:
 
     def _options(self, options: RequestOptions | None) -> RequestOptions:
         if self._view == "parsed":
-            return options or DEFAULT_OPTIONS
-        return RequestOptions(view=self._view).over(options or DEFAULT_OPTIONS)
+            return said(options)
+        return RequestOptions(view=self._view).over(said(options))
 
     async def get(
         self,
@@ -370,8 +370,8 @@ class AsyncTinker:
         options: RequestOptions | None,
     ) -> T:
         endpoint = _row(method, path, cast_to)
-        said = self._options(options)
-        job = Job(endpoint, body, None, query, said, self._transport.key(endpoint, said), url=path)
+        own = self._options(options)
+        job = Job(endpoint, body, None, query, own, self._transport.key(endpoint, own), url=path)
         return cast("T", await self._transport.run(job))
 
 

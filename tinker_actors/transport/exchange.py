@@ -51,7 +51,7 @@ from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import idempotency_key, secrets_in
-from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, given, is_given
+from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, given, is_given, said
 from tinker_actors.transport.parsing import parse
 from tinker_actors.transport.reply import Reply, as_answer, body_of, log_deprecation, status_error
 from tinker_actors.transport.request import WireRequest
@@ -171,7 +171,7 @@ class HttpTransport:
             InputError: something that cannot be sent.
             ResultLost: the service carried an earlier send out and refuses to say what came of it.
         """
-        job = self._job(endpoint, request, path, query, options or DEFAULT_OPTIONS)
+        job = self._job(endpoint, request, path, query, said(options))
         return cast("ReplyT", await self.run(job, sends))
 
     async def respond(
@@ -184,7 +184,7 @@ class HttpTransport:
         options: RequestOptions | None = None,
     ) -> APIResponse[ReplyT]:
         """Call an endpoint and return its whole answer; arguments and errors as `call`. Always a checkpoint."""
-        raw = RequestOptions(view="raw").over(options or DEFAULT_OPTIONS)
+        raw = RequestOptions(view="raw").over(said(options))
         job = self._job(endpoint, request, path, query, raw)
         return cast("APIResponse[ReplyT]", await self.run(job))
 
@@ -199,7 +199,7 @@ class HttpTransport:
         options: RequestOptions | None = None,
     ) -> AsyncIterator[APIResponse[ReplyT]]:
         """Call an endpoint and give its answer once the head is there; arguments and errors as `call`."""
-        live = RequestOptions(view="stream").over(options or DEFAULT_OPTIONS)
+        live = RequestOptions(view="stream").over(said(options))
         job = self._job(endpoint, request, path, query, live)
         response = cast("APIResponse[ReplyT]", await self.run(job))
         async with response:

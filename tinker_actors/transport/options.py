@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar, cast
 
 import attrs
 import httpx
@@ -28,6 +28,7 @@ __all__ = [
     "View",
     "given",
     "is_given",
+    "said",
 ]
 
 _T = TypeVar("_T")
@@ -152,6 +153,19 @@ class RequestOptions:
 
 _MERGED = ("headers", "query", "json")
 DEFAULT_OPTIONS: Final = RequestOptions()
+
+
+def said(options: RequestOptions | None) -> RequestOptions:
+    """Return the options of a call; those that say nothing, if there are none.
+
+    Raises:
+        InputError: they are something else.
+    """
+    if options is None:
+        return DEFAULT_OPTIONS
+    if not isinstance(cast("object", options), RequestOptions):  # what it holds may be a secret
+        raise InputError("options", type(options).__name__, "must be RequestOptions, or None")
+    return options
 
 
 @attrs.frozen(kw_only=True)

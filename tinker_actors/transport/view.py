@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar, cast
 
-from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions, View
+from tinker_actors.transport.options import RequestOptions, View, said
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.wire.endpoint import Endpoint
 
@@ -68,7 +68,7 @@ class ViewedCaller:
         options: RequestOptions | None = None,
     ) -> ReplyT:
         """Make one call; what comes back is an `APIResponse` of the reply. Always a checkpoint."""
-        viewed = RequestOptions(view=self._view).over(options or DEFAULT_OPTIONS)
+        viewed = RequestOptions(view=self._view).over(said(options))
         return await self._caller.call(endpoint, request, path=path, query=query, options=viewed)
 
 
