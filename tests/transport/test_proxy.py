@@ -218,7 +218,9 @@ async def test_a_clear_service_goes_the_same_way(loopback: Any) -> None:
             ) as pool:
                 assert (await ask(pool, Origin("http", "service.example", 80))).body == b"hello"
                 assert (await ask(pool, Origin("http", "fd00::1", 8000))).body == b"hello"
-    assert [head.split()[1] for head in proxy.heads] == [b"service.example:80", b"[fd00::1]:8000"]
+                assert (await ask(pool, Origin("http", "fd00::1", 80))).body == b"hello"
+    asked = [head.split()[1] for head in proxy.heads]
+    assert asked == [b"service.example:80", b"[fd00::1]:8000", b"[fd00::1]:80"]
 
 
 async def no_http(peer: Any) -> None:

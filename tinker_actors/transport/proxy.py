@@ -198,7 +198,8 @@ async def open_tunnel(stream: trio.abc.Stream, proxy: ProxyTarget, origin: Origi
     Raises:
         httpx.ProxyError: it refused, or did not answer as a proxy.
     """
-    target = b"%b:%d" % (origin.netloc.rpartition(b":")[0] or origin.netloc, origin.port)
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}".encode("ascii")
     headers = [(b"Host", target)]
     if proxy.authorization is not None:
         headers.append((b"Proxy-Authorization", proxy.authorization))
