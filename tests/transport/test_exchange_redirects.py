@@ -136,3 +136,15 @@ async def test_a_host_with_an_underscore_is_asked_for_by_another_name() -> None:
         await transport.call(OPTIM_STEP, STEP)
         await transport.call(CAPABILITIES, Empty(), options=RequestOptions(cast_to=dict))
     assert [request.extensions["sni_hostname"] for request in script.requests] == ["my-service"] * 3
+
+
+@pytest.mark.parametrize("downloads", [False, True])
+async def test_a_redirect_to_no_place_of_http_is_not_followed(downloads: bool) -> None:
+    """It is the answer, told once; its connection is given back though nobody read it."""
+    body = Pieces([b"a"])
+    script = Script(lambda _: httpx.Response(302, headers={"location": "ftp://elsewhere/x"}, stream=body))
+    with pytest.raises(APIStatusError) as caught:
+        await (download(script) if downloads else call(script, CAPABILITIES, Empty()))
+    assert caught.value.status_code == 302
+    assert len(script.requests) == 1
+    assert body.closed

@@ -232,7 +232,9 @@ class Ways:
         for _ in range(_MAX_REDIRECTS + 1):
             response = await self._client.send(request, stream=True, auth=auth, follow_redirects=False)
             following = response.next_request
-            if following is None or not may_lead(following.url):
+            if following is None or following.url.scheme not in ("http", "https"):
+                return response
+            if not may_lead(following.url):
                 return response
             await response.aclose()
             if isinstance(following.stream, httpx.SyncByteStream):
