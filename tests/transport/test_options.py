@@ -68,6 +68,10 @@ def test_one_set_of_options_lies_over_another() -> None:
         {"max_retries": 1.0},
         {"view": "both"},
         {"headers": {"a": 1}},
+        {"idempotency_key": 1},
+        {"idempotency_key": ""},
+        {"idempotency_key": "schlüssel"},
+        {"idempotency_key": "a\r\nx-evil: 1"},
     ],
 )
 def test_wrong_values_are_refused_by_name(wrong: dict[str, Any]) -> None:

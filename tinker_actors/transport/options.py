@@ -88,6 +88,10 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable() and bool(value.strip())
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -133,6 +137,12 @@ class RequestOptions:
             )
         if is_given(self.max_retries) and not _is_count(self.max_retries):
             raise InputError("max_retries", self.max_retries, "must be an integer, at least 0")
+        if is_given(self.idempotency_key) and not (
+            self.idempotency_key is None or _is_key(self.idempotency_key)
+        ):
+            raise InputError(
+                "idempotency_key", self.idempotency_key, "must be printable ASCII on one line, or None"
+            )
         if self.view not in ("parsed", "raw", "stream"):
             raise InputError("view", self.view, "must be 'parsed', 'raw' or 'stream'")
         for name, value in self.headers.items():
