@@ -351,3 +351,14 @@ def test_other_services_have_other_names() -> None:
     """The port, the scheme and the case of the path count."""
     urls = ["http://host", "http://host:81", "https://host", "http://host/a", "http://host/A", "http://other"]
     assert len({normal_url(url) for url in urls}) == len(urls)
+
+
+def test_a_configuration_checks_its_base_url() -> None:
+    """A wrong one is refused where it is written, without the password in it; the last slash goes."""
+    assert Config(base_url="http://host/a/").base_url == "http://host/a"
+    for wrong in ("host", "ftp://host", "http://host?q=1"):
+        with pytest.raises(ConfigError, match="base_url = "):
+            Config(base_url=wrong)
+    with pytest.raises(ConfigError, match="base_url = ") as caught:
+        Config(base_url="http://me:hunter2@host")
+    assert "hunter2" not in str(caught.value)

@@ -63,6 +63,10 @@ def check_base_url(field: str, value: str) -> str:
     return value.rstrip("/")
 
 
+def _base_url(value: str) -> str:
+    return check_base_url("base_url", value)
+
+
 def _proxy(value: ProxyRules | str | None) -> ProxyRules:
     """Return the rules for a proxy that was named.
 
@@ -126,7 +130,7 @@ class Config:
         ConfigError: a URL that is none, or a setting of another type, or out of its range.
     """
 
-    base_url: str
+    base_url: str = attrs.field(converter=_base_url)
     api_key: str | None = attrs.field(default=None, repr=False)
     credential_command: str | None = attrs.field(default=None, repr=False)
     project_id: str | None = None
