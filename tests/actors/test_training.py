@@ -12,6 +12,7 @@ import trio.testing
 from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
     APIResponseValidationError,
+    APITimeoutError,
     BadRequestError,
     ModelPoisoned,
     RequestFailedError,
@@ -222,6 +223,24 @@ async def test_a_step_after_a_seen_failure_is_not_void(
         await forward
         await optim
     assert stub.wire() == [("forward_backward", 1), ("forward_backward", 2), ("optim_step", 3)]
+
+
+@pytest.mark.parametrize("unknown", ["too late", "unreadable"])
+async def test_a_gradient_that_may_be_there_poisons_the_model(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, unknown: str
+) -> None:
+    """A result that is not had does not say that nothing was accumulated: the next step must not apply it."""
+    if unknown == "too late":
+        stub.held["forward_backward"] = trio.Event()
+    else:
+        stub.results["forward_backward#0"] = httpx.Response(200, json={"metrics": 1})
+    async with open_stub(promise_timeout=5.0) as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises((APITimeoutError, APIResponseValidationError)):
+            await (await training.forward_backward(batch(1), "cross_entropy"))
+        with pytest.raises(ModelPoisoned):
+            await (await training.forward_backward(batch(2), "cross_entropy"))
+    assert stub.wire() == [("forward_backward", 1)]
 
 
 async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(

@@ -11,13 +11,14 @@ from tinker_actors.errors import (
     APIStatusError,
     APITimeoutError,
     ConfigError,
+    CredentialError,
     DecodeError,
     RequestFailedError,
     TinkerActorsError,
     status_error_class,
 )
 from tinker_actors.protocol.future import Answer, Failed, Polling, decide
-from tinker_actors.protocol.recovery import classify, find_saved, session_lost
+from tinker_actors.protocol.recovery import classify, find_saved, says_not_done, session_lost
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import JSON, Payload
@@ -184,3 +185,24 @@ def test_what_was_saved_is_found_by_its_kind_and_name(
 ) -> None:
     """In the forms of ids that services use."""
     assert find_saved(SAVED, kind, name) == path
+
+
+@pytest.mark.parametrize(
+    ("error", "certain"),
+    [
+        (RequestFailedError("boom", category="server"), True),
+        (polled(400, {"detail": "no such loss"}), True),
+        (status(409), True),
+        (status(422), True),
+        (APITimeoutError("too late", doubtful=True), False),
+        (APIResponseValidationError("unreadable", []), False),
+        (status(401), False),
+        (status(402), False),
+        (status(503), False),
+        (CredentialError("the token has expired"), False),
+    ],
+    ids=str,
+)
+def test_only_what_speaks_of_the_request_says_that_nothing_was_done(error: Exception, certain: bool) -> None:
+    """A result that cannot be had may be that of a request that was carried out."""
+    assert says_not_done(error) is certain

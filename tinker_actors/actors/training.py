@@ -57,7 +57,7 @@ from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
 from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
 from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
-from tinker_actors.protocol.recovery import classify, find_saved, session_lost
+from tinker_actors.protocol.recovery import classify, find_saved, says_not_done, session_lost
 from tinker_actors.protocol.retry import Applied, Look, Sends
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
@@ -381,7 +381,7 @@ class TrainingActor(Actor[Training]):
                 if not self._losing:  # the others that find out end with the first
                     self._lose(error)
                 return
-            step.gradients -= record.operation.kind == "forward_backward"
+            step.gradients -= record.operation.kind == "forward_backward" and says_not_done(error)
             self._failed(record, error, step, taken=True)
             return
         await self._succeeded(record, reply)

@@ -20,16 +20,18 @@ from tinker_actors.errors import (
     APIResponseValidationError,
     APIStatusError,
     BadRequestError,
+    ConflictError,
     NotFoundError,
     RequestFailedError,
     SessionGoneError,
+    UnprocessableEntityError,
 )
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import Checkpoint
 
-__all__ = ["Loss", "classify", "find_saved", "session_lost"]
+__all__ = ["Loss", "classify", "find_saved", "says_not_done", "session_lost"]
 
 Loss = Literal["gone", "doubtful"]
 """`gone`: the model or its session is lost. `doubtful`: whether the last request was carried out is unknown."""
@@ -58,6 +60,15 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
     if isinstance(error, APIStatusError) and (error.status_code == 408 or error.status_code >= 500):
         return "doubtful"
     return None
+
+
+def says_not_done(error: BaseException) -> bool:
+    """Whether the failure of a promise says that its request changed nothing.
+
+    Others say only that its result is not had: too late, unreadable, or asked for with a key that has ended.
+    """
+    refused = BadRequestError | ConflictError | UnprocessableEntityError
+    return isinstance(error, RequestFailedError | refused)
 
 
 def _is_no_call(error: NotFoundError) -> bool:

@@ -6,6 +6,7 @@ A step is everything up to and including the next `optim_step`. No partial gradi
     forward_backward, refused or failed       its optim_step is on the wire     poison
     forward_backward, refused or failed       other gradients on the service    poison
     forward_backward, refused or failed       nothing else                      void: the rest of it is not sent
+    forward_backward, its result is not had   any: it may be one of them        poison
     optim_step, refused                       any                               fail: only it; it may be sent again
     optim_step, failed after it was taken     any                               poison
     anything else                             any                               fail: only it
@@ -30,7 +31,7 @@ class Step:
     """One step under way.
 
     Attributes:
-        gradients: gradient requests of it that the service took and that have not failed.
+        gradients: gradient requests of it that the service took and that have not certainly failed.
         closed: its `optim_step` was sent.
     """
 
@@ -43,7 +44,7 @@ def judge(kind: OperationKind, step: Step, *, taken: bool) -> Consequence:
 
     Args:
         kind: the operation that failed.
-        step: its step; `gradients` no longer counts the failed request.
+        step: its step; `gradients` no longer counts the failed request, if that certainly left no gradient.
         taken: the service had accepted it.
     """
     if kind == "forward_backward":
