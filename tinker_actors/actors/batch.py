@@ -2,8 +2,8 @@
 
 Theory of operation. Who waits for a sample leaves an event with the poller and sleeps on it. The poller's task sends
 what the machine asks for, one poll after the other, and sets the events of those whose samples have ended; it sleeps
-while nobody waits and the service knows everything. The machine outlives the task: after a crash of the FuturesActor
-the next poller goes on where the last one was.
+while nobody waits and the service knows everything. A poller ends with its FuturesActor: after a crash, those who
+waited ask for their samples one by one.
 """
 
 from __future__ import annotations
