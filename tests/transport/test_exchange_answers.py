@@ -94,13 +94,28 @@ async def test_a_strangers_page_cannot_steer_a_terminal() -> None:
 
 
 @pytest.mark.requirement("R61")
-async def test_a_service_that_repeats_the_key_does_not_make_us_tell_it() -> None:
-    """The key is masked in text, body and answer."""
-    script = Script(lambda _: httpx.Response(403, json={"detail": "no such key: tml-hush"}))
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_a_service_that_repeats_the_key_does_not_make_us_tell_it(is_compressed: bool) -> None:
+    """The key is masked in text, body and answer, also in one that came compressed."""
+    content = b'{"detail": "no such key: tml-hush"}'
+    headers = {"content-encoding": "gzip"} if is_compressed else {}
+    raw = gzip.compress(content) if is_compressed else content
+    script = Script(lambda _: httpx.Response(403, headers=headers, stream=Pieces([raw])))
     with pytest.raises(PermissionDeniedError) as caught:
         await calls(script, DEFAULT_OPTIONS, api_key="tml-hush")
     assert "hush" not in f"{caught.value} {caught.value.body} {caught.value.response.text}"  # type: ignore[attr-defined] # httpx's
     assert "***" in str(caught.value)
+
+
+@pytest.mark.requirement("R61")
+async def test_a_compressed_result_that_repeats_the_key_does_not_tell_it() -> None:
+    """A failure that is told by a promise is masked as any other."""
+    packed = gzip.compress(b'{"error": "no such key: tml-hush", "category": "user"}')
+    script = Script(lambda _: httpx.Response(200, content=packed, headers={"content-encoding": "gzip"}))
+    async with open_transport(config(api_key="tml-hush"), rng=random.Random(0), through=script) as transport:
+        answer = await transport.poll(RetrieveFutureRequest("r"))
+    assert answer.payload is not None
+    assert b"no such key: ***" in answer.payload.content
 
 
 @pytest.mark.requirement("R59", "R61")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from typing import Any
 
 import httpx
@@ -10,12 +11,19 @@ import pytest
 import trio
 
 from tests.transport.test_auth import jwt, wall
-from tinker_actors.errors import AuthenticationError, ConfigError, CredentialError
+from tinker_actors.errors import (
+    APIResponseValidationError,
+    AuthenticationError,
+    ConfigError,
+    CredentialError,
+)
+from tinker_actors.protocol.retry import Sends
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.exchange import HttpTransport, open_transport
-from tinker_actors.wire.endpoints import GET_INFO, HEALTH
+from tinker_actors.wire.endpoints import GET_INFO, HEALTH, OPTIM_STEP
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.model import GetInfoRequest
+from tinker_actors.wire.optimizer import AdamParams, OptimStepRequest
 from tinker_actors.wire.service import ClientConfigResponse, Empty
 
 KEY = "tml-hunter2"
@@ -31,6 +39,7 @@ class Service(httpx.AsyncBaseTransport):
         seen: the path and the key of each request, in order.
         mark: the header of a refusal.
         refuse_all: take no token at all.
+        trouble: what comes of the next exchanges of a key, in place of a token.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -41,6 +50,7 @@ class Service(httpx.AsyncBaseTransport):
         self.mark = ENDED
         self.refuse_all = False
         self.made = 0
+        self.trouble: list[httpx.Response | Exception] = []
 
     def revoke(self) -> None:
         """Take the present token no more."""
@@ -54,6 +64,11 @@ class Service(httpx.AsyncBaseTransport):
         self.bodies.append(await request.aread())
         if path == "auth/token":
             await trio.sleep(1)
+            if self.trouble:
+                trouble = self.trouble.pop()
+                if isinstance(trouble, Exception):
+                    raise trouble
+                return trouble
             if key is None or not key.startswith("tml-"):
                 return httpx.Response(401, json={"detail": f"{key} is not known"})
             self.made += 1
@@ -155,6 +170,44 @@ async def test_a_key_that_is_refused_by_the_exchange_is_told_as_it_is(autojump_c
     assert service.seen == [("auth/token", token)]
     assert token not in str(caught.value) + repr(caught.value) + repr(caught.value.body)
     assert "hunter2" not in str(caught.value)
+
+
+async def step(transport: HttpTransport, sends: Sends) -> None:
+    """Make a call that must not be made twice."""
+    await transport.call(OPTIM_STEP, OptimStepRequest(AdamParams(), "m", 1), sends=sends)
+
+
+@pytest.mark.parametrize("trouble", [httpx.Response(503), httpx.ReadTimeout("slow")], ids=["503", "timeout"])
+async def test_an_exchange_that_fails_leaves_no_call_in_doubt(
+    autojump_clock: Any, trouble: httpx.Response | Exception
+) -> None:
+    """A call that waits for its token has not been sent: it is made when there is one, and nothing is fenced."""
+    service = Service()
+    service.trouble = [trouble] * 12
+    sends = Sends()
+    async with opened(service) as transport:
+        transport.learn(TOKENS)
+        with pytest.raises(APIResponseValidationError):  # the service answers it with something else
+            await step(transport, sends)
+    assert len(service.keys("optim_step")) == 1
+    assert (sends.doubtful, sends.attempts) == (False, 1)  # that is eleven exchanges
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(404), httpx.Response(200, json="eyJhush")], ids=["404", "garbage"]
+)
+async def test_a_service_that_cannot_exchange_says_nothing_about_models(
+    autojump_clock: Any, answer: httpx.Response
+) -> None:
+    """It is an error of the credentials; the same answer to the call itself would speak of a model."""
+    service = Service()
+    service.trouble = [answer]
+    async with opened(service) as transport:
+        transport.learn(TOKENS)
+        with pytest.raises(CredentialError, match="no token") as caught:
+            await ask(transport)
+    assert service.keys("get_info") == []
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_an_ended_token_is_an_error_before_anything_is_sent(autojump_clock: Any) -> None:

@@ -29,8 +29,12 @@ from tinker_actors.errors import (
     APIConnectionError,
     APIError,
     APIResponseValidationError,
+    AuthenticationError,
     BillingError,
     ConfigError,
+    CredentialError,
+    PermissionDeniedError,
+    RateLimitError,
     ResultLost,
 )
 from tinker_actors.protocol.capability import (
@@ -249,7 +253,7 @@ class HttpTransport:
         try:
             reply = await self._exchange(job, 0)
             # A failure speaks of an error; results, which are many, are not looked through.
-            if reply.status != 200 or (len(reply.raw) < _LONGEST_REFUSAL and b"rror" in reply.raw):
+            if reply.status != 200 or (len(reply.raw) < _LONGEST_REFUSAL and _may_tell_error(reply)):
                 reply = _masked(job, reply)
             payload = reply.payload()
         except (APIConnectionError, APIResponseValidationError) as error:
@@ -378,11 +382,11 @@ class HttpTransport:
         options = job.options
         if self._prepare_options is not None:
             options = await self._prepare_options(options)
-        credentials = await self._authority.headers()
+        credentials = await self._credentials()
         reply = await self._send(job, options, credentials, attempt)
         if reply.status == 401 and says_invalid_token(reply.header(b"www-authenticate")):
             if await self._authority.rejected(credentials):
-                reply = await self._send(job, options, await self._authority.headers(), attempt)
+                reply = await self._send(job, options, await self._credentials(), attempt)
         elif reply.status == 415 and (learnt := self._form_refused(job)) is not None:
             self.capability = learnt
             reply = await self._send(job, options, credentials, attempt)
@@ -390,6 +394,21 @@ class HttpTransport:
             reply = await self._try_protobuf(job, options, credentials, attempt, reply)
         log_deprecation(job.endpoint.name, reply, self._told)
         return reply
+
+    async def _credentials(self) -> Mapping[str, str]:
+        """Return the headers that say who we are.
+
+        What befalls the exchange of a key is told so that it does not pass for what befell the call, of which not a
+        byte was written.
+        """
+        try:
+            return await self._authority.headers()
+        except (AuthenticationError, PermissionDeniedError, BillingError, RateLimitError):
+            raise
+        except APIError as error:
+            if isinstance(error, APIConnectionError) or failure_of(error).doubtful:
+                raise APIConnectionError(f"no token could be had: {error}", doubtful=False) from error
+            raise CredentialError(f"the service gave no token for the key: {error}") from error
 
     def _form_refused(self, job: Job) -> CapabilityRecord | None:
         """Return what the refusal of a body's form teaches; None if there is no other one to try."""
@@ -485,6 +504,10 @@ def _masked(job: Job, reply: Reply) -> Reply:
     return reply
 
 
+def _may_tell_error(reply: Reply) -> bool:
+    return b"rror" in reply.raw or reply.header(b"content-encoding") is not None
+
+
 def _wrapper(kind: object) -> type[APIResponse[Any]] | None:
     """Return the class an answer is to be wrapped in, if a type names one."""
     origin = get_origin(kind) or kind
@@ -521,7 +544,11 @@ async def open_transport(
 
                 async def exchange(key: str) -> str:
                     asking = HttpTransport(config, lanes, rng, utc_now, KeyOnly(key))
-                    return (await asking.call(AUTH_TOKEN, AuthTokenRequest())).jwt
+                    try:
+                        return (await asking.call(AUTH_TOKEN, AuthTokenRequest())).jwt
+                    except APIResponseValidationError:
+                        message = "the service gave no token for the key: its answer has another shape"
+                        raise CredentialError(message) from None  # it may quote a token
 
                 authority = await stack.enter_async_context(
                     open_credentials(

@@ -103,11 +103,16 @@ class Reply:
         return response
 
     def without(self, secret: str | None) -> Reply:
-        """Return the same with a secret masked, should the service repeat it in its body."""
-        if not secret or secret.encode() not in self.raw:
+        """Return the same with a secret masked, should the service repeat it in its body, compressed or not."""
+        try:
+            content = self.content()
+        except DecodeError:
+            return self  # nobody will read it either
+        if not secret or secret.encode() not in content:
             return self
-        raw = self.raw.replace(secret.encode(), b"***")
-        headers = [header for header in self.headers if header[0] != b"content-length"]
+        raw = content.replace(secret.encode(), b"***")
+        framing = (b"content-length", b"content-encoding")
+        headers = [header for header in self.headers if header[0] not in framing]
         return Reply(self.status, headers, raw)
 
 
