@@ -161,6 +161,16 @@ def test_every_target_of_make_is_told_to_contributors() -> None:
     assert listed == set(told)
 
 
+@pytest.mark.parametrize("room", ["protocol", "transport"])
+def test_the_map_of_a_large_room_names_each_module(room: str) -> None:
+    """A newcomer finds the place; a module that comes is put on the map."""
+    package = Path(tinker_actors.__file__).parent / room
+    modules = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    text = (package / "__init__.py").read_text("utf-8")
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("    "))
+    assert modules - set(re.findall(r"\w+", rows)) == set()
+
+
 PAPERS = ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"]
 
 

@@ -1,1 +1,11 @@
-"""Decisions: pure functions and tables over wire types. Time and chance are arguments; nothing here waits."""
+"""Decisions: pure functions and tables over wire types. Time and chance are arguments; nothing here waits.
+
+    the service   capability, credential, recovery
+    sending       query, retry, policy, backoff, throttle
+    waiting       future, batch_poll, failure, queue_state, cancel
+    answers       sse, pagination
+    training      batch, plan, chunking, metric, number, step, journal
+    telling       event, telemetry
+
+What is decided here is done by `transport` and `actors`.
+"""
