@@ -88,10 +88,21 @@ async def test_without_sendmsg_parts_are_joined(ends: Ends, monkeypatch: pytest.
 
 async def test_a_long_write_can_be_cancelled(ends: Ends) -> None:
     """A writer who waits for the other side leaves when it is cancelled."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ends.stream.send_all, LONG)
+    left: list[bool] = []
+
+    async def write() -> None:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel, scope)
+            await ends.stream.send_all(LONG)
+        left.append(scope.cancelled_caught)
+
+    async def cancel(scope: trio.CancelScope) -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
-        nursery.cancel_scope.cancel()
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+    assert left == [True]
 
 
 async def test_reading_takes_what_is_there_and_yields(ends: Ends) -> None:
