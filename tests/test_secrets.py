@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import traceback
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import trio
 
 from tests.actors.conftest import StubService
 from tests.transport.test_auth import EPOCH, jwt
-from tinker_actors.actors.service import open_client
+from tinker_actors.actors.service import ServiceClient, open_client
 from tinker_actors.errors import TinkerActorsError
 from tinker_actors.protocol.credential import CredentialCommand, Secret
 from tinker_actors.transport.config import Config, Environment
@@ -43,6 +44,18 @@ def config(**settings: Any) -> Config:
         **settings,
     }
     return Config(**values)
+
+
+def opened(stub: StubService) -> AbstractAsyncContextManager[ServiceClient]:
+    """Open the client of a stub with that configuration."""
+    return open_client(
+        config(),
+        rng=random.Random(0),
+        backend="http://stub",
+        chosen="the stub",
+        through=stub,
+        beat_through=None,
+    )
 
 
 def shown(error: BaseException | None) -> str:
@@ -92,14 +105,7 @@ async def test_a_service_that_repeats_our_secrets_does_not_get_them_into_sight(
         return httpx.Response(status, json={"detail": f"not with {secret}"})
 
     seen: list[str] = []
-    async with open_client(
-        config(),
-        rng=random.Random(0),
-        backend="http://stub",
-        chosen="the stub",
-        through=stub,
-        beat_through=None,
-    ) as service:
+    async with opened(stub) as service:
         events = service.subscribe()
         training = await service.create_lora_training_client(MODEL)
         stub.rules["optim_step"] = refuse
@@ -140,14 +146,7 @@ async def test_a_result_that_repeats_our_key_does_not_show_it(
 ) -> None:
     """The answers to polls are masked as well."""
     caplog.set_level(logging.DEBUG)
-    async with open_client(
-        config(),
-        rng=random.Random(0),
-        backend="http://stub",
-        chosen="the stub",
-        through=stub,
-        beat_through=None,
-    ) as service:
+    async with opened(stub) as service:
         training = await service.create_lora_training_client(MODEL)
         stub.rules["retrieve_future"] = lambda *_: httpx.Response(
             status, json={"detail": f"not with {KEY}", "error": f"not with {KEY}", "category": "user"}
