@@ -212,6 +212,25 @@ async def test_events_can_be_asked_for_by_path() -> None:
             assert [event async for event in events] == [{"a": 1}]
 
 
+async def test_a_copy_for_another_place_takes_no_other_secret_along() -> None:
+    """What says who we are stays behind, in headers and beside them; what is given with the place goes there."""
+    settings = {
+        "headers": {"CF-Access-Client-Secret": "hush", "x-a": "1"},
+        "auth": httpx.BasicAuth("me", "hush"),
+    }
+    async with client(httpx.Response(200, json={}), **settings) as (opened, script):
+        await opened.copy(base_url="http://other/base").get("x", cast_to=dict)
+        await opened.copy(base_url="http://other/base", headers={"authorization": "b"}).get("x", cast_to=dict)
+        await opened.copy(base_url="http://script/base").get("x", cast_to=dict)
+    names = ("cf-access-client-secret", "authorization", "x-a")
+    seen = [[request.headers.get(name) for name in names] for request in script.requests]
+    assert seen == [
+        [None, None, "1"],
+        [None, "b", "1"],
+        ["hush", httpx.BasicAuth("me", "hush")._auth_header, "1"],
+    ]
+
+
 @pytest.mark.requirement("R23")
 async def test_a_copy_differs_in_what_is_said_and_nothing_else() -> None:
     """The original stays as it is; headers and query are merged or replaced; connections are shared."""

@@ -23,6 +23,7 @@ from tinker_actors.transport.body import Files, form
 from tinker_actors.transport.build import AnyEndpoint, Job
 from tinker_actors.transport.config import Config, check_base_url
 from tinker_actors.transport.exchange import HttpTransport, open_transport
+from tinker_actors.transport.headers import without_secrets
 from tinker_actors.transport.options import (
     NOT_GIVEN,
     Given,
@@ -199,7 +200,7 @@ class AsyncTinker:
         """Return a client with other settings over the same connections; this one stays as it is.
 
         Args:
-            base_url: another place.
+            base_url: another place. Headers that hold secrets, and a way to authenticate, are not taken along.
             api_key: another key; None sends none. Never taken along to another place by itself.
             timeout: seconds for a whole exchange; None is no limit.
             max_retries: further attempts of a call.
@@ -214,14 +215,14 @@ class AsyncTinker:
             InputError: a key that does not look like one.
         """
         config = self.config
+        if base_url is not None and check_base_url("base_url", base_url) != config.base_url:
+            config = attrs.evolve(
+                config, base_url=base_url, api_key=None, auth=None, headers=without_secrets(config.headers)
+            )
         changes: dict[str, Any] = {  # by name: no type can say which belongs to which
             "headers": _laid_over("headers", config.headers, headers, set_headers),
             "query": _laid_over("query", config.query, query, set_query),
         }
-        if base_url is not None:
-            changes["base_url"] = check_base_url("base_url", base_url)
-            if changes["base_url"] != config.base_url and isinstance(api_key, NotGiven):
-                api_key = None
         if not isinstance(api_key, NotGiven):
             changes["api_key"] = None if api_key is None else check_api_key("api_key", api_key)
         changes["timeout"] = given(timeout, config.timeout)

@@ -35,6 +35,7 @@ __all__ = [
     "platform_headers",
     "secrets_in",
     "shown_headers",
+    "without_secrets",
 ]
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
@@ -182,6 +183,11 @@ def secrets_in(headers: RawHeaders) -> list[str]:
     return [
         value for value in values if len(value) >= _SHORTEST_SECRET
     ]  # or every second word would be masked
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers but for those that are secrets."""
+    return {name: value for name, value in headers.items() if name.lower().encode() not in _SECRET}
 
 
 def shown_headers(headers: RawHeaders) -> RawHeaders:
