@@ -16,6 +16,7 @@ from tinker_actors.actors.service import open_client
 from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
+    APIStatusError,
     BadRequestError,
     BillingError,
     ConfigError,
@@ -226,6 +227,24 @@ async def test_a_doubtful_send_is_repeated_with_the_same_number(
         sampling = await service.create_sampling_client(base_model=MODEL)
         await sampling.sample(PROMPT, 1, PARAMS)
     assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 0, 0, 0]
+
+
+@pytest.mark.requirement("R54")
+@pytest.mark.parametrize(
+    ("status", "should_retry", "submits"), [(500, "false", 1), (409, "true", 2), (409, "", 1)]
+)
+async def test_what_the_service_says_of_retries_holds_for_samples(
+    autojump_clock: Any, open_stub: Any, stub: Any, status: int, should_retry: str, submits: int
+) -> None:
+    """`x-should-retry` wins over the status."""
+    stub.rules["asample"] = lambda _, count: (
+        httpx.Response(status, headers={"x-should-retry": should_retry}) if count == 0 else None
+    )
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(APIStatusError) if submits == 1 else contextlib.nullcontext():
+            await sampling.sample(PROMPT, 1, PARAMS)
+    assert [body["seq_id"] for body in stub.bodies("asample")] == [0] * submits
 
 
 async def test_endless_trouble_ends_in_a_typed_error(autojump_clock: Any, open_stub: Any, stub: Any) -> None:

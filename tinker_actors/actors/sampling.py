@@ -39,7 +39,7 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.cancel import CancelQueue
-from tinker_actors.protocol.policy import RetryConfig
+from tinker_actors.protocol.policy import RetryConfig, is_retryable
 from tinker_actors.protocol.retry import backoff_delay
 from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config, normal_url
@@ -184,7 +184,7 @@ class SamplingActor(Actor[Sampling]):
                 self._postpone(size, error)
                 continue
             except (APIConnectionError, APIStatusError) as error:
-                if not _worth_resending(error) or doubtful == _RESENDS:
+                if not is_retryable(error) or doubtful == _RESENDS:
                     raise
             finally:
                 share.gate.leave(weight)
@@ -203,12 +203,6 @@ class SamplingActor(Actor[Sampling]):
     def _check_progress(self, error: RateLimitError) -> None:
         if self._share.progress.is_stuck(trio.current_time()):
             raise stuck(self._share.progress.timeout) from error
-
-
-def _worth_resending(error: APIConnectionError | APIStatusError) -> bool:
-    if isinstance(error, APIConnectionError):
-        return True
-    return error.status_code == 408 or error.status_code >= 500
 
 
 def _request(message: Sample, number: int) -> SampleRequest:
