@@ -302,6 +302,12 @@ async def test_an_unknown_model_says_which_backend_was_asked(
     [
         ({"rank": 0}, "rank"),
         ({"rank": True}, "rank"),
+        ({"rank": "8"}, "rank"),
+        ({"rank": 8.0}, "rank"),
+        ({"base_model": None}, "base_model"),
+        ({"base_model": ""}, "base_model"),
+        ({"seed": "7"}, "seed"),
+        ({"seed": True}, "seed"),
         ({"seed": -1}, "seed"),
         ({"train_mlp": False, "train_attn": False, "train_unembed": False}, "train_mlp"),
     ],
@@ -312,9 +318,26 @@ async def test_a_wrong_model_is_refused_locally(
     """Nothing is sent, and the error names the field."""
     async with open_stub() as service:
         with pytest.raises(InputError) as caught:
-            await service.create_lora_training_client(MODEL, **arguments)
+            await service.create_lora_training_client(**{"base_model": MODEL, **arguments})
     assert caught.value.field.startswith(field)
     assert "create_model" not in stub.names()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (MODEL, "must start with tinker://; a base model is given as base_model="),
+        (7, "must start with tinker://"),
+    ],
+)
+async def test_what_is_no_path_is_refused_locally(
+    autojump_clock: Any, open_stub: Any, stub: Any, path: Any, text: str
+) -> None:
+    """Who passes the name of a base model in its place is told how it is given."""
+    async with open_stub() as service:
+        with pytest.raises(InputError, match=f"^model_path = {path!r}: {text}"):
+            await service.create_sampling_client(path)
+    assert "create_sampling_session" not in stub.names()
 
 
 async def test_wrong_batches_are_refused_locally_and_lose_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import trio
 
@@ -30,6 +30,10 @@ from tinker_actors.wire.service import Empty, GetServerCapabilitiesResponse
 __all__ = ["ServiceClient", "open_client"]
 
 _MAX_RANK = 4096
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class ServiceClient:
@@ -93,16 +97,18 @@ class ServiceClient:
             user_metadata: stored with the model.
 
         Raises:
-            InputError: nothing to train, or a rank or seed out of range.
+            InputError: nothing to train, no name of a model, or a rank or seed out of range.
             APIStatusError: the service refused, for instance because it does not know the model.
             RequestFailedError: the service failed to make it.
         """
         if not (train_mlp or train_attn or train_unembed):
             raise InputError("train_mlp, train_attn, train_unembed", False, "at least one must be true")
-        if isinstance(rank, bool) or not 1 <= rank <= _MAX_RANK:
-            raise InputError("rank", rank, f"must be 1 to {_MAX_RANK}")
-        if seed is not None and not 0 <= seed < 2**63:
-            raise InputError("seed", seed, "must be in [0, 2**63)")
+        if not isinstance(cast("object", base_model), str) or not base_model:
+            raise InputError("base_model", base_model, "must be the name of a model")
+        if not _is_integer(rank) or not 1 <= rank <= _MAX_RANK:
+            raise InputError("rank", rank, f"must be an integer, 1 to {_MAX_RANK}")
+        if seed is not None and not (_is_integer(seed) and 0 <= seed < 2**63):
+            raise InputError("seed", seed, "must be an integer in [0, 2**63), or None")
         lora = LoraConfig(
             rank=rank,
             seed=self._tree.rng.getrandbits(31) if seed is None else seed,
@@ -139,8 +145,10 @@ class ServiceClient:
         """
         if model_path is None and base_model is None:
             raise InputError("model_path", None, "give a model_path or a base_model")
-        if model_path is not None and not model_path.startswith("tinker://"):
-            raise InputError("model_path", model_path, "must start with tinker://")
+        if model_path is not None and not str(model_path).startswith("tinker://"):
+            raise InputError(
+                "model_path", model_path, "must start with tinker://; a base model is given as base_model="
+            )
         session_id = await self._open_sampling_session(model_path, base_model)
         name = base_model or ""
         return self._samplers.make(session_id, name, resolve_tokenizer_id(name), 0)
