@@ -81,7 +81,10 @@ USED = "expected 8, got 7"
 FAILURES: Mapping[str, tuple[Failure, bool]] = {
     "no connection": (Failure(sent=False), False),
     "429": (Failure(sent=True, status=429), False),
-    "`x-should-retry: true`, whatever the status": (Failure(sent=True, status=400, should_retry=True), False),
+    "`x-should-retry: true`, whatever the status; 400 without a body": (
+        Failure(sent=True, status=400, should_retry=True),
+        False,
+    ),
     "402, within the window": (Failure(sent=True, status=402), False),
     "broken off, or no answer in time": (Failure(sent=True), True),
     "408": (Failure(sent=True, status=408), True),
@@ -130,6 +133,7 @@ ANSWERS: Mapping[str, future.Answer] = {
     "200 protobuf that cannot be read": _answer(200, protobuf.encode(RESULT)[:-1], kind=PROTOBUF),
     "200 JSON of another shape": _answer(200, '{"unexpected":true}'),
     "400": _answer(400),
+    "400 without a body, or with `x-should-retry: true`": future.Answer(status=400, should_retry=True),
     "402": _answer(402),
     "404 that speaks of the promise": _answer(404, '{"detail":"promise r not found"}'),
     "410": _answer(410),

@@ -93,6 +93,17 @@ async def test_the_services_own_limit_counts_if_it_is_lower(
         stub.held["asample"].set()
 
 
+async def test_a_sample_that_was_turned_away_before_the_service_is_sent_again(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """A 400 without a body is no word of the service's; the number stays, for nobody has seen it."""
+    stub.rules["asample"] = lambda _, count: httpx.Response(400) if count == 0 else None
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        await sampling.sample(PROMPT, 1, PARAMS)
+    assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 0]
+
+
 async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -158,6 +158,15 @@ def test_passing_trouble_is_waited_out(error: Any, delay: float) -> None:
     assert machine.answered(long_poll(machine), 1, [Completion("a")]) == {"a": Ready(0)}
 
 
+def test_a_400_that_may_be_tried_again_is_no_bad_request() -> None:
+    """It comes from something before the service, and is waited out as a 503 is."""
+    machine = BatchPoll()
+    machine.wait("a")
+    turned_away = status_error_class(400)("no", status_code=400, should_retry=True)
+    assert [machine.failed(turned_away) for _ in range(10)] == [1.0] * 10
+    assert not machine.ended
+
+
 def test_three_bad_requests_are_forgiven() -> None:
     """In a row; the fourth is the end."""
     machine = BatchPoll()

@@ -423,6 +423,17 @@ def test_three_bad_requests_are_forgiven() -> None:
     assert again(said(400), renewed).delay == 0.25
 
 
+def test_a_400_that_may_be_tried_again_is_no_bad_request() -> None:
+    """It comes from something before the service: as a 503 it is waited out, and uses up nothing."""
+    polling = START
+    for delay in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        command = again(raw(400, b"", should_retry=True), polling)
+        assert (command.delay, command.waiting) == (delay, "service")
+        polling = command.polling
+    assert polling.bad_requests == 0
+    assert again(raw(400, b"", should_retry=False), polling).polling.bad_requests == 1
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"type": "sam', b"\xff\xfe"])
 @pytest.mark.parametrize("content_type", ["", "text/html", JSON, "image/png"])
 def test_an_answer_that_cannot_be_read_is_asked_for_again(body: bytes, content_type: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -228,6 +229,32 @@ async def test_x_should_retry_wins(autojump_clock: Any) -> None:
     with pytest.raises(RateLimitError):
         await call(script, GET_INFO, GetInfoRequest("m"))
     assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts"),
+    [
+        (httpx.Response(400), 2),
+        (httpx.Response(400, headers={"content-length": "0"}), 2),
+        (httpx.Response(400, headers={"x-should-retry": "false"}), 1),
+        (httpx.Response(400, json={}), 1),
+        (httpx.Response(400, text="bad"), 1),
+        (httpx.Response(404), 1),
+    ],
+    ids=["empty", "empty-and-says-so", "final", "json", "text", "404"],
+)
+async def test_a_400_without_a_body_is_no_word_of_the_services(
+    autojump_clock: Any, answer: httpx.Response, attempts: int
+) -> None:
+    """What stands before the service turned the request away: a step is sent again, under its number."""
+    promise = httpx.Response(200, json={"request_id": "r"})
+    script = Script(lambda attempt: answer if attempt == 0 else promise)
+    with contextlib.nullcontext() if attempts == 2 else pytest.raises(APIStatusError) as caught:
+        await call(script, OPTIM_STEP, STEP)
+    assert len(script.requests) == attempts
+    assert len({request.content for request in script.requests}) == 1
+    if caught is not None:
+        assert caught.value.status_code == answer.status_code
 
 
 @pytest.mark.requirement("R59")

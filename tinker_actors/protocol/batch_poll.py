@@ -14,7 +14,7 @@ they may be deleted. A result itself is fetched as ever, with its size known and
 
     a poll failed with            then
     408, 429, 5xx, no answer      again after a second, or what the service asks for, half a minute at most
-    400                           again, three times in a row
+    400                           again, three times in a row; without a body, or if it may be retried, as 503
     402                           again after a pause, within the billing window
     404, 405                      the service has no such call: everybody polls for himself
     anything else                 a failure: all who wait now or later are told
@@ -195,6 +195,8 @@ class BatchPoll:
         """
         status = error.status_code if isinstance(error, APIStatusError) else None
         match status:
+            case 400 if getattr(error, "should_retry", None):
+                return _DELAY
             case 400 if self._bad_requests < _BUDGET:
                 self._bad_requests += 1
                 return _DELAY

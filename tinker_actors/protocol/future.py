@@ -10,6 +10,7 @@
     200 JSON that is no object                    the answer is invalid
     200 that cannot be read (HTML, empty)         poll again, three times; then the answer is invalid
     400                                           poll again, three times; then the request was bad
+    400 without a body, or that may be retried    as 5xx: it comes from something before the service
     402                                           poll again after a pause, within the billing window
     404 that speaks of the promise, 410           the promise is lost
     429, 5xx, no answer                           poll again after a growing delay, or after what the service asked
@@ -305,6 +306,8 @@ def _invalid(polling: Polling, why: str, cause: DecodeError | None = None) -> Fa
 def _judge_status(polling: Polling, answer: Answer, pause: float | None) -> Command:
     match answer.status:
         case None | 429:
+            return _later(polling, answer)
+        case 400 if answer.should_retry:
             return _later(polling, answer)
         case 402 if pause is not None:
             word = "the account cannot be charged (status 402)"

@@ -1,8 +1,9 @@
 """Whether a call is sent again, when, and what a failed call means. The one retry rule of the package. Pure.
 
 A send is *doubtful* when its first byte was written and no complete answer was read, or the answer was 408 or
-5xx: the service may have carried it out. No connection, 429 and `x-should-retry: true` are not doubtful. What
-follows depends on the endpoint's `on_doubt` and on what the service does with a number it has seen (`dedupe`):
+5xx: the service may have carried it out. No connection, 429 and `x-should-retry: true` are not doubtful; a 400
+without a body counts as the last of these, for it comes from something before the service. What follows depends on
+the endpoint's `on_doubt` and on what the service does with a number it has seen (`dedupe`):
 
     what happened                                  on_doubt   dedupe   then
     `x-should-retry: false`                        any        any      stop

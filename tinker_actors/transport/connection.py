@@ -303,6 +303,8 @@ class Connection:
         for name, value in head.headers:
             if name == b"connection":
                 self._keep = self._keep and b"close" not in value.lower()
+            elif name == b"content-length" and head.status == 400 and value == b"0":
+                self._keep = False  # a proxy turned the request away, and may do so again on this connection
             elif name == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
                 self.wait = int(found[1]) * KEEP_ALIVE_SHARE
 

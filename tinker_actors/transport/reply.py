@@ -83,9 +83,16 @@ class Reply:
 
     @property
     def should_retry(self) -> bool | None:
-        """What the service said about trying again."""
-        flag = self.header(b"x-should-retry")
-        return {"true": True, "false": False}.get(flag or "")
+        """What the service said about trying again; None if nothing.
+
+        A 400 without a body is no word of the service's: what stands before it turned the request away, and a new
+        connection may help (tinker 0.38.0 lib/internal_client_holder.py).
+        """
+        said = {"true": True, "false": False}.get(self.header(b"x-should-retry") or "")
+        if said is not None or self.status != 400:
+            return said
+        without_body = (self.header(b"content-length") or "0") == "0" and not self.raw
+        return True if without_body and self.live is None else None
 
     def as_httpx(self, request: httpx.Request) -> httpx.Response:
         """Return the same as httpx's object."""
