@@ -93,6 +93,20 @@ async def test_one_poll_waits_for_all_samples_of_a_session(
     assert sorted(fetched) == ["asample#0", "asample#1", "asample#2"]
 
 
+async def test_a_service_that_does_not_hold_polls_is_not_hammered(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """As with polls of one promise, there are at most 20 a second."""
+    together = Together(stub, hold=0.001)
+    async with open_stub(batch_polls=True) as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+            await trio.sleep(1)
+            assert 15 <= len(together.polls) <= 21
+            together.end("asample#0")
+
+
 async def test_it_is_off_unless_the_service_says_so(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """The flag switches it on, and the setting off again."""
     stub.rules["client/config"] = lambda _, __: httpx.Response(

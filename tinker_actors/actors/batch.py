@@ -15,6 +15,7 @@ import trio
 
 from tinker_actors.errors import APIError, BillingError
 from tinker_actors.protocol.batch_poll import BatchPoll, Completion, Found, Poll
+from tinker_actors.protocol.future import MIN_HOLD
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.wire.endpoints import RETRIEVE_FUTURES
@@ -90,6 +91,7 @@ class BatchPoller:
             await self._call(poll)
 
     async def _send(self, poll: Poll) -> None:
+        started = trio.current_time()
         try:
             reply = await self._call(poll)
         except APIError as error:
@@ -101,6 +103,8 @@ class BatchPoller:
         else:
             completions = [_completion(one) for one in reply.completions]
             self._tell(self._machine.answered(poll, reply.cursor, completions))
+            if poll.waits and not completions:
+                await trio.sleep(max(0.0, started + MIN_HOLD - trio.current_time()))
 
     async def _call(self, poll: Poll) -> RetrieveFuturesResponse:
         request = RetrieveFuturesRequest(
