@@ -141,6 +141,23 @@ async def test_a_doubtful_send_is_repeated_where_the_service_knows_numbers(
     assert first == second
 
 
+async def test_a_model_that_is_lost_while_it_is_restored_is_unloaded_too(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Every id that was given up is given back, also if the first attempt to restore fails."""
+    lost = httpx.Response(404, json={"detail": "Model is not loaded"})
+    stub.rules["load_weights"] = lambda _, count: lost if count == 0 else None
+    stub.rules["forward_backward"] = lambda _, count: lost if count == 0 else None
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        await training.save_state("a")
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        assert training.model_id == "s0:train:2"
+    unloaded = {body["model_id"] for body in stub.bodies("unload_model")}
+    assert unloaded == {"s0:train:0", "s0:train:1"}
+    assert len(stub.bodies("unload_model")) == 2
+
+
 async def test_a_doubtful_send_fences_the_model_elsewhere(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:

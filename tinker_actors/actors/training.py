@@ -91,6 +91,7 @@ class Lineage:
         info: what the service said of it when it was first made.
         waiting: who waits for the operation at a position.
         poison: why nothing may be sent to it any more.
+        given_up: ids it had that are still to be unloaded, in order.
     """
 
     base_model: str
@@ -101,6 +102,7 @@ class Lineage:
     info: GetInfoResponse | None = None
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
+    given_up: dict[str, None] = attrs.field(factory=dict[str, None])
 
 
 class TrainingActor(Actor[Training]):
@@ -172,6 +174,7 @@ class TrainingActor(Actor[Training]):
             message = "more was trained since the last save_state than the replay log holds"
             self._give_up(ModelLost(message, model_id=old_id))
             return
+        self._lineage.given_up[old_id] = None
         await self._create()
         if journal.checkpoint is not None and not await self._load(journal.checkpoint):
             return
@@ -187,7 +190,9 @@ class TrainingActor(Actor[Training]):
                 steps=sum(record.operation.kind == "optim_step" for record in records),
             )
         )
-        self.context.spawn(self._unload, old_id)
+        for model_id in self._lineage.given_up:
+            self.context.spawn(self._unload, model_id)
+        self._lineage.given_up.clear()
 
     def _give_up(self, cause: TinkerError) -> None:
         """There is nothing to restore from: poison the model and tell everybody who waits."""
