@@ -290,14 +290,6 @@ def test_time_and_retries_are_as_the_official_client_has_them() -> None:
     assert (config.timeout, config.connect_timeout, config.max_retries) == (60, 5, 10)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "", None, "http://x?a=b", "http://me:hush@x"])
-def test_a_configuration_is_of_a_url(url: Any) -> None:
-    """It is told when the configuration is made, not by the first request; a password in it is not shown."""
-    with pytest.raises(ConfigError, match=r"^base_url = ") as caught:
-        Config(base_url=url)
-    assert "hush" not in str(caught.value)
-
-
 @pytest.mark.parametrize("headers", [{"a": 1}, None, "hush"])
 def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
     """The setting is told, what it held is not."""

@@ -163,7 +163,6 @@ class Config:
     auth: httpx.Auth | None = attrs.field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_base_url("base_url", self.base_url)
         for name, (good, why) in _RULES.items():
             value = getattr(self, name)
             if not good(value):
