@@ -54,7 +54,7 @@ ABOVE = {
     "session_heartbeat": "the heartbeat: the next beat follows",
     "unload_model": "nobody: a service drops what nobody uses",
     "asample": "the samplers: after a 429 all of them wait, then the same number is sent",
-    "retrieve_future": "the one who waits for the promise: the table of polls below",
+    "retrieve_future": "the one who waits for the promise: the table of polls above",
     "retrieve_futures": "the one who waits for the promises",
     "telemetry": "nobody: events that the service does not take are dropped",
 }
