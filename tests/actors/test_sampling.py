@@ -329,6 +329,7 @@ async def test_wrong_samples_are_refused_locally(autojump_clock: Any, open_stub:
         for arguments, field in [
             ((ModelInput.empty(), 1, PARAMS), "prompt"),
             ((PROMPT, 0, PARAMS), "num_samples"),
+            ((PROMPT, 1, PARAMS, False, -1), "topk_prompt_logprobs"),
             ((PROMPT, 1, SamplingParams(temperature=-1.0)), "sampling_params.temperature"),
             ((PROMPT, 1, SamplingParams(top_p=0.0)), "sampling_params.top_p"),
         ]:

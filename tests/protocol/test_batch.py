@@ -276,6 +276,14 @@ def test_a_prompt_has_tokens_and_is_continued_at_least_once(
     assert refusal(lambda: check_prompt(prompt, num_samples)) == (field, value)
 
 
+@pytest.mark.parametrize("value", [-1, False, True, 1.5, None, 2**31])
+def test_how_many_likely_tokens_are_wanted_is_a_count(value: Any) -> None:
+    """None of them is a count as well, but None is none."""
+    check_prompt(PROMPT, 1, 0)
+    check_prompt(PROMPT, 1, np.int64(20))
+    assert refusal(lambda: check_prompt(PROMPT, 1, value)) == ("topk_prompt_logprobs", value)
+
+
 @pytest.mark.parametrize(
     "good",
     [

@@ -103,9 +103,12 @@ def test_a_response_is_equal_to_itself_read_back() -> None:
             ("float32", (1, 1)),
         ),
         ({"prompt_alt_tokens_k": -1}, "prompt_alt_tokens_k", -1),
+        ({"topk_prompt_logprobs": -1}, "topk_prompt_logprobs", -1),
+        ({"topk_prompt_logprobs": True}, "topk_prompt_logprobs", True),
+        ({"topk_sample_logprobs": 1.5}, "topk_sample_logprobs", 1.5),
         ({"prompt_logprobs_last_n": 0}, "prompt_logprobs_last_n", 0),
     ],
-    ids=range(4),
+    ids=range(7),
 )
 def test_a_request_that_no_service_can_take_is_refused(fields: Any, field: str, value: object) -> None:
     """Targets that are no matrix of token ids, negative numbers."""

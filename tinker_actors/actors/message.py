@@ -194,7 +194,7 @@ class Sample(Message[Sampling, SampleResponse]):
     topk_prompt_logprobs: int = 0
 
     def __attrs_post_init__(self) -> None:
-        check_prompt(self.prompt, self.num_samples)
+        check_prompt(self.prompt, self.num_samples, self.topk_prompt_logprobs)
         check_sampling(self.sampling_params)
 
 

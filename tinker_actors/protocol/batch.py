@@ -173,11 +173,11 @@ def check_adam(params: object) -> None:
 # --- samples ---------------------------------------------------------------------------------------------
 
 
-def check_prompt(prompt: object, num_samples: object) -> None:
-    """Check what is to be continued, and how often.
+def check_prompt(prompt: object, num_samples: object, topk_prompt_logprobs: object = 0) -> None:
+    """Check what is to be continued, how often, and what shall be told of the prompt.
 
     Raises:
-        InputError: no tokens, or fewer than one sample.
+        InputError: no tokens, fewer than one sample, or a number of likely tokens that is none.
     """
     if not isinstance(prompt, ModelInput):
         raise InputError("prompt", prompt, "must be a ModelInput")
@@ -185,6 +185,10 @@ def check_prompt(prompt: object, num_samples: object) -> None:
         raise InputError("prompt", prompt, "has no tokens")
     if not _is_count(num_samples):
         raise InputError("num_samples", num_samples, "must be a positive integer of 32 bits")
+    if _integer(topk_prompt_logprobs) != 0 and not _is_count(topk_prompt_logprobs):
+        raise InputError(
+            "topk_prompt_logprobs", topk_prompt_logprobs, "must be 0 or a positive integer of 32 bits"
+        )
 
 
 def check_sampling(params: object) -> None:

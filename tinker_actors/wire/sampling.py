@@ -100,8 +100,8 @@ class SampleRequest:
     sampling_session_id: str | None = None
     seq_id: int | None = None
     prompt_logprobs: bool | None = None
-    topk_prompt_logprobs: int = 0
-    topk_sample_logprobs: int = attrs.field(default=0, metadata=since("0.30.4"))
+    topk_prompt_logprobs: int = attrs.field(default=0, validator=count)
+    topk_sample_logprobs: int = attrs.field(default=0, validator=count, metadata=since("0.30.4"))
     target_prompt_logprobs: TensorData | None = attrs.field(default=None, validator=_targets)
     prompt_alt_tokens_k: int = attrs.field(default=0, validator=count, metadata=since("0.33.1"))
     prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=_last_n)
