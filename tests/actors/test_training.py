@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from tinker_actors.errors import (
     APITimeoutError,
     BadRequestError,
     ModelPoisoned,
+    NotFoundError,
     RequestFailedError,
     StepVoid,
     UnobservedFailure,
@@ -241,6 +243,22 @@ async def test_a_gradient_that_may_be_there_poisons_the_model(
         with pytest.raises(ModelPoisoned):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.wire() == [("forward_backward", 1)]
+
+
+@pytest.mark.parametrize("unknown", [True, False], ids=["too late", "no such state"])
+async def test_weights_that_may_have_been_replaced_are_not_trained_on(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, unknown: bool
+) -> None:
+    """A load whose result is not had poisons the model; one that failed leaves it as it was."""
+    if unknown:
+        stub.held["load_weights"] = trio.Event()
+    stub.results["load_weights#0"] = httpx.Response(404, json={"detail": "no such checkpoint"})
+    async with open_stub(promise_timeout=5.0) as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(APITimeoutError if unknown else NotFoundError):
+            await training.load_state("tinker://r/weights/a")
+        with pytest.raises(ModelPoisoned) if unknown else contextlib.nullcontext():
+            await (await training.forward_backward(batch(1), "cross_entropy"))
 
 
 async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(

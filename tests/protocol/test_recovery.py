@@ -192,6 +192,7 @@ def test_what_was_saved_is_found_by_its_kind_and_name(
     [
         (RequestFailedError("boom", category="server"), True),
         (polled(400, {"detail": "no such loss"}), True),
+        (status(404), True),
         (status(409), True),
         (status(422), True),
         (APITimeoutError("too late", doubtful=True), False),

@@ -386,7 +386,7 @@ class TrainingActor(Actor[Training]):
                 if not self._losing:  # the others that find out end with the first
                     self._lose(error)
                 return
-            step.gradients -= record.operation.kind == "forward_backward" and says_not_done(error)
+            step.gradients -= record.operation.kind == "forward_backward"
             self._failed(record, error, step, taken=True)
             return
         await self._succeeded(record, reply)
@@ -411,7 +411,8 @@ class TrainingActor(Actor[Training]):
 
     def _failed(self, record: Record, error: TinkerError, step: Step, *, taken: bool) -> None:
         self._lineage.journal.strike(record.position)
-        match judge(record.operation.kind, step, taken=taken):
+        certain = not taken or says_not_done(error)
+        match judge(record.operation.kind, step, taken=taken, certain=certain):
             case "poison":
                 self._poison(error)
             case "void":

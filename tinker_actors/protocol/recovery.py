@@ -65,9 +65,10 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
 def says_not_done(error: BaseException) -> bool:
     """Whether the failure of a promise says that its request changed nothing.
 
-    Others say only that its result is not had: too late, unreadable, or asked for with a key that has ended.
+    Others say only that its result is not had: too late, unreadable, or asked for with a key that has ended. A 404 is
+    about what was to be loaded, unless `classify` says that the model is gone.
     """
-    refused = BadRequestError | ConflictError | UnprocessableEntityError
+    refused = BadRequestError | ConflictError | NotFoundError | UnprocessableEntityError
     return isinstance(error, RequestFailedError | refused)
 
 

@@ -6,9 +6,10 @@ A step is everything up to and including the next `optim_step`. No partial gradi
     forward_backward, refused or failed       its optim_step is on the wire     poison
     forward_backward, refused or failed       other gradients on the service    poison
     forward_backward, refused or failed       nothing else                      void: the rest of it is not sent
-    forward_backward, its result is not had   any: it may be one of them        poison
+    forward_backward, its result is not had   any                               poison
     optim_step, refused                       any                               fail: only it; it may be sent again
     optim_step, failed after it was taken     any                               poison
+    load_state, its result is not had         any                               poison
     anything else                             any                               fail: only it
 """
 
@@ -31,7 +32,7 @@ class Step:
     """One step under way.
 
     Attributes:
-        gradients: gradient requests of it that the service took and that have not certainly failed.
+        gradients: gradient requests of it that the service took and that have not failed.
         closed: its `optim_step` was sent.
     """
 
@@ -39,16 +40,17 @@ class Step:
     closed: bool = False
 
 
-def judge(kind: OperationKind, step: Step, *, taken: bool) -> Consequence:
+def judge(kind: OperationKind, step: Step, *, taken: bool, certain: bool) -> Consequence:
     """Say what follows from a failure.
 
     Args:
         kind: the operation that failed.
-        step: its step; `gradients` no longer counts the failed request, if that certainly left no gradient.
+        step: its step; `gradients` no longer counts the failed request.
         taken: the service had accepted it.
+        certain: it changed nothing. An operation that was taken, and whose result is not had, may have.
     """
     if kind == "forward_backward":
-        return "poison" if step.closed or step.gradients else "void"
-    if kind == "optim_step" and taken:
+        return "void" if certain and not step.closed and not step.gradients else "poison"
+    if (kind == "optim_step" and taken) or (kind == "load_state" and not certain):
         return "poison"
     return "fail"
