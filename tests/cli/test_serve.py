@@ -74,7 +74,7 @@ def test_a_key_is_asked_for_and_state_is_kept_on_disk(tmp_path: Path) -> None:
     with serving("--directory", str(tmp_path), TINKER_ACTORS_SERVE_KEY="tml-right-key") as (url, process):
         refused = demo(url)
         assert refused.returncode == 1
-        assert "error: client_config: error code 401" in refused.stderr
+        assert "error: client_config: Error code: 401" in refused.stderr
         assert demo(url, TINKER_API_KEY="tml-right-key").returncode == 0
         stop(process, signal.SIGTERM)
     assert list(tmp_path.rglob("*.safetensors"))
