@@ -19,6 +19,7 @@ from tinker_actors.protocol.capability import (
     learn_flags,
     record_for,
 )
+from tinker_actors.wire.codec import decode
 from tinker_actors.wire.service import ClientConfigResponse
 
 #                  dedupe, early numbers, training body, compression, newer fields, patience
@@ -167,3 +168,13 @@ def test_a_guess_that_is_refused_is_none(status: int) -> None:
     assert not form_refused(200)
     assert not form_refused(400)
     assert not form_refused(503)
+
+
+def test_words_that_are_not_known_say_nothing() -> None:
+    """A newer service may have a fourth way to treat numbers; it is opened all the same, and nothing is assumed."""
+    answer = (
+        b'{"sequence_dedupe": "merge", "training_body": "xml", "early_numbers": "sort", "newer_fields": true}'
+    )
+    flags = decode(ClientConfigResponse, answer, strict=False)
+    record = record_for("http://elsewhere")
+    assert learn_flags(record, flags) == attrs.evolve(record, newer_fields=True, source="known")

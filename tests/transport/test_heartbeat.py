@@ -16,6 +16,7 @@ import trio
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import platform_headers
 from tinker_actors.transport.heartbeat import Beat, Blocked, Fact, Gone, Heart, Missed
+from tinker_actors.transport.options import Hooks
 
 PERIOD = 0.02
 
@@ -47,6 +48,27 @@ def heart(listener: Listener, facts: list[Fact], **settings: Any) -> Heart:
     """Make a heart that beats fast."""
     config = Config(base_url="http://listener", heartbeat_period=PERIOD, **settings)
     return Heart(config, "s0", facts.append, listener.open)
+
+
+@pytest.mark.requirement("R52")
+async def test_beats_pass_the_users_hook_and_authentication() -> None:
+    """A service that wants more than the key hears beats too; a hook that fails costs beats and nothing else."""
+
+    async def sign(request: httpx.Request) -> None:
+        if facts:
+            raise ValueError("no ink")
+        request.headers["x-signature"] = "me"
+        await trio.lowlevel.checkpoint()
+
+    listener, facts = Listener(), []
+    settings = {"hooks": Hooks(prepare_request=sign), "auth": httpx.BasicAuth("user", "word")}
+    with trio.move_on_after(5 * PERIOD):
+        await heart(listener, facts, **settings).beat_in_loop()
+    assert isinstance(facts[0], Beat)
+    assert listener.requests[0].headers["x-signature"] == "me"
+    assert listener.requests[0].headers["authorization"].startswith("Basic ")
+    assert isinstance(facts[-1], Missed)
+    assert "ValueError in a hook or authentication: no ink" in facts[-1].why
 
 
 @pytest.mark.requirement("R30", "R43")

@@ -103,7 +103,7 @@ class SessionActor(Actor[SessionRole]):
         try:
             self._session.limits = await self._transport.call(CLIENT_CONFIG, request)
         except APIError as error:
-            if getattr(error, "status_code", None) != 404:  # older services have no such call
+            if getattr(error, "status_code", None) not in (404, 405):  # older services have no such call
                 raise
         self._transport.learn(self._session.limits)
         self._session.dispatch = BytesGate(self._session.limits.fwdbwd_dispatch_bytes_semaphore_size)

@@ -28,7 +28,7 @@ all others may take as long as they like, for a queue may be long.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import attrs
@@ -60,6 +60,11 @@ EarlyNumbers = Literal["park", "refuse", "run"]
 """What a service does with a request whose number is not the next one: keep it until its turn, refuse it, run it."""
 TrainingBody = Literal["json", "protobuf"]
 Source = Literal["known", "probed", "set", "assumed"]
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "dedupe": get_args(DedupeMode),
+    "early_numbers": get_args(EarlyNumbers),
+    "training_body": get_args(TrainingBody),
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -137,21 +142,21 @@ KNOWN: Mapping[str, CapabilityRecord] = {
 class Flags(Protocol):
     """What a service may say of itself in its answer to `client/config`; None: it does not say.
 
-    All but the last, which is Tinker's, are this package's own extensions.
+    All but the last, which is Tinker's, are this package's own extensions. Words that are not known say nothing.
     """
 
     @property
-    def sequence_dedupe(self) -> DedupeMode | None:
+    def sequence_dedupe(self) -> str | None:
         """What it does with a repeated number."""
         ...
 
     @property
-    def early_numbers(self) -> EarlyNumbers | None:
+    def early_numbers(self) -> str | None:
         """What it does with a number that is not the next one."""
         ...
 
     @property
-    def training_body(self) -> TrainingBody | None:
+    def training_body(self) -> str | None:
         """The form it takes gradient requests in."""
         ...
 
@@ -218,7 +223,11 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
         "newer_fields": flags.newer_fields,
         "compression": True if flags.proto_compress_fwdbwd else None,
     }
-    news = {name: value for name, value in said.items() if value is not None and name not in record.fixed}
+    news = {
+        name: value
+        for name, value in said.items()
+        if value is not None and name not in record.fixed and value in _WORDS.get(name, (value,))
+    }
     if not news:
         return record
     if record.source == "assumed":

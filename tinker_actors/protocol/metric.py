@@ -8,7 +8,7 @@ Names are `name:reduction`; what stands after the last colon counts. Weights are
     slack             the maximum less the mean
     hash2             sum of the integer parts, modulo 2**64
     hash_unordered    what came before it: Python's hash of the sorted integer parts
-    unique            the first value; further different ones under `<name>_1`, `<name>_2`, ...
+    unique            the first chunk's value; that of each further chunk under `<name>_1`, `<name>_2`, ...
     others, or none   kept if all chunks say the same: nobody knows how to reduce it
 """
 
@@ -80,4 +80,4 @@ def reduce_metrics(chunks: Sequence[Mapping[str, float]], weights: Sequence[int]
 
 
 def _unique(name: str, values: Sequence[float]) -> dict[str, float]:
-    return {name if i == 0 else f"{name}_{i}": value for i, value in enumerate(dict.fromkeys(values))}
+    return {name if i == 0 else f"{name}_{i}": value for i, value in enumerate(values)}

@@ -123,8 +123,8 @@ class Config:
         pool: our own connections, or those of httpx.
         proxy: a proxy for everything (`http://host:port`), or rules that choose one; None goes without. Never shown.
         ssl_context: whom to trust; None trusts the usual authorities.
-        hooks: functions that see each attempt before it is sent.
-        auth: a way of httpx's to authenticate, beside the key; never shown.
+        hooks: functions that see each attempt before it is sent; for heartbeats, in the heartbeat's thread.
+        auth: a way of httpx's to authenticate, beside the key; never shown. Used in the heartbeat's thread as well.
 
     Raises:
         ConfigError: a URL that is none, or a setting of another type, or out of its range.

@@ -29,6 +29,8 @@ from tinker_actors.transport.build import Builder, Job
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.headers import idempotency_key
 from tinker_actors.transport.options import DEFAULT_OPTIONS
+from tinker_actors.transport.reply import Reply
+from tinker_actors.transport.request import WireRequest
 from tinker_actors.transport.ways import BROKEN, Ways, heartbeat_pool
 from tinker_actors.wire.codec import encode
 from tinker_actors.wire.endpoints import SESSION_HEARTBEAT
@@ -202,14 +204,26 @@ class Heart:
             job, job.options, body, self._credentials(), attempt=0, endpoint=SESSION_HEARTBEAT
         )
         try:
-            reply = await ways.direct(request)
+            reply = await self._send(ways, request)
         except BROKEN as error:
             return Missed(session_id, f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - a user's hook failed; beats go on, and the failure is told
+            return Missed(session_id, f"{type(error).__name__} in a hook or authentication: {error}")
         if reply.status in (404, 410):
             return Gone(session_id, reply.status)
         if 200 <= reply.status < 300:
             return Beat(session_id)
         return Missed(session_id, f"status {reply.status}")
+
+    async def _send(self, ways: Ways, request: WireRequest) -> Reply:
+        """Send by the way that users' hooks and authentication want; they run in this loop, in its thread."""
+        hook = None if self._config.hooks is None else self._config.hooks.prepare_request
+        if hook is None and self._config.auth is None:
+            return await ways.direct(request)
+        built = request.as_httpx(ways.connect_timeout)
+        if hook is not None:
+            await hook(built)
+        return await ways.by_client(built, request.timeout, lambda _: False, self._config.auth)
 
 
 class _Watchdog:

@@ -1,7 +1,6 @@
 """The service itself: its health, what it offers, its flags for clients, who one is to it."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import attrs
 
@@ -34,7 +33,7 @@ class Empty:
 class HealthResponse:
     """The service answers."""
 
-    status: Literal["ok"]
+    status: str  # `ok`, or some other good word
 
 
 @attrs.frozen(kw_only=True)
@@ -110,10 +109,10 @@ class ClientConfigResponse:
     sample_use_retrieve_futures: bool = False
     custom_loss_server_side: bool = False
     sample_join_sampling_session: bool = False
-    sequence_dedupe: Literal["replay", "reject", "none"] | None = None
-    training_body: Literal["json", "protobuf"] | None = None
+    sequence_dedupe: str | None = None  # words, not literals: a newer service may know others
+    training_body: str | None = None
     newer_fields: bool | None = None
-    early_numbers: Literal["park", "refuse", "run"] | None = None
+    early_numbers: str | None = None
 
 
 @attrs.frozen(kw_only=True)
