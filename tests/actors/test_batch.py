@@ -24,6 +24,7 @@ class Together:
         ended: request ids in the order in which the samples ended.
         polls: (cursor, retrieved, waits) of each poll.
         fails: what the next polls are answered with in place of completions.
+        gives: results are given when they are asked for.
     """
 
     def __init__(self, stub: Any, *, hold: float = 30.0) -> None:
@@ -33,11 +34,14 @@ class Together:
         self.polls: list[tuple[int, list[str], bool]] = []
         self.fails: list[httpx.Response] = []
         self.changed = trio.Event()
+        self.gives = True
         inner = stub._answer
 
         async def answer(name: str, body: dict[str, Any], count: int) -> httpx.Response:
             if name == "retrieve_futures":
                 return await self.poll(body)
+            if name == "retrieve_future" and not self.gives:
+                await trio.sleep_forever()
             response: httpx.Response = await inner(name, body, count)
             return response
 
@@ -191,6 +195,21 @@ async def test_a_caller_that_leaves_is_forgotten(autojump_clock: Any, open_stub:
         await trio.sleep(1)
     told = {name for _, retrieved, _ in together.polls for name in retrieved}
     assert told == {"asample#0", "asample#1"}
+
+
+async def test_a_caller_that_leaves_its_result_half_way_is_forgotten(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """A result that is on its way when its caller leaves is told as fetched: the service need not keep it."""
+    together = Together(stub)
+    together.gives = False
+    together.end("asample#0")
+    async with open_stub(batch_polls=True) as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with trio.move_on_after(1):
+            await sampling.sample(PROMPT, 1, PARAMS)
+        await trio.sleep(1)
+    assert ["asample#0"] in [retrieved for _, retrieved, _ in together.polls]
 
 
 async def test_after_a_crash_samples_are_waited_for_alone(

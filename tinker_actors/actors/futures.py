@@ -160,12 +160,9 @@ class FuturesActor(Actor[Futures]):
             case Ready(size):
                 wait.polling = attrs.evolve(wait.polling, metadata_first=False)
                 try:
-                    value = await self._fetch(wait, size)
-                except TinkerError:
+                    return await self._fetch(wait, size)
+                finally:  # whatever came of it, and also if the caller has left: nobody asks for it again
                     poller.fetched(request_id)
-                    raise
-                poller.fetched(request_id)
-                return value
 
     def _poller(self, sampling_session_id: str) -> BatchPoller:
         poller = self._pollers.get(sampling_session_id)
