@@ -385,7 +385,7 @@ def test_a_failure_that_speaks_of_the_promise_is_a_lost_promise(answer: Answer) 
     error: Any = failure(answer, Polling("r1", bad_requests=3))
     assert isinstance(error, SessionGoneError)
     assert (error.status_code, error.retryable) == (answer.status, True)
-    assert error.body == orjson.loads(answer.payload.content)  # type: ignore[union-attr]
+    assert error.body == orjson.loads(answer.payload.content)  # type: ignore[union-attr] # these have a body
 
 
 def test_a_404_about_something_else_is_not_a_lost_promise() -> None:
