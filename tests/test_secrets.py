@@ -15,7 +15,7 @@ import trio
 
 from tests.actors.conftest import StubService
 from tests.transport.test_auth import EPOCH, jwt
-from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.errors import TinkerActorsError
 from tinker_actors.protocol.credential import CredentialCommand, Secret
 from tinker_actors.transport.config import Config, Environment

@@ -24,8 +24,9 @@ from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
     from tinker_actors import errors, kernel, types
-    from tinker_actors.actors.client import SamplingClient, TrainingClient
-    from tinker_actors.actors.service import ServiceClient
+    from tinker_actors.actors.sampling_client import SamplingClient
+    from tinker_actors.actors.service_client import ServiceClient
+    from tinker_actors.actors.training_client import TrainingClient
     from tinker_actors.errors import TinkerActorsError
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
@@ -93,12 +94,12 @@ _HOME = {
     "RequestOptions": "transport.options",
     "SampleResponse": "types",
     "SampledSequence": "types",
-    "SamplingClient": "actors.client",
+    "SamplingClient": "actors.sampling_client",
     "SamplingParams": "types",
-    "ServiceClient": "actors.service",
+    "ServiceClient": "actors.service_client",
     "TensorData": "types",
     "TinkerActorsError": "errors",
-    "TrainingClient": "actors.client",
+    "TrainingClient": "actors.training_client",
     "open_service": "opening",
 }
 _ROOMS = ("errors", "kernel", "types")

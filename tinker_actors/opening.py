@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 import attrs
 import httpx
 
-from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.errors import ConfigError
 from tinker_actors.protocol.capability import TINKER_SERVICE, Capability, TrainingBody, record_for
 from tinker_actors.protocol.credential import Credential, Secret, choose_credential

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.errors import DecodeError
 from tinker_actors.transport.config import Config
 from tinker_actors.types import Datum, ModelInput

@@ -17,7 +17,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinker_actors.actors.service import open_client
+from tinker_actors.actors.service_client import open_client
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.transport.config import Config

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tinker_actors.actors.sampling import shared_backoff
-from tinker_actors.actors.service import open_client
+from tinker_actors.actors.service_client import open_client
 from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tinker_actors.actors.client import Tokenizers
+from tinker_actors.actors.tokenizers import Tokenizers
 
 
 @pytest.mark.requirement("R162")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tinker_actors.actors.client import SamplingClient, TrainingClient
+from tinker_actors.actors.sampling_client import SamplingClient
+from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import ConfigError
 from tinker_actors.text import tokenizer as module
 from tinker_actors.text.tokenizer import EMBEDDED_PREFIX, load_tokenizer

@@ -23,11 +23,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Literal, NoReturn
 
-import attrs
 import trio
 
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.futures import wait_for_result
+from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
@@ -55,7 +55,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
-from tinker_actors.protocol.journal import Checkpoint, Journal, Operation, Record
+from tinker_actors.protocol.journal import Checkpoint, Operation, Record
 from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
 from tinker_actors.protocol.recovery import classify, find_saved, says_not_done, session_lost
 from tinker_actors.protocol.retry import Applied, Look, Sends
@@ -66,8 +66,6 @@ from tinker_actors.wire.model import (
     CreateModelRequest,
     CreateModelResponse,
     GetInfoRequest,
-    GetInfoResponse,
-    LoraConfig,
     UnloadModelRequest,
 )
 from tinker_actors.wire.optimizer import OptimStepResponse
@@ -75,34 +73,7 @@ from tinker_actors.wire.service import Empty
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
-__all__ = ["Lineage", "TrainingActor"]
-
-
-@attrs.define(eq=False)
-class Lineage:
-    """What stays of a model across its incarnations and across the ids it has on the service.
-
-    Attributes:
-        base_model: what it was made from.
-        lora_config: its adapter, with an explicit seed, so that it can be made again.
-        journal: what was decided since the latest checkpoint.
-        user_metadata: stored with the model.
-        model_id: its present id on the service; empty before the first.
-        info: what the service said of it when it was first made.
-        waiting: who waits for the operation at a position.
-        poison: why nothing may be sent to it any more.
-        given_up: ids it had that are still to be unloaded, in order.
-    """
-
-    base_model: str
-    lora_config: LoraConfig
-    journal: Journal
-    user_metadata: dict[str, str]  # some services want it even when it is empty
-    model_id: str = ""
-    info: GetInfoResponse | None = None
-    waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
-    poison: ModelPoisoned | None = None
-    given_up: dict[str, None] = attrs.field(factory=dict[str, None])
+__all__ = ["TrainingActor"]
 
 
 class TrainingActor(Actor[Training]):

@@ -24,17 +24,18 @@ from typing import NoReturn
 import attrs
 import trio
 
-from tinker_actors.actors.client import Tokenizers
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.futures import CONCURRENCY, FuturesActor, Polls
 from tinker_actors.actors.heartbeat import HeartbeatActor
+from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import Futures, Record, RecordFailure, Sampling, Telemetry, Training
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import TelemetryActor
 from tinker_actors.actors.throttle import BytesGate, SampleGate
-from tinker_actors.actors.training import Lineage, TrainingActor
+from tinker_actors.actors.tokenizers import Tokenizers
+from tinker_actors.actors.training import TrainingActor
 from tinker_actors.errors import (
     ActorError,
     ActorStopped,

@@ -17,8 +17,9 @@ import attrs
 import trio
 from tokenizers import Tokenizer
 
-from tinker_actors.actors.client import SamplingClient, TrainingClient
-from tinker_actors.actors.service import ServiceClient
+from tinker_actors.actors.sampling_client import SamplingClient
+from tinker_actors.actors.service_client import ServiceClient
+from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.cli.addition import STOP, Problem, centred, datum, problems, reward, sample_seed
 from tinker_actors.errors import NotFoundError
 from tinker_actors.types import AdamParams, Datum, LossFnType, ModelInput, SamplingParams

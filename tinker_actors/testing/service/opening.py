@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 
 import trio
 
-from tinker_actors.actors.service import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.transport.config import Config
 
 from .dialect import ServiceDialect

@@ -9,11 +9,13 @@ from typing import NoReturn, cast
 
 import trio
 
-from tinker_actors.actors.client import SamplerFactory, SamplingClient, TrainingClient, no_async_twin
 from tinker_actors.actors.failure import FailureLog
+from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.rest import RestClient
-from tinker_actors.actors.training import Lineage
+from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
+from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.event import OrphanPossible, ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal

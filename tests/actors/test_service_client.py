@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from tinker_actors.actors.message import SaveState
-from tinker_actors.actors.service import ServiceClient
+from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.errors import (
     APIConnectionError,
     APITimeoutError,
