@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
+import weakref
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
 import trio.testing
 
+from tinker_actors.actors.message import SampleTarget
 from tinker_actors.actors.sampling import shared_backoff
 from tinker_actors.actors.service_client import open_client
 from tinker_actors.errors import (
@@ -304,9 +308,25 @@ async def test_versions_count_publications(autojump_clock: Any, open_stub: Any) 
         assert [client.version for client in clients] == [1, 2, 3]
         assert len({client.target for client in clients}) == 3
         tasks = trio.lowlevel.current_statistics().tasks_living
-        many = [training._samplers.make(f"x{i}", MODEL, MODEL, i) for i in range(10_000)]
+        many = [training._samplers.make(SampleTarget(f"x{i}"), MODEL, MODEL, i) for i in range(10_000)]
         assert len(set(many)) == 10_000
         assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_every_sampling_session_counts_for_itself(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """Numbers start at 0 in each, are taken by all clients of it, and end with its target."""
+    async with open_stub() as service:
+        one, other = [await service.create_sampling_client(base_model=MODEL) for _ in range(2)]
+        for client in (one, other, attrs.evolve(one, version=7), other):
+            await client.sample(PROMPT, 1, PARAMS)
+        gone = weakref.ref(one.target)
+        del one, client
+        gc.collect()
+        assert gone() is None
+    numbers = [(body["sampling_session_id"], body["seq_id"]) for body in stub.bodies("asample")]
+    assert numbers == [(f"s0:sample:{n}", k) for n, k in ((0, 0), (1, 0), (0, 1), (1, 1))]
 
 
 async def test_a_client_of_a_path_alone_says_what_its_tokenizer_needs(

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
+from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTarget
 from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
@@ -23,10 +24,13 @@ from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSample
 __all__ = [
     "Forward",
     "ForwardBackward",
+    "FromBase",
+    "FromPath",
     "Futures",
     "Heartbeat",
     "LoadState",
     "OptimStep",
+    "Published",
     "Record",
     "RecordFailure",
     "RenewSession",
@@ -165,17 +169,6 @@ class LoadState(Message[Training, LoadWeightsResponse]):
 
 
 # --- sampling --------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class SampleTarget:
-    """Where samples come from.
-
-    Attributes:
-        sampling_session_id: the service's id of the weights.
-    """
-
-    sampling_session_id: str
 
 
 @attrs.frozen(kw_only=True)

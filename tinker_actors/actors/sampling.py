@@ -91,13 +91,6 @@ class SamplingShare:
     rng: random.Random
     policy: RetryConfig = attrs.field(factory=RetryConfig)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
-    _numbers: dict[str, int] = attrs.field(factory=dict)
-
-    def take_number(self, sampling_session_id: str) -> int:
-        """Return the next number of a sampling session, from 0."""
-        number = self._numbers.get(sampling_session_id, 0)
-        self._numbers[sampling_session_id] = number + 1
-        return number
 
 
 class SamplingActor(Actor[Sampling]):
@@ -168,7 +161,7 @@ class SamplingActor(Actor[Sampling]):
 
     async def _submit(self, message: Sample, size: int) -> SampleSubmitted:
         share = self._share
-        request = _request(message, share.take_number(message.target.sampling_session_id))
+        request = _request(message, message.target.take_number())
         doubtful = 0
         while True:
             weight = share.gate.enter_nowait(size)

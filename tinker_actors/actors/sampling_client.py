@@ -9,11 +9,9 @@ import attrs
 import trio
 from tokenizers import Tokenizer
 
-from tinker_actors.actors.message import (
-    Sample,
-    SampleTarget,
-    Sampling,
-)
+from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.message import FromBase, FromPath, Published, Sample, SampleTarget, Sampling
+from tinker_actors.actors.session import Session
 from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, ConfigError
@@ -112,15 +110,22 @@ class SamplerFactory:
 
     Attributes:
         ref: the sampling pool.
-        open_path: opens a sampling session for a path of saved weights.
+        session: whose epoch new sampling sessions belong to.
+        open: opens a sampling session.
         tokenizers: where tokenizers come from.
     """
 
     ref: ActorRef[Sampling]
-    open_path: Callable[[str], Awaitable[str]]
+    session: Session
+    open: Callable[[FromPath | FromBase], Awaitable[SampleTarget]]
     tokenizers: Tokenizers
 
-    def make(self, session_id: str, base_model: str, tokenizer_id: str, version: int) -> SamplingClient:
-        """Make a client of a sampling session."""
-        target = SampleTarget(session_id)
+    def make(
+        self, target: SampleTarget, base_model: str, tokenizer_id: str, version: int = 0
+    ) -> SamplingClient:
+        """Make a client of a target."""
         return SamplingClient(self.ref, target, base_model, version, tokenizer_id, self.tokenizers)
+
+    def published(self, sampling_session_id: str, lineage: Lineage, version: int) -> SampleTarget:
+        """Return the target of weights that were just published without a name."""
+        return SampleTarget(sampling_session_id, self.session.epoch, Published(lineage, version))

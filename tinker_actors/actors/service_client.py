@@ -11,6 +11,7 @@ import trio
 
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.message import FromBase, FromPath, SampleTarget
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
 from tinker_actors.actors.training_client import TrainingClient
@@ -56,7 +57,7 @@ class ServiceClient:
         self.rest = RestClient(tree.transport)
         self._tree = tree
         self._chosen = chosen
-        self._samplers = SamplerFactory(tree.sampling, self._open_path, tree.tokenizers)
+        self._samplers = SamplerFactory(tree.sampling, tree.session, self._open_sampler, tree.tokenizers)
 
     def __repr__(self) -> str:
         return f"<ServiceClient {self.backend}>"
@@ -151,21 +152,19 @@ class ServiceClient:
             raise InputError(
                 "model_path", model_path, "must start with tinker://; a base model is given as base_model="
             )
-        session_id = await self._open_sampling_session(model_path, base_model)
+        origin = FromBase(base_model or "") if model_path is None else FromPath(model_path)
+        target = await self._open_sampler(origin)
         name = base_model or ""
-        return self._samplers.make(session_id, name, resolve_tokenizer_id(name), 0)
+        return self._samplers.make(target, name, resolve_tokenizer_id(name))
 
-    async def _open_path(self, path: str) -> str:
-        return await self._open_sampling_session(path, None)
-
-    async def _open_sampling_session(self, model_path: str | None, base_model: str | None) -> str:
+    async def _open_sampler(self, origin: FromPath | FromBase) -> SampleTarget:
         session = self._tree.session
-        session_id, number = session.session_id, session.take_sampler_seq()
+        session_id, epoch, number = session.session_id, session.epoch, session.take_sampler_seq()
         request = CreateSamplingSessionRequest(
             session_id=session_id,
             sampling_session_seq_id=number,
-            base_model=base_model if model_path is None else None,
-            model_path=model_path,
+            base_model=origin.base_model if isinstance(origin, FromBase) else None,
+            model_path=origin.path if isinstance(origin, FromPath) else None,
         )
         sends = Sends()
         try:
@@ -175,7 +174,7 @@ class ServiceClient:
             raise
         if sends.orphan:
             self._tree.events.publish(OrphanPossible("create_sampling_session", session_id, number))
-        return reply.sampling_session_id
+        return SampleTarget(reply.sampling_session_id, epoch, origin)
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
+    FromPath,
     LoadState,
     OptimStep,
     SaveState,
@@ -181,9 +182,8 @@ class TrainingClient:
         if reply.sampling_session_id is None:
             raise APIResponseValidationError("the service gave no sampling_session_id")
         self._published += 1
-        return self._samplers.make(
-            reply.sampling_session_id, self._lineage.base_model, self._tokenizer_id, self._published
-        )
+        target = self._samplers.published(reply.sampling_session_id, self._lineage, self._published)
+        return self._samplers.make(target, self._lineage.base_model, self._tokenizer_id, self._published)
 
     async def create_sampling_client(self, model_path: str) -> SamplingClient:
         """Return a client that samples from weights saved under a path.
@@ -192,8 +192,8 @@ class TrainingClient:
             InputError: not a `tinker://` path.
             NotFoundError: no such weights.
         """
-        session_id = await self._samplers.open_path(_tinker_path(model_path))
-        return self._samplers.make(session_id, self._lineage.base_model, self._tokenizer_id, 0)
+        target = await self._samplers.open(FromPath(_tinker_path(model_path)))
+        return self._samplers.make(target, self._lineage.base_model, self._tokenizer_id)
 
     def get_info(self) -> GetInfoResponse:
         """Return what the service said of the model when it was made, under its present id."""

@@ -1,0 +1,82 @@
+"""What is sampled from: a place on the service, its numbers, and how it came to be.
+
+Theory of operation. A sampling session belongs to a session and ends with it. Its target outlives both: who finds a
+target of an older epoch has it opened anew from its origin, and all clients that share the target go on with the new
+id. The numbers of its requests are counted here and nowhere else, so that nothing of a sampling session is left when
+its last client is gone. There must be one target for each sampling session in a process: two would give out the same
+numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import attrs
+
+from tinker_actors.actors.lineage import Lineage
+
+__all__ = ["CLONE_NUMBERS", "FromBase", "FromPath", "Origin", "Published", "SampleTarget"]
+
+CLONE_NUMBERS: Final = 1_000_000_000
+"""Clone k of a sampling session numbers its requests from k times this; tinker 0.38.0 sampling_client.py."""
+
+
+@attrs.frozen
+class FromPath:
+    """Saved weights.
+
+    Attributes:
+        path: where they are, `tinker://…`.
+    """
+
+    path: str
+
+
+@attrs.frozen
+class FromBase:
+    """A base model.
+
+    Attributes:
+        base_model: its name.
+    """
+
+    base_model: str
+
+
+@attrs.frozen(eq=False)
+class Published:
+    """Weights that a TrainingClient published without a name; they end with their session.
+
+    Attributes:
+        lineage: the model they were published from.
+        version: which of its publications, from 1.
+    """
+
+    lineage: Lineage = attrs.field(repr=False)
+    version: int
+
+
+Origin: TypeAlias = FromPath | FromBase | Published
+"""What a sampling session can be opened from again."""
+
+
+@attrs.define(eq=False)
+class SampleTarget:
+    """Where samples come from.
+
+    Attributes:
+        sampling_session_id: the service's id of the weights.
+        epoch: the session it belongs to, counted as `Session.epoch` does; 0: to none of this process's.
+        origin: what it can be opened from again; None: from nothing that is known here.
+    """
+
+    sampling_session_id: str
+    epoch: int = 0
+    origin: Origin | None = None
+    _next_number: int = attrs.field(default=0, repr=False)
+
+    def take_number(self) -> int:
+        """Return the next number for a request in this sampling session."""
+        number = self._next_number
+        self._next_number = number + 1
+        return number
