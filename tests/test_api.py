@@ -34,6 +34,7 @@ NAMES = [
     "TrainingClient",
     "__version__",
     "errors",
+    "events",
     "kernel",
     "open_service",
     "types",

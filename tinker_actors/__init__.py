@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
-    from tinker_actors import errors, kernel, types
+    from tinker_actors import errors, events, kernel, types
     from tinker_actors.actors.sampling_client import SamplingClient
     from tinker_actors.actors.service_client import ServiceClient
     from tinker_actors.actors.training_client import TrainingClient
@@ -72,6 +72,7 @@ __all__ = [
     "TrainingClient",
     "__version__",
     "errors",
+    "events",
     "kernel",
     "open_service",
     "types",
@@ -102,7 +103,7 @@ _HOME = {
     "TrainingClient": "actors.training_client",
     "open_service": "opening",
 }
-_ROOMS = ("errors", "kernel", "types")
+_ROOMS = ("errors", "events", "kernel", "types")
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsForSampler,
 )
+from tinker_actors.events import EventChannel, Lagged, ModelRestored, ServiceEvent, SessionRenewed
 from tinker_actors.transport.client import AsyncTinker
 from tinker_actors.transport.options import OMIT, RequestOptions
 from tinker_actors.types import SaveWeightsForSamplerResponse, SaveWeightsResponse
@@ -52,6 +53,19 @@ async def samples_are_asked_for(sampling: ta.SamplingClient, prompt: ta.ModelInp
         target=SampleTarget("s"), prompt=prompt, num_samples=1, sampling_params=ta.SamplingParams()
     )
     assert_type(await sampling.ref.ask(message), ta.SampleResponse)
+
+
+async def subscriptions_know_their_events(service: ta.ServiceClient) -> None:
+    """Named kinds and no others; none named means all."""
+    assert_type(service.ref.subscribe(), EventChannel[ServiceEvent])
+    assert_type(service.ref.subscribe(max_buffer=10), EventChannel[ServiceEvent])
+    assert_type(service.ref.subscribe(ModelRestored), EventChannel[ModelRestored])
+    two = service.ref.subscribe(ModelRestored, Lagged)
+    assert_type(two, EventChannel[ModelRestored | Lagged])
+    assert_type(await two.receive(), ModelRestored | Lagged)
+    async with service.ref.subscribe(ModelRestored, SessionRenewed, Lagged) as three:
+        async for event in three:
+            assert_type(event, ModelRestored | SessionRenewed | Lagged)
 
 
 async def calls_may_say_things_differently(client: AsyncTinker) -> None:

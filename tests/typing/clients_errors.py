@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tinker_actors as ta
 from tinker_actors.actors.message import OptimStep, SaveState
+from tinker_actors.events import EventChannel, ModelRestored, SessionRenewed
 
 
 async def a_training_message_for_the_sampling_pool(sampling: ta.SamplingClient) -> None:
@@ -21,3 +22,9 @@ async def a_result_taken_for_another_type(training: ta.TrainingClient) -> None:
 async def a_loss_nobody_knows(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
     """Loss names are a closed list."""
     await training.forward_backward(data, "crossentropy")  # E: mypy[arg-type] pyright[reportArgumentType]
+
+
+async def a_subscription_taken_for_another(service: ta.ServiceClient) -> None:
+    """Who asks for one kind of event has no other."""
+    events: EventChannel[SessionRenewed] = service.ref.subscribe(ModelRestored)  # E: mypy[assignment] pyright[reportAssignmentType]
+    print(events)

@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 
 import trio
 
+from tinker_actors.actors.event import EventChannel, ServiceRef
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import FromBase, FromPath, SampleTarget
@@ -45,6 +46,7 @@ class ServiceClient:
     Attributes:
         backend: `local` for the embedded service, else the base URL.
         rest: plain calls.
+        ref: the service as a whole, whose events may be subscribed to.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ServiceClient:
     ) -> None:
         self.backend = backend
         self.rest = RestClient(tree.transport)
+        self.ref = ServiceRef(tree.events)
         self._tree = tree
         self._chosen = chosen
         self._samplers = SamplerFactory(tree.sampling, tree.session, self._open_sampler, tree.tokenizers)
@@ -70,9 +73,9 @@ class ServiceClient:
         """The present session's id on the service."""
         return self._tree.session.session_id
 
-    def subscribe(self, max_buffer: int = 1000) -> trio.MemoryReceiveChannel[ServiceEvent]:
-        """Return a channel of what happens from now on; a subscriber that does not keep up loses events."""
-        return self._tree.events.subscribe(max_buffer)
+    def subscribe(self, max_buffer: int = 1000) -> EventChannel[ServiceEvent]:
+        """Return a channel of all that happens from now on; `ref.subscribe` also takes kinds of events."""
+        return self.ref.subscribe(max_buffer=max_buffer)
 
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Return what the service offers."""

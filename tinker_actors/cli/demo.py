@@ -13,9 +13,9 @@ from rich.console import Console
 
 from tinker_actors.cli.display import Display, describe, open_display
 from tinker_actors.cli.grpo import Plan, StepReport, train, weights_sha256
+from tinker_actors.events import EventChannel, ModelRestored, ServiceEvent
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.opening import open_service
-from tinker_actors.protocol.event import ModelRestored, ServiceEvent
 
 __all__ = ["Result", "choose_kill", "demo"]
 
@@ -74,7 +74,7 @@ class _Run:
         if line is not None:
             self.display.line(line)
 
-    async def listen(self, events: trio.MemoryReceiveChannel[ServiceEvent]) -> None:
+    async def listen(self, events: EventChannel[ServiceEvent]) -> None:
         async for event in events:
             self.happened(event)
 
@@ -119,7 +119,7 @@ async def _demo(plan: Plan, kill: int | None, base_url: str | None, console: Con
         with open_display(console, plan.steps) as display:
             run = _Run(display, trio.current_time())
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run.listen, service.subscribe())
+                nursery.start_soon(run.listen, service.ref.subscribe())
                 training = await train(service, plan, run.report)
                 seconds = trio.current_time() - run.started
                 digest = await weights_sha256(service, training)

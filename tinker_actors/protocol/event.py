@@ -11,6 +11,7 @@ from tinker_actors.protocol.queue_state import QueueChange
 __all__ = [
     "ActorFailed",
     "HeartbeatMissed",
+    "Lagged",
     "LoopBlocked",
     "ModelLostEvent",
     "ModelRestored",
@@ -109,8 +110,16 @@ class LoopBlocked:
     stack: str
 
 
+@attrs.frozen
+class Lagged:
+    """This subscriber did not keep up: here `count` events are missing."""
+
+    count: int
+
+
 ServiceEvent: TypeAlias = (
     ActorFailed
+    | Lagged
     | ModelLostEvent
     | ModelRestored
     | OrphanPossible

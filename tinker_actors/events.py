@@ -1,0 +1,40 @@
+"""What a service tells those who listen: the events of `service.ref.subscribe`, under one name.
+
+    async with service.ref.subscribe(ModelRestored, SessionRenewed) as events:
+        async for event in events:
+            match event:
+                case ModelRestored(model_id=model_id, steps=steps):
+                    ...
+
+Each is a frozen value; `ServiceEvent` is the union of all of them.
+"""
+
+from __future__ import annotations
+
+from tinker_actors.actors.event import EventChannel
+from tinker_actors.protocol.event import (
+    ActorFailed,
+    HeartbeatMissed,
+    Lagged,
+    LoopBlocked,
+    ModelLostEvent,
+    ModelRestored,
+    OrphanPossible,
+    QueueChange,
+    ServiceEvent,
+    SessionRenewed,
+)
+
+__all__ = [
+    "ActorFailed",
+    "EventChannel",
+    "HeartbeatMissed",
+    "Lagged",
+    "LoopBlocked",
+    "ModelLostEvent",
+    "ModelRestored",
+    "OrphanPossible",
+    "QueueChange",
+    "ServiceEvent",
+    "SessionRenewed",
+]
