@@ -7,27 +7,30 @@
   (`@pytest.mark.rule("M3")`, `@pytest.mark.scenario(12)`, on a test, a class, one parameter, or as `pytestmark`).
 - `lifecycle.md`: the table of tinker_actors/kernel/lifecycle.py, as a diagram and as text.
 
-Amiss is a page that is out of date, a mark that names nothing, and a rule or scenario without a test. Tests are
-read, not run or imported, so that this takes no time and needs nothing installed.
+Amiss is a page that is out of date, a mark that names nothing, and a rule or scenario without a test; what counts
+as one is said in mark_reading.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import importlib.util
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from mark_reading import Proof, read_proofs
+from page_writing import Pages, entry, run, table
 
 ROOT = Path(__file__).parents[1]
 RULES = "tests/kernel/rules.toml"
 TESTS = ("tests/kernel", "tests/testing")
+MARKS = ("rule", "scenario")
 LIFECYCLE = "tinker_actors/kernel/lifecycle.py"
 PAGES = "docs/kernel"
+UP = "../.."
 AGAIN = "python tools/write_kernel_pages.py"
 
 MEMBER = re.compile(r'^    ([A-Z_]+) = "[^"]*"(?:  # (.+))?$', re.MULTILINE)
@@ -43,27 +46,6 @@ class Rulebook(NamedTuple):
     def rules(self) -> dict[str, str]:
         """All rules, whatever their chapter."""
         return {name: text for chapter in self.chapters.values() for name, text in chapter.items()}
-
-
-class Proof(NamedTuple):
-    """One marked test.
-
-    Attributes:
-        file: its file, from the root of the project.
-        test: its name, after that of its class if it has one.
-        rules: what its `rule` marks name.
-        scenarios: what its `scenario` marks name.
-    """
-
-    file: str
-    test: str
-    rules: tuple[object, ...]
-    scenarios: tuple[object, ...]
-
-    @property
-    def place(self) -> str:
-        """How pytest calls it."""
-        return f"{self.file}::{self.test}"
 
 
 class Lifecycle(NamedTuple):
@@ -87,53 +69,6 @@ def read_rulebook(path: Path) -> Rulebook:
     """Read rules.toml."""
     data = tomllib.loads(path.read_text("utf-8"))
     return Rulebook(data["rules"], {int(number): text for number, text in data["scenarios"].items()})
-
-
-def read_proofs(root: Path) -> list[Proof]:
-    """Read every marked test below the folders that prove something, in order of file and line."""
-    files = [file for folder in TESTS for file in sorted((root / folder).rglob("test_*.py"))]
-    return [proof for file in files for proof in proofs_in(file.read_text("utf-8"), _name(file, root))]
-
-
-def _name(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix()
-
-
-def proofs_in(source: str, file: str) -> list[Proof]:
-    """Read the marked tests of one file."""
-    return [
-        proof for proof in _proofs(ast.parse(source).body, file, "", []) if proof.rules or proof.scenarios
-    ]
-
-
-def _proofs(body: Sequence[ast.stmt], file: str, above: str, marks: list[ast.expr]) -> Iterator[Proof]:
-    """Read the tests of a module or class; `marks` are those of everything around it."""
-    marks = [*marks, *(node.value for node in body if isinstance(node, ast.Assign) and _is_pytestmark(node))]
-    for node in body:
-        if isinstance(node, ast.ClassDef):
-            yield from _proofs(node.body, file, f"{above}{node.name}::", [*marks, *node.decorator_list])
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
-            own = [*marks, *node.decorator_list]
-            yield Proof(file, above + node.name, _named(own, "rule"), _named(own, "scenario"))
-
-
-def _is_pytestmark(node: ast.Assign) -> bool:
-    return any(isinstance(name, ast.Name) and name.id == "pytestmark" for name in node.targets)
-
-
-def _named(nodes: Iterable[ast.expr], mark: str) -> tuple[object, ...]:
-    """Return what the marks of one kind name, once each; what is no literal names nothing."""
-    calls = [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call)]
-    named = [argument for call in calls if _is_mark(call.func, mark) for argument in call.args]
-    return tuple(dict.fromkeys(n.value if isinstance(n, ast.Constant) else _source(n) for n in named))
-
-
-def _source(node: ast.expr) -> str:
-    return f"<{ast.unparse(node)}>"
-
-
-def _is_mark(node: ast.expr, mark: str) -> bool:
-    return ast.unparse(node) == f"pytest.mark.{mark}"
 
 
 def _source_of_lifecycle(root: Path) -> Path:
@@ -169,19 +104,18 @@ def unknown_marks(rulebook: Rulebook, proofs: Iterable[Proof]) -> list[str]:
     """Return a line for each mark that names no rule or scenario."""
     rules, lines = rulebook.rules, []
     for proof in proofs:
-        lines += [
-            f"{proof.place} names {rule!r}, which is no rule" for rule in proof.rules if rule not in rules
-        ]
-        unknown = [number for number in proof.scenarios if number not in rulebook.scenarios]
+        others = [rule for rule in proof.named["rule"] if rule not in rules]
+        lines += [f"{proof.place} names {rule!r}, which is no rule" for rule in others]
+        unknown = [number for number in proof.named["scenario"] if number not in rulebook.scenarios]
         lines += [f"{proof.place} names {number!r}, which is no scenario" for number in unknown]
     return [f"{line} of {RULES}" for line in lines]
 
 
 def unproven(rulebook: Rulebook, proofs: Iterable[Proof]) -> list[str]:
     """Return a line for each rule and scenario that no test is marked with."""
-    proofs = list(proofs)
-    proven = {rule for proof in proofs for rule in proof.rules}
-    played = {number for proof in proofs for number in proof.scenarios}
+    sure = [proof for proof in proofs if proof.is_sure]
+    proven = {rule for proof in sure for rule in proof.named["rule"]}
+    played = {number for proof in sure for number in proof.named["scenario"]}
     return [
         *(f"rule {name} has no test: {text}" for name, text in rulebook.rules.items() if name not in proven),
         *(
@@ -189,15 +123,6 @@ def unproven(rulebook: Rulebook, proofs: Iterable[Proof]) -> list[str]:
             for number, text in rulebook.scenarios.items()
             if number not in played
         ),
-    ]
-
-
-def outdated(pages: Mapping[str, str], folder: Path) -> list[str]:
-    """Return a line for each page that does not read as it should."""
-    return [
-        f"{PAGES}/{name} is out of date; write it again with `{AGAIN}`"
-        for name, text in pages.items()
-        if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text
     ]
 
 
@@ -233,22 +158,13 @@ def rules_page(rulebook: Rulebook, proofs: Sequence[Proof]) -> str:
     for chapter, rules in rulebook.chapters.items():
         parts.append(f"## {chapter}\n")
         for name, text in rules.items():
-            parts.append(_entry(name, text, [proof for proof in proofs if name in proof.rules]))
+            shown = [proof for proof in proofs if proof.is_sure and name in proof.named["rule"]]
+            parts.append(entry(name, text, shown, up=UP))
     parts.append("## Scenarios\n")
     for number, text in rulebook.scenarios.items():
-        parts.append(_entry(str(number), text, [proof for proof in proofs if number in proof.scenarios]))
+        played = [proof for proof in proofs if proof.is_sure and number in proof.named["scenario"]]
+        parts.append(entry(str(number), text, played, up=UP))
     return "\n".join(parts)
-
-
-def _entry(name: str, text: str, proofs: Sequence[Proof]) -> str:
-    """Return a rule and its tests, those of one file together; the page would be too long for single ones."""
-    files: dict[str, list[str]] = {}
-    for proof in proofs:
-        files.setdefault(proof.file, []).append(f"`{proof.test}`")
-    tests = [
-        f"[{file.removeprefix('tests/')}](../../{file}): {', '.join(names)}" for file, names in files.items()
-    ]
-    return f"**{name}.** {text}\n\n- {'; '.join(tests) or 'no test yet'}\n"
 
 
 def lifecycle_page(lifecycle: Lifecycle) -> str:
@@ -279,37 +195,30 @@ def _diagram(lifecycle: Lifecycle) -> str:
 
 
 def _table(lifecycle: Lifecycle) -> str:
-    """Return a table whose columns stand under each other in a terminal as well."""
     before = [state for state in lifecycle.states if lifecycle.transitions[state]]
     rows = [["", *before]]
     rows += [[e, *(lifecycle.transitions[state].get(e, "") for state in before)] for e in lifecycle.events]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in padded)
+    return table(rows)
 
 
-def pages_of(root: Path, rulebook: Rulebook, proofs: Sequence[Proof]) -> dict[str, str]:
+def read_kernel_proofs(root: Path) -> list[Proof]:
+    """Read every marked test below the folders that prove something."""
+    return read_proofs(root, TESTS, MARKS)
+
+
+def pages_of(root: Path, rulebook: Rulebook, proofs: Sequence[Proof]) -> Pages:
     """Return every page: its name and what it should read."""
     lifecycle = read_lifecycle(_source_of_lifecycle(root))
-    return {"rules.md": rules_page(rulebook, proofs), "lifecycle.md": lifecycle_page(lifecycle)}
+    texts = {"rules.md": rules_page(rulebook, proofs), "lifecycle.md": lifecycle_page(lifecycle)}
+    return Pages(PAGES, AGAIN, texts)
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Write the pages, or check them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write the pages of docs/kernel made from code and tests.")
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if anything is amiss")
-    check = parser.parse_args(arguments).check
-    rulebook, proofs = read_rulebook(root / RULES), read_proofs(root)
+    rulebook, proofs = read_rulebook(root / RULES), read_kernel_proofs(root)
     pages = pages_of(root, rulebook, proofs)
     amiss = unknown_marks(rulebook, proofs)
-    if check:
-        amiss += unproven(rulebook, proofs) + outdated(pages, root / PAGES)
-    else:
-        for name, text in pages.items():
-            (root / PAGES / name).write_text(text, "utf-8")
-    print("".join(f"{line}\n" for line in amiss), end="", file=sys.stderr)
-    return 1 if amiss else 0
+    return run(arguments, pages, root, amiss=amiss, unproven=lambda: unproven(rulebook, proofs))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast, get_args
+
+from page_writing import Pages, run, table
 
 from tinker_actors.errors import APITimeoutError
 from tinker_actors.protocol import future
@@ -272,7 +273,7 @@ def endpoints_page(calls: Mapping[str, str]) -> str:
         ]
         for name, one in constants().items()
     ]
-    return ENDPOINTS_HEAD + _table([head, *rows])
+    return ENDPOINTS_HEAD + table([head, *rows])
 
 
 def _query(one: Endpoint[Any, Any]) -> str:
@@ -285,9 +286,9 @@ def retries_page(calls: Mapping[str, str]) -> str:
     putting_off = {name: record.patience for name, record in KNOWN.items() if record.patience is not None}
     patience = POLLS_WORDS.format(names=" and ".join(putting_off), seconds=max(putting_off.values()))
     return (
-        f"{RETRIES_HEAD}{_table(list(_failures()))}{words.rstrip()}\n"
-        f"{POLLS_HEAD}{_table(list(_polls()))}{patience}"
-        f"{CALLS_HEAD}{_table(list(_each_call(calls)))}"
+        f"{RETRIES_HEAD}{table(list(_failures()))}{words.rstrip()}\n"
+        f"{POLLS_HEAD}{table(list(_polls()))}{patience}"
+        f"{CALLS_HEAD}{table(list(_each_call(calls)))}"
     )
 
 
@@ -375,45 +376,15 @@ def _command(command: _Next) -> str:
             return f"again after {delay:g} s" if delay else "again at once"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose columns stand under each other in a terminal as well."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
-
-
-def pages() -> dict[str, str]:
+def pages() -> Pages:
     """Return every page: its name and what it should read."""
     calls = read_calls(RESOURCES)
-    return {"endpoints.md": endpoints_page(calls), "retries.md": retries_page(calls)}
-
-
-def outdated(wanted: Mapping[str, str], folder: Path) -> list[str]:
-    """Return a line for each page that does not read as it should."""
-    return [
-        f"{PAGES}/{name} is out of date; write it again with `{AGAIN}`"
-        for name, text in wanted.items()
-        if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text
-    ]
+    return Pages(PAGES, AGAIN, {"endpoints.md": endpoints_page(calls), "retries.md": retries_page(calls)})
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Write the pages, or check them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write the pages of docs/wire made from code.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; end with 1 if one is out of date"
-    )
-    check = parser.parse_args(arguments).check
-    folder = root / PAGES
-    if check:
-        amiss = outdated(pages(), folder)
-        print("".join(f"{line}\n" for line in amiss), end="", file=sys.stderr)
-        return 1 if amiss else 0
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (folder / name).write_text(text, "utf-8")
-    return 0
+    return run(arguments, pages(), root)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ If one of the first four fails after a change of tests or of the table of states
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ import pytest
 from tinker_actors.kernel.lifecycle import TRANSITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "kernel"
@@ -53,16 +51,9 @@ def test_it():
 
 
 @pytest.fixture(scope="module")
-def tool() -> Iterator[Any]:
+def tool(load_tool: Callable[[str], Any]) -> Any:
     """Load tools/write_kernel_pages.py, which is a script."""
-    spec = importlib.util.spec_from_file_location(
-        "write_kernel_pages", ROOT / "tools" / "write_kernel_pages.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_tool("write_kernel_pages")
 
 
 @pytest.fixture
@@ -81,19 +72,19 @@ def project(tmp_path: Path, tool: Any) -> Path:
 
 def test_every_mark_names_a_rule_or_scenario(tool: Any) -> None:
     """No test claims to prove what is not promised."""
-    assert tool.unknown_marks(tool.read_rulebook(ROOT / tool.RULES), tool.read_proofs(ROOT)) == []
+    assert tool.unknown_marks(tool.read_rulebook(ROOT / tool.RULES), tool.read_kernel_proofs(ROOT)) == []
 
 
 def test_every_rule_and_scenario_has_a_test(tool: Any) -> None:
     """Nothing is promised that no test is marked with."""
-    assert tool.unproven(tool.read_rulebook(ROOT / tool.RULES), tool.read_proofs(ROOT)) == []
+    assert tool.unproven(tool.read_rulebook(ROOT / tool.RULES), tool.read_kernel_proofs(ROOT)) == []
 
 
 @pytest.mark.parametrize("name", ["rules.md", "lifecycle.md"])
 def test_written_page_is_up_to_date(tool: Any, name: str) -> None:
     """The page reads as the tool would write it now."""
-    pages = tool.pages_of(ROOT, tool.read_rulebook(ROOT / tool.RULES), tool.read_proofs(ROOT))
-    assert tool.outdated({name: pages[name]}, PAGES) == []
+    pages = tool.pages_of(ROOT, tool.read_rulebook(ROOT / tool.RULES), tool.read_kernel_proofs(ROOT))
+    assert (PAGES / name).read_text("utf-8") == pages.texts[name], f"write it again: {pages.again}"
 
 
 def test_rulebook_has_short_names_and_whole_sentences(tool: Any) -> None:
@@ -145,31 +136,6 @@ def test_rows_of_the_comparison_have_a_cell_for_each_library() -> None:
 
 
 # --- the tool -----------------------------------------------------------------------------------------------
-
-
-def test_marks_are_found_wherever_they_may_stand(tool: Any) -> None:
-    """A mark counts on a test, one of its parameters, its class, its module, alone or in a list, once."""
-    source = """\
-pytestmark = [pytest.mark.rule("A1"), pytest.mark.slow]
-
-class TestIt:
-    pytestmark = pytest.mark.rule("A2")
-
-    @pytest.mark.parametrize("x", [1, pytest.param(2, marks=pytest.mark.scenario(7))])
-    @pytest.mark.rule("A3", "A1")
-    async def test_this(self, x): ...
-
-@pytest.mark.rule("A4")
-def fixture(): ...
-"""
-    (proof,) = tool.proofs_in(source, "f.py")
-    assert proof.place == "f.py::TestIt::test_this"
-    assert (proof.rules, proof.scenarios) == (("A1", "A2", "A3"), (7,))
-
-
-def test_a_test_without_marks_proves_nothing(tool: Any) -> None:
-    """It is not in the list, whatever other marks it has."""
-    assert tool.proofs_in("@pytest.mark.slow\ndef test_it(): ...\n", "f.py") == []
 
 
 def test_pages_are_written_and_then_checked(tool: Any, project: Path, capsys: Any) -> None:
