@@ -195,6 +195,7 @@ check: lint types layers ## all static checks
 pages: $(VENV)/.run ## write the generated pages of docs anew
 	@$(PYTHON) tools/write_kernel_pages.py
 	@$(PYTHON) tools/write_wire_pages.py
+	@$(PYTHON) tools/write_requirement_pages.py
 
 # ---------------------------------------------------------------------------------------------------- distribution
 
