@@ -1,0 +1,14 @@
+"""Bridges to other worlds: loops and packages that this one does not need, and that its users have.
+
+| module | bridge |
+|---|---|
+| `guest` | trio as a guest of an asyncio loop, in one thread: `run(main, asyncio=True)`, `run_guest` |
+| `crossing` | calls between the two loops: `aio` from trio, `from_aio` from asyncio |
+| `portal` | a trio loop in a thread of its own, for plain scripts and notebooks: `open_portal` |
+
+The rest of the package is written for trio alone. What a bridge leads to is imported inside its module or its
+functions, so that nobody pays for a bridge that is not used. Each bridge keeps the one rule of structured
+concurrency: a call is over when everything it started is over, and a cancelled caller waits for the clean-up.
+"""
+
+from __future__ import annotations
