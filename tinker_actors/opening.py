@@ -67,6 +67,7 @@ class Settings(TypedDict, total=False):
     promise_timeout: float | None
     batch_polls: bool | None
     replay_bytes: int
+    outage_timeout: float | None
     grace: float
     headers: Mapping[str, str]
     query: Mapping[str, object]

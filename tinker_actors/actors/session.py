@@ -13,6 +13,7 @@ import trio
 
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Heartbeat, RenewSession, SessionRole, StartBeating
+from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.errors import APIError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
@@ -40,10 +41,12 @@ class Session:
         epoch: counts sessions, from 1.
         limits: what the service sets for its clients.
         keeper: the SessionActor; who finds the session lost tells it.
+        reachability: whether the service can be reached; who cannot reach it waits there.
         dispatch: bytes of batches being submitted.
         cancels: samples that nobody waits for any more; the service says whether it wants to know.
     """
 
+    reachability: Reachability
     session_id: str = ""
     epoch: int = 0
     limits: ClientConfigResponse = attrs.field(factory=ClientConfigResponse)

@@ -30,6 +30,7 @@ from tinker_actors.actors.futures import CONCURRENCY, FuturesActor, Polls
 from tinker_actors.actors.heartbeat import HeartbeatActor
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import Futures, Record, RecordFailure, Sampling, Telemetry, Training
+from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import TelemetryActor
@@ -98,13 +99,17 @@ class Tree:
     events: EventHub
     rng: random.Random
     failures: list[FailureLog]
-    session: Session = attrs.field(factory=Session)
+    session: Session = attrs.field(init=False)
     tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
     telemetry: ActorRef[Telemetry] | None = None
     futures: ActorRef[Futures] = attrs.field(init=False)
     training: Supervisor = attrs.field(init=False)
     sampling: ActorRef[Sampling] = attrs.field(init=False)
     _models: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        timeout = self.config.outage_timeout
+        self.session = Session(Reachability(self.transport, self.events, self.rng, timeout))
 
     async def start(self, beat_through: TransportOpener | None) -> None:
         """Start everything but models, in the order of the picture above."""

@@ -17,6 +17,8 @@ __all__ = [
     "ModelRestored",
     "OrphanPossible",
     "QueueChange",
+    "ServerBack",
+    "ServerUnreachable",
     "ServiceEvent",
     "SessionRenewed",
 ]
@@ -95,6 +97,24 @@ class SessionRenewed:
 
 
 @attrs.frozen
+class ServerUnreachable:
+    """The service cannot be reached; what needs it waits.
+
+    Attributes:
+        cause: one line.
+    """
+
+    cause: str
+
+
+@attrs.frozen
+class ServerBack:
+    """The service can be reached again, after `seconds`."""
+
+    seconds: float
+
+
+@attrs.frozen
 class HeartbeatMissed:
     """No beat got through for `seconds`."""
 
@@ -124,6 +144,8 @@ ServiceEvent: TypeAlias = (
     | ModelRestored
     | OrphanPossible
     | SessionRenewed
+    | ServerUnreachable
+    | ServerBack
     | HeartbeatMissed
     | LoopBlocked
     | QueueChange

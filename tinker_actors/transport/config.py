@@ -114,6 +114,8 @@ class Config:
             services that are known to put off for ever what they have forgotten (`CapabilityRecord.patience`).
         batch_polls: wait for all samples of a sampling session by one poll; None goes by the service.
         replay_bytes: bytes of batches kept for a restore since the last checkpoint.
+        outage_timeout: seconds a service may be out of reach before what waits for it fails; None waits as long as it
+            takes.
         grace: seconds the work under way gets when the service is left early.
         headers: sent with every request, in place of ours of the same name; never shown.
         query: sent with every request.
@@ -150,6 +152,7 @@ class Config:
     promise_timeout: float | None = None
     batch_polls: bool | None = None
     replay_bytes: int = 256 * _MIB
+    outage_timeout: float | None = None
     grace: float = 30.0
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     query: Mapping[str, object] = attrs.field(factory=dict)
@@ -227,6 +230,10 @@ _RULES: Mapping[str, _Rule] = {
     ),
     "batch_polls": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
     "replay_bytes": (lambda value: _is_count(value) or value == 0, "an integer that is not negative"),
+    "outage_timeout": (
+        lambda value: value is None or (_is_number(value) and value >= 0),
+        "a number of seconds, at least 0, or None",
+    ),
     "grace": (lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
     "query": (lambda value: isinstance(value, Mapping), "a mapping"),
     "timeout": (
