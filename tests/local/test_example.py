@@ -56,6 +56,14 @@ def test_bad_tokens_are_named(tokens: list[object], message: str) -> None:
         ({"weights": ["1", "1", "1"]}, r"must be numbers"),
         ({"target_tokens": [4, 5, 100]}, r"\['target_tokens'\]\[2\] = 100"),
         ({"target_tokens": [4.0, 5.0, 6.0]}, r"integers"),
+        ({"target_tokens": [[4, 5]], "weights": [[1.0, 1.0]]}, r"the input has 3 tokens"),
+        ({"target_tokens": [[4], [5], [6]]}, r"\['weights'\] = \(3,\): must have the input's shape \(3, 1\)"),
+        (
+            {"target_tokens": [[4, 5], [6, 7], [8, 100]], "weights": [[1.0, 1.0]] * 3},
+            r"\['target_tokens'\]\[2\]\[1\] = 100",
+        ),
+        ({"target_tokens": [[], [], []]}, r"must have the input's shape \(3,\)"),
+        ({"target_tokens": [[[4]], [[5]], [[6]]]}, r"must have the input's shape \(3,\)"),
         ({"mask": [1.0, 1.0, 1.0]}, r"\['mask'\].*takes target_tokens, weights"),
     ],
 )
@@ -64,6 +72,16 @@ def test_bad_loss_inputs_are_named(changes: dict[str, object], message: str) -> 
     with pytest.raises(InputError, match=message) as caught:
         check(**changes)
     assert caught.value.field.startswith("data[1]")
+
+
+def test_several_targets_at_a_position_are_for_cross_entropy_alone() -> None:
+    """It takes (N, K) targets with weights of their shape; losses that compare with a sampler do not."""
+    check(target_tokens=[[4, 5], [6, 7], [8, 9]], weights=[[1.0, 0.5]] * 3)
+    inputs = {"target_tokens": np.zeros((3, 2), np.int64)}
+    for name in LOSSES["ppo"].inputs:
+        inputs[name] = np.zeros((3, 2), np.float32)
+    with pytest.raises(InputError, match=r"must have the input's shape \(3,\)"):
+        check_examples([Example(np.array([3, 4, 5]), inputs)], LOSSES["ppo"], CONFIG)
 
 
 def test_an_empty_batch_is_refused() -> None:

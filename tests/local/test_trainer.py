@@ -99,6 +99,57 @@ def test_the_loss_is_the_sum_over_tokens_of_the_formula(loss_fn: str) -> None:
     assert result.metrics["tokens:sum"] == 37
 
 
+def many(seed: int, length: int, count: int) -> Example:
+    """An example with several targets at each position, some of them the same token."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(3, 9, (length, count))
+    weights = random.standard_normal((length, count)).astype(np.float32)
+    return Example(random.integers(3, 100, length), {"target_tokens": targets, "weights": weights})
+
+
+def test_gradients_of_several_targets_at_a_position_match_central_differences() -> None:
+    """A batch with (N,) and (N, K) targets has the slope of its loss, in float64, for every adapter array."""
+    model = trained(TINY64)
+    data = [many(0, 12, 3), *batch("cross_entropy", [12]), many(1, 5, 2)]
+    run(model.forward_backward(data, "cross_entropy"))
+    gradient, weights = model.layout.views(model.gradient), model.weights
+    random = np.random.default_rng(0)
+    for name, slot in model.layout.slots.items():
+        step = np.zeros_like(weights)
+        step[slot.offset : slot.end] = random.standard_normal(slot.end - slot.offset)
+        losses = []
+        for sign in (1, -1):
+            model.load_state(model.layout.views(weights + sign * 1e-6 * step), optimizer=False)
+            result = run(model.forward_backward(data, "cross_entropy", backward=False))
+            losses.append(result.metrics["loss:sum"])
+        wanted = float((gradient[name] * model.layout.view(step, name)).sum())
+        assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(wanted, rel=1e-4), name
+
+
+def test_several_targets_are_told_as_one_each_would_be() -> None:
+    """Column k of an (N, K) output is what the k-th targets alone give; the tokens are positions, not targets."""
+    model, data = trained(), many(0, 12, 3)
+    together = run(model.forward_backward([data], "cross_entropy", backward=False))
+    assert together.metrics["tokens:sum"] == 12
+    (output,) = together.outputs
+    for k in range(3):
+        column = {name: array[:, k] for name, array in data.loss_inputs.items()}
+        alone = run(model.forward_backward([Example(data.tokens, column)], "cross_entropy", backward=False))
+        assert alone.outputs[0]["logprobs"].tobytes() == output["logprobs"][:, k].tobytes()
+
+
+def test_one_target_at_a_position_has_the_same_bits_either_way() -> None:
+    """(N, 1) and (N,) give the same gradient."""
+    gradients = []
+    (flat,) = batch("cross_entropy", [12])
+    column = {name: array[:, None] for name, array in flat.loss_inputs.items()}
+    for data in (flat, Example(flat.tokens, column)):
+        model = trained()
+        run(model.forward_backward([data], "cross_entropy"))
+        gradients.append(model.gradient.tobytes())
+    assert gradients[0] == gradients[1]
+
+
 def test_outputs_are_in_the_order_of_the_data_with_their_lengths() -> None:
     """Whatever order lengths are computed in, output i belongs to example i, as float32."""
     model, lengths = trained(), [20, 3, 9, 32, 3, 8]

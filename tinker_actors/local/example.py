@@ -24,8 +24,8 @@ class Example:
 
     Attributes:
         tokens: (N,) integers, the input.
-        loss_inputs: by Tinker's names, each of shape (N,): `target_tokens` (integers) and what the loss
-            needs.
+        loss_inputs: by Tinker's names: `target_tokens` (integers) and what the loss needs, all of shape (N,);
+            or (N, K) for K targets at each position, where the loss takes them.
     """
 
     tokens: NDArray[np.int64]
@@ -47,12 +47,22 @@ def check_tokens(field: str, tokens: NDArray[np.generic], config: ModelConfig) -
         raise InputError(
             field, f"{tokens.size} tokens", f"must be 1 to {config.context_length} tokens, the context"
         )
+    _check_ids(field, tokens, config)
+
+
+def _check_ids(field: str, tokens: NDArray[np.generic], config: ModelConfig) -> None:
     ids = tokens.astype(np.int64)
-    wrong = np.flatnonzero((ids < 0) | (ids >= config.vocab_size))
+    wrong = np.argwhere((ids < 0) | (ids >= config.vocab_size))
     if wrong.size:
-        where = int(wrong[0])
-        why = f"must be a token id below {config.vocab_size}"
-        raise InputError(f"{field}[{where}]", int(ids[where]), why)
+        raise InputError(
+            f"{field}{_place(wrong[0])}",
+            int(ids[tuple(wrong[0])]),
+            f"must be a token id below {config.vocab_size}",
+        )
+
+
+def _place(indices: NDArray[np.intp]) -> str:
+    return "".join(f"[{index}]" for index in indices)
 
 
 def check_examples(examples: Sequence[Example], spec: LossSpec, config: ModelConfig) -> None:
@@ -77,22 +87,30 @@ def _check_example(field: str, example: Example, spec: LossSpec, config: ModelCo
             raise InputError(
                 f"{field}.loss_fn_inputs", sorted(example.loss_inputs), f"{spec.name} needs {name!r}"
             )
+    targets = example.loss_inputs[TARGETS]
+    shape = targets.shape if spec.many and targets.ndim == 2 and targets.size else example.tokens.shape[:1]
+    if shape[0] != example.tokens.size:
+        raise InputError(
+            f"{field}.loss_fn_inputs[{TARGETS!r}]", shape, f"the input has {example.tokens.size} tokens"
+        )
     for name, array in example.loss_inputs.items():
         where = f"{field}.loss_fn_inputs[{name!r}]"
         if name not in wanted:
             raise InputError(where, f"{array.dtype} {array.shape}", f"{spec.name} takes {', '.join(wanted)}")
-        if array.shape != example.tokens.shape:
-            raise InputError(where, array.shape, f"must have the input's shape {example.tokens.shape}")
+        if array.shape != shape:
+            raise InputError(where, array.shape, f"must have the input's shape {shape}")
         if name != TARGETS:
             _check_numbers(where, array)
-    check_tokens(f"{field}.loss_fn_inputs[{TARGETS!r}]", example.loss_inputs[TARGETS], config)
+    where = f"{field}.loss_fn_inputs[{TARGETS!r}]"
+    if targets.dtype.kind not in "iu":
+        raise InputError(where, f"{targets.dtype} {targets.shape}", "must be integers")
+    _check_ids(where, targets, config)
 
 
 def _check_numbers(field: str, array: NDArray[np.generic]) -> None:
     if array.dtype.kind not in "fiu":
         raise InputError(field, str(array.dtype), "must be numbers")
     numbers = array.astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+    wrong = np.argwhere(~np.isfinite(numbers))
     if wrong.size:
-        where = int(wrong[0])
-        raise InputError(f"{field}[{where}]", float(numbers[where]), "must be finite")
+        raise InputError(f"{field}{_place(wrong[0])}", float(numbers[tuple(wrong[0])]), "must be finite")

@@ -61,6 +61,7 @@ class LossSpec:
         name: Tinker's name.
         inputs: the required loss inputs beside `target_tokens`, each a number per token.
         config: the configuration's keys and defaults.
+        many: there may be several targets at a position, each with its own inputs: all then have shape (N, K).
         function: (learner's log-probabilities, inputs, configuration) to terms.
     """
 
@@ -68,6 +69,7 @@ class LossSpec:
     inputs: tuple[str, ...]
     config: Mapping[str, float]
     function: LossFunction
+    many: bool = False
 
     def configured(self, given: Mapping[str, float] | None) -> dict[str, float]:
         """Return the defaults with `given` put over them.
@@ -125,7 +127,7 @@ LOSSES: Mapping[str, LossSpec] = MappingProxyType(
     {
         spec.name: spec
         for spec in (
-            LossSpec("cross_entropy", ("weights",), {}, _cross_entropy),
+            LossSpec("cross_entropy", ("weights",), {}, _cross_entropy, many=True),
             LossSpec("importance_sampling", ("logprobs", "advantages"), {}, _importance_sampling),
             LossSpec("ppo", ("logprobs", "advantages"), {_LOW: 0.8, _HIGH: 1.2}, _ppo),
         )

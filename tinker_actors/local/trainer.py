@@ -51,7 +51,7 @@ class LossResult:
     """Outcome of `forward_backward`.
 
     Attributes:
-        outputs: per example, in order, `{"logprobs": float32 (N,)}`: the targets' log-probabilities.
+        outputs: per example, in order, `{"logprobs": float32 (N,) or (N, K)}`: the targets' log-probabilities.
         metrics: `loss:sum`, `tokens:sum` (tokens whose weight or advantage is not 0) and, for off-policy
             losses and if any token counts, means over those tokens: `ratio:mean`, `kl:mean`, for ppo
             `clip_fraction:mean`.
@@ -68,7 +68,11 @@ class _Group:
     Attributes:
         members: their indices in the batch.
         first: row of the first one in the window's gradient matrix.
-        tokens, inputs: padded to (B, L) with zeros, so that padding has no weight and no advantage.
+        tokens: padded to (B, L) with zeros.
+        inputs: padded to (B, L, K) with zeros, so that padding has no weight and no advantage; K is 1 but for
+            losses that take several targets at a position.
+        targets: (B, L, K).
+        shape: that of each position's own numbers: () or (K,).
         lengths: (B,) true lengths.
     """
 
@@ -77,6 +81,7 @@ class _Group:
     tokens: NDArray[np.int64]
     inputs: dict[str, Array]
     targets: NDArray[np.int64]
+    shape: tuple[int, ...]
     lengths: list[int]
 
 
@@ -272,7 +277,7 @@ class _Run:
     def _group(self, group: _Group, sink: LoraGradient) -> None:
         tape = forward(self._network, group.tokens)
         every = log_softmax(tape.logits(self._network))
-        logprobs = np.take_along_axis(every, group.targets[..., None], axis=-1)[..., 0]
+        logprobs = np.take_along_axis(every, group.targets, axis=-1)
         terms = self._spec.function(logprobs, group.inputs, self._config)
         self._note(group, logprobs, terms)
         if self.total is not None:
@@ -281,9 +286,9 @@ class _Run:
 
     def _note(self, group: _Group, logprobs: Array, terms: LossTerms) -> None:
         for at, (index, length) in enumerate(zip(group.members, group.lengths, strict=True)):
-            self._outputs[index] = logprobs[at, :length].astype(np.float32)
+            self._outputs[index] = logprobs[at, :length].astype(np.float32).reshape(length, *group.shape)
             self._losses[index] = float(terms.value[at, :length].sum(dtype=np.float64))
-        self._active += int(terms.active.sum())
+        self._active += int(terms.active.any(axis=-1).sum())
         for name, array in terms.diagnostics.items():
             here = float(array[terms.active].sum(dtype=np.float64))
             self._sums[name] = self._sums.get(name, 0.0) + here
@@ -312,13 +317,15 @@ class _Run:
 def _groups(
     examples: Sequence[Example], window: list[int], spec: LossSpec, dtype: np.dtype[np.floating]
 ) -> list[_Group]:
-    """Pack a window by padded length, shortest first."""
-    by_length: dict[int, list[int]] = {}
+    """Pack a window by padded length and the shape of its targets, shortest first."""
+    by_size: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for index in window:
-        by_length.setdefault(padded_length(examples[index].tokens.size), []).append(index)
+        example = examples[index]
+        size = padded_length(example.tokens.size), example.loss_inputs[TARGETS].shape[1:]
+        by_size.setdefault(size, []).append(index)
     groups, first = [], 0
-    for length in sorted(by_length):
-        members = by_length[length]
+    for length, shape in sorted(by_size):
+        members = by_size[length, shape]
         chosen = [examples[index] for index in members]
         groups.append(
             _Group(
@@ -326,10 +333,13 @@ def _groups(
                 first,
                 _padded([example.tokens for example in chosen], length, np.dtype(np.int64)),
                 {
-                    name: _padded([example.loss_inputs[name] for example in chosen], length, dtype)
+                    name: _padded_last([example.loss_inputs[name] for example in chosen], length, dtype)
                     for name in spec.inputs
                 },
-                _padded([example.loss_inputs[TARGETS] for example in chosen], length, np.dtype(np.int64)),
+                _padded_last(
+                    [example.loss_inputs[TARGETS] for example in chosen], length, np.dtype(np.int64)
+                ),
+                shape,
                 [example.tokens.size for example in chosen],
             )
         )
@@ -338,17 +348,25 @@ def _groups(
 
 
 def _padded(arrays: Sequence[np.ndarray], length: int, dtype: np.dtype[np.generic]) -> np.ndarray:
-    """Stack one-dimensional arrays, each filled up with zeros."""
-    packed = np.zeros((len(arrays), length), dtype)
+    """Stack arrays of any length, each filled up with zeros."""
+    packed = np.zeros((len(arrays), length, *arrays[0].shape[1:]), dtype)
     for row, array in zip(packed, arrays, strict=True):
-        row[: array.size] = array
+        row[: len(array)] = array
     return packed
 
 
+def _padded_last(arrays: Sequence[np.ndarray], length: int, dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Do the same, and give what has one number for each position a last axis of 1."""
+    packed = _padded(arrays, length, dtype)
+    return packed if packed.ndim == 3 else packed[..., None]
+
+
 def _logit_gradient(every: Array, targets: np.ndarray, gradient: Array) -> Array:
-    """Return the loss's gradient at the logits, given it at the targets' log-probabilities."""
+    """Return the loss's gradient at the logits, given it at the targets' log-probabilities, both (B, L, K)."""
     result = np.exp(every)
-    result *= -gradient[..., None]
-    current = np.take_along_axis(result, targets[..., None], axis=-1)
-    np.put_along_axis(result, targets[..., None], current + gradient[..., None], axis=-1)
+    result *= -gradient.sum(axis=-1, keepdims=True)
+    for k in range(targets.shape[-1]):  # one after the other: a token may be several of a position's targets
+        place = targets[..., k : k + 1]
+        current = np.take_along_axis(result, place, axis=-1)
+        np.put_along_axis(result, place, current + gradient[..., k : k + 1], axis=-1)
     return result
