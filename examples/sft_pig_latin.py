@@ -27,7 +27,7 @@ from rich.progress import Progress
 import tinker_actors as ta
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tinker_actors.text import Tokenizer
 
 WORDS = Path(__file__).parent / "data" / "words.txt"
 VOWELS = "aeiou"
@@ -92,7 +92,7 @@ def check_spelling(examples: Sequence[Example], tokenizer: Tokenizer) -> None:
     """
     for index, example in enumerate(examples):
         text = example.prompt + example.completion
-        if tokenizer.decode(tokenizer.encode(text).ids) != text:
+        if tokenizer.decode(tokenizer.encode(text)) != text:
             raise ta.errors.InputError(
                 f"examples[{index}]", text, "has signs the model's tokenizer does not know"
             )
@@ -108,7 +108,7 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
 
 def datum(example: Example, tokenizer: Tokenizer) -> ta.Datum:
     """Make the training example: only the completion is learned."""
-    prompt, completion = (tokenizer.encode(text).ids for text in (example.prompt, example.completion))
+    prompt, completion = (tokenizer.encode(text) for text in (example.prompt, example.completion))
     tokens = [*prompt, *completion]
     weights = [0.0] * (len(prompt) - 1) + [1.0] * len(completion)
     return ta.Datum(ta.ModelInput.from_ints(tokens[:-1]), {"target_tokens": tokens[1:], "weights": weights})
@@ -137,8 +137,8 @@ async def exact_match(
     answers = [""] * len(examples)
 
     async def ask(index: int, example: Example) -> None:
-        prompt = ta.ModelInput.from_ints(tokenizer.encode(example.prompt).ids)
-        length = len(tokenizer.encode(example.completion).ids) + 4
+        prompt = ta.ModelInput.from_ints(tokenizer.encode(example.prompt))
+        length = len(tokenizer.encode(example.completion)) + 4
         params = ta.SamplingParams(max_tokens=length, temperature=0.0, stop=[END])
         reply = await sampling.sample(prompt, num_samples=1, sampling_params=params)
         answers[index] = tokenizer.decode(reply.sequences[0].tokens)

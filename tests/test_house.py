@@ -113,7 +113,7 @@ def test_what_the_package_imports_is_required() -> None:
     """Nothing is there only because something else happens to bring it."""
     files = Path(tinker_actors.__file__).parent.rglob("*.py")
     named = {canonicalize_name(requirement.name) for requirement in declared()}
-    assert set().union(*map(imported, files)) - named == set()
+    assert {canonicalize_name(name) for name in set().union(*map(imported, files))} - named == set()
 
 
 def test_requirements_of_requirements_are_pinned() -> None:

@@ -211,7 +211,7 @@ async def test_the_design_programme_runs_and_learns() -> None:
     async with ta.open_service("local", seed=3) as service:
         training = await service.create_lora_training_client(MODEL, rank=8)
         tokenizer = await training.get_tokenizer()
-        ids = tokenizer.encode("ab:xyz\n").ids
+        ids = tokenizer.encode("ab:xyz\n")
         datum = ta.Datum(
             ta.ModelInput.from_ints(ids[:-1]),
             {"target_tokens": ids[1:], "weights": np.ones(len(ids) - 1, np.float32)},
@@ -222,7 +222,7 @@ async def test_the_design_programme_runs_and_learns() -> None:
             await training.optim_step(ta.AdamParams(learning_rate=1e-2))
             losses.append((await forward).metrics["loss:sum"])
         sampling = await training.save_weights_and_get_sampling_client()
-        prompt = ta.ModelInput.from_ints(tokenizer.encode("ab:").ids)
+        prompt = ta.ModelInput.from_ints(tokenizer.encode("ab:"))
         params = ta.SamplingParams(max_tokens=8, temperature=0.0, stop=["\n"])
         reply = await sampling.sample(prompt, num_samples=1, sampling_params=params)
         logprobs = await sampling.compute_logprobs(ta.ModelInput.from_ints(ids))
@@ -233,7 +233,7 @@ async def test_the_design_programme_runs_and_learns() -> None:
 
 
 def _batch(tokenizer: Any, text: str) -> list[ta.Datum]:
-    ids = tokenizer.encode(text).ids
+    ids = tokenizer.encode(text)
     return [
         ta.Datum(
             ta.ModelInput.from_ints(ids[:-1]), {"target_tokens": ids[1:], "weights": [1.0] * (len(ids) - 1)}

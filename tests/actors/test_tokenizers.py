@@ -11,8 +11,9 @@ from tinker_actors.actors.tokenizers import Tokenizers
 
 
 @pytest.mark.requirement("R162")
+@pytest.mark.lesson("L35")
 async def test_concurrent_first_uses_load_once_and_others_do_not_wait() -> None:
-    """Ten tasks want one tokenizer and get the same object of one load; another tokenizer is loaded meanwhile."""
+    """Fifty tasks want one tokenizer and get the same object of one load; another tokenizer is loaded meanwhile."""
     loads: list[str] = []
     gate = threading.Event()
 
@@ -29,13 +30,14 @@ async def test_concurrent_first_uses_load_once_and_others_do_not_wait() -> None:
         found.append(await tokenizers.get(tokenizer_id))
 
     async with trio.open_nursery() as nursery:
-        for _ in range(10):
+        for _ in range(50):
             nursery.start_soon(want, "slow")
         await trio.testing.wait_all_tasks_blocked()
         other = await tokenizers.get("other")
         gate.set()
     assert len(set(map(id, found))) == 1
     assert other not in found
+    assert len(found) == 50
     assert sorted(loads) == ["other", "slow"]
     assert await tokenizers.get("slow") is found[0]
 

@@ -7,16 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import EntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import ConfigError
 from tinker_actors.text import tokenizer as module
-from tinker_actors.text.tokenizer import EMBEDDED_PREFIX, load_tokenizer
+from tinker_actors.text.resolution import REVISIONS
+from tinker_actors.text.tokenizer import EMBEDDED_PREFIX, Tokenizer, load_tokenizer
 
 EMBEDDED = EMBEDDED_PREFIX + "char-100k"
 PRINTABLE = "".join(map(chr, range(32, 127)))
@@ -30,7 +32,7 @@ def packaged() -> Tokenizer:
 @given(text=st.text(PRINTABLE + "\n\t"))
 def test_printable_text_comes_back_from_its_tokens(packaged: Tokenizer, text: str) -> None:
     """Every string of printable ASCII, one token for each character, none of them special."""
-    tokens = packaged.encode(text).ids
+    tokens = packaged.encode(text)
     assert len(tokens) == len(text)
     assert packaged.decode(tokens) == text
     assert packaged.decode(tokens, skip_special_tokens=False) == text
@@ -40,9 +42,9 @@ def test_printable_text_comes_back_from_its_tokens(packaged: Tokenizer, text: st
 def test_a_tokenizer_serves_several_threads_at_once(packaged: Tokenizer) -> None:
     """Each thread gets what it would get alone."""
     texts = [f"{at}+{at}={2 * at}" for at in range(200)]
-    alone = [packaged.encode(text).ids for text in texts]
+    alone = [packaged.encode(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda text: packaged.encode(text).ids, texts)) == alone
+        assert list(pool.map(packaged.encode, texts)) == alone
         assert list(pool.map(packaged.decode, alone)) == texts
 
 
@@ -50,23 +52,23 @@ def test_a_tokenizer_serves_several_threads_at_once(packaged: Tokenizer) -> None
 def test_text_becomes_ids_and_nothing_else() -> None:
     """Nothing stands before or behind the text's own ids, and the documents say who applies chat templates."""
     tokenizer = load_tokenizer(EMBEDDED)
-    assert tokenizer.encode("ab").ids == [*tokenizer.encode("a").ids, *tokenizer.encode("b").ids]
+    assert tokenizer.encode("ab") == [*tokenizer.encode("a"), *tokenizer.encode("b")]
     documented = (module.__doc__, TrainingClient.get_tokenizer.__doc__, SamplingClient.get_tokenizer.__doc__)
     assert all("chat template" in str(text) for text in documented)
 
 
 def test_every_printable_sign_has_its_own_token(packaged: Tokenizer) -> None:
     """All 95, in one string and alone."""
-    tokens = packaged.encode(PRINTABLE).ids
+    tokens = packaged.encode(PRINTABLE)
     assert len(set(tokens)) == len(PRINTABLE) == 95
     assert [packaged.decode([token]) for token in tokens] == list(PRINTABLE)
 
 
 def test_a_tokenizer_is_loaded_from_a_file_or_its_folder(packaged: Tokenizer, tmp_path: Path) -> None:
     """The same one, by either path."""
-    packaged.save(str(tmp_path / "tokenizer.json"))
+    packaged.backend.save(str(tmp_path / "tokenizer.json"))
     for place in (tmp_path, tmp_path / "tokenizer.json"):
-        assert load_tokenizer(str(place)).get_vocab() == packaged.get_vocab()
+        assert load_tokenizer(str(place)).backend.get_vocab() == packaged.backend.get_vocab()
 
 
 def test_a_packaged_tokenizer_needs_no_file_of_the_users(
@@ -76,7 +78,7 @@ def test_a_packaged_tokenizer_needs_no_file_of_the_users(
     (tmp_path / EMBEDDED).mkdir(parents=True)
     (tmp_path / EMBEDDED / "tokenizer.json").write_text("{}", "utf-8")
     monkeypatch.chdir(tmp_path)
-    assert load_tokenizer(EMBEDDED).get_vocab_size() == packaged.get_vocab_size()
+    assert load_tokenizer(EMBEDDED).vocab_size == packaged.vocab_size
     assert (files("tinker_actors") / "local" / "models" / "char-100k" / "tokenizer.json").is_file()
 
 
@@ -128,3 +130,28 @@ def test_a_hub_id_that_cannot_be_fetched_is_told(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "True"]
+
+
+@pytest.mark.requirement("R162")
+@pytest.mark.lesson("D28")
+def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the tokenizer and for what lies beside it; a file that is not there is none."""
+    load_tokenizer(EMBEDDED).backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "\\n", "chat_template": "one"}', "utf-8")
+    asked: list[tuple[str, str, str]] = []
+
+    def download(repo_id: str, filename: str, *, revision: str) -> str:
+        asked.append((repo_id, filename, revision))
+        if not (tmp_path / filename).is_file():
+            raise EntryNotFoundError(filename)
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    pinned, commit = next(iter(REVISIONS.items()))
+    tokenizer = load_tokenizer(pinned)
+    assert (tokenizer.tokenizer_id, tokenizer.eos_token, tokenizer.chat_template) == (pinned, "\n", "one")
+    files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    assert asked == [(pinned, file, commit) for file in files]
+    asked.clear()
+    load_tokenizer("somebody/model")
+    assert {revision for _, _, revision in asked} == {"main"}

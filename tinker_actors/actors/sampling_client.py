@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import attrs
 import trio
-from tokenizers import Tokenizer
 
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import FromBase, FromPath, Published, Sample, SampleTarget, Sampling
@@ -16,6 +15,7 @@ from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, ConfigError
 from tinker_actors.kernel import ActorRef
+from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.wire.input import ModelInput
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
 

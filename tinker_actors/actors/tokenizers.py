@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import trio
-from tokenizers import Tokenizer
 
-from tinker_actors.text.tokenizer import load_tokenizer
+from tinker_actors.text.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Tokenizers"]
 

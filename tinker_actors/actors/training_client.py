@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import attrs
-from tokenizers import Tokenizer
 
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
@@ -30,6 +29,7 @@ from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.text.resolution import resolve_tokenizer_id
+from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.model import GetInfoResponse
 from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import attrs
 import trio
-from tokenizers import Tokenizer
 
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.cli.addition import STOP, Problem, centred, datum, problems, reward, sample_seed
 from tinker_actors.errors import NotFoundError
+from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.types import AdamParams, Datum, LossFnType, ModelInput, SamplingParams
 
 __all__ = ["Plan", "StepReport", "train", "weights_sha256"]
@@ -136,7 +136,7 @@ async def _sample_groups(
 async def _sample_group(
     sampling: SamplingClient, tokenizer: Tokenizer, plan: Plan, problem: Problem, seed: int
 ) -> _Group:
-    prompt: list[int] = tokenizer.encode(problem.prompt).ids
+    prompt: list[int] = tokenizer.encode(problem.prompt)
     params = SamplingParams(max_tokens=plan.max_tokens, seed=seed, stop=[STOP])
     reply = await sampling.sample(ModelInput.from_ints(prompt), plan.group_size, params)
     rewards = [reward(problem, tokenizer.decode(sequence.tokens)) for sequence in reply.sequences]
