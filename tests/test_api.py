@@ -37,6 +37,7 @@ NAMES = [
     "events",
     "kernel",
     "open_service",
+    "text",
     "types",
 ]
 

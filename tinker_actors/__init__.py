@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
-    from tinker_actors import errors, events, kernel, types
+    from tinker_actors import errors, events, kernel, text, types
     from tinker_actors.actors.sampling_client import SamplingClient
     from tinker_actors.actors.service_client import ServiceClient
     from tinker_actors.actors.training_client import TrainingClient
@@ -75,6 +75,7 @@ __all__ = [
     "events",
     "kernel",
     "open_service",
+    "text",
     "types",
 ]
 
@@ -103,7 +104,7 @@ _HOME = {
     "TrainingClient": "actors.training_client",
     "open_service": "opening",
 }
-_ROOMS = ("errors", "events", "kernel", "types")
+_ROOMS = ("errors", "events", "kernel", "text", "types")
 
 
 def __getattr__(name: str) -> object:
