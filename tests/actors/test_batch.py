@@ -247,6 +247,7 @@ def dynamic(stub: Any, **flags: Any) -> None:
     stub.rules["client/dynamic_config"] = lambda _, __: httpx.Response(200, json=flags)
 
 
+@pytest.mark.lesson("L34")
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_a_sample_that_is_left_is_cancelled_where_the_service_wants_it(
     autojump_clock: Any, open_stub: Any, stub: Any, enabled: bool

@@ -45,6 +45,7 @@ def polls(stub: Any, maker: str) -> list[dict[str, Any]]:
     return [body for body in stub.bodies("retrieve_future") if body["request_id"].startswith(maker)]
 
 
+@pytest.mark.requirement("R15")
 async def test_polls_say_what_they_ask_for_and_how_often(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -72,6 +73,8 @@ async def test_polls_say_what_they_ask_for_and_how_often(
     ]
 
 
+@pytest.mark.requirement("R100", "R101")
+@pytest.mark.lesson("D41")
 async def test_a_pause_is_an_event_and_so_is_its_end(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -99,6 +102,8 @@ async def test_a_pause_is_an_event_and_so_is_its_end(
     ]
 
 
+@pytest.mark.requirement("R102")
+@pytest.mark.lesson("D41")
 async def test_paused_samples_are_logged_before_anything_fails(
     autojump_clock: Any, open_stub: Any, stub: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +120,7 @@ async def test_paused_samples_are_logged_before_anything_fails(
     ]
 
 
+@pytest.mark.lesson("D59")
 async def test_large_results_wait_for_room(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """A service that answers with the size first is asked for the result when there is room; room comes back."""
     fetching: list[float] = []
@@ -153,6 +159,7 @@ async def test_a_service_that_is_not_known_is_not_asked_for_sizes(
     assert not any(body.get("allow_metadata_only") for body in polls(stub, "asample"))
 
 
+@pytest.mark.requirement("R108")
 async def test_endless_waiting_may_have_an_end(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """`promise_timeout` seconds after the promise, with the service's last word; other promises go on."""
     word = TRY_AGAIN | {"queue_state": "paused_capacity", "queue_state_reason": "full"}
@@ -168,6 +175,8 @@ async def test_endless_waiting_may_have_an_end(autojump_clock: Any, open_stub: A
         await sampling.sample(PROMPT, 1, PARAMS)
 
 
+@pytest.mark.requirement("R100")
+@pytest.mark.lesson("D54")
 async def test_a_service_that_does_not_hold_is_not_asked_without_a_pause(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -213,6 +222,7 @@ async def test_a_refused_poll_of_a_sample_holds_other_samples_back(
         assert trio.current_time() - started == pytest.approx(20)
 
 
+@pytest.mark.requirement("R132")
 async def test_samples_that_make_no_progress_are_given_up(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

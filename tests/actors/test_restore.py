@@ -234,6 +234,8 @@ async def test_a_bug_in_the_actor_restores_the_model(
     assert len(steps) == 2
 
 
+@pytest.mark.requirement("R103", "R144")
+@pytest.mark.lesson("D55", "L7")
 async def test_a_crash_of_the_futures_actor_loses_no_result(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -369,6 +371,8 @@ async def test_a_save_that_waits_for_earlier_results_survives_a_loss(
         await forward
 
 
+@pytest.mark.requirement("R144")
+@pytest.mark.lesson("L7")
 async def test_a_crash_of_a_poisoned_model_leaves_nobody_waiting(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -37,6 +37,8 @@ PROMPT = ModelInput.from_ints([1, 2, 3])
 PARAMS = SamplingParams(max_tokens=4, temperature=0.7, stop=["\n"], seed=11)
 
 
+@pytest.mark.requirement("R13")
+@pytest.mark.lesson("D65")
 async def test_a_sample_is_asked_for_as_it_was_given(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """Every parameter reaches the wire, and the sequences come back as arrays and lists."""
     async with open_stub() as service:
@@ -65,6 +67,7 @@ async def test_a_sample_is_asked_for_as_it_was_given(autojump_clock: Any, open_s
     ]
 
 
+@pytest.mark.requirement("R127")
 async def test_no_more_samples_are_in_flight_than_allowed(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -97,6 +100,7 @@ async def test_the_services_own_limit_counts_if_it_is_lower(
         stub.held["asample"].set()
 
 
+@pytest.mark.lesson("D58")
 async def test_a_sample_that_was_turned_away_before_the_service_is_sent_again(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -108,6 +112,8 @@ async def test_a_sample_that_was_turned_away_before_the_service_is_sent_again(
     assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 0]
 
 
+@pytest.mark.requirement("R129")
+@pytest.mark.lesson("L14", "L15")
 async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -137,6 +143,7 @@ async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     assert numbers.count(0) >= 2
 
 
+@pytest.mark.lesson("D63")
 @pytest.mark.requirement("R32", "R33", "R38")
 async def test_one_service_and_key_have_one_clock_however_many_ask() -> None:
     """The same service under another spelling is the same; another service or key is not."""
@@ -155,7 +162,8 @@ async def test_one_service_and_key_have_one_clock_however_many_ask() -> None:
     assert len({id(clock) for clock in found}) == 4
 
 
-@pytest.mark.requirement("R32")
+@pytest.mark.lesson("D31")
+@pytest.mark.requirement("R32", "R128")
 async def test_services_with_one_key_share_the_backoff_and_others_do_not(
     autojump_clock: Any, stub: Any
 ) -> None:
@@ -196,6 +204,8 @@ async def test_services_with_one_key_share_the_backoff_and_others_do_not(
     assert quiet["c"] == pytest.approx([2])
 
 
+@pytest.mark.requirement("R105")
+@pytest.mark.lesson("L34")
 async def test_a_caller_that_leaves_takes_its_sample_with_it(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -216,6 +226,8 @@ async def test_a_caller_that_leaves_takes_its_sample_with_it(
         await sampling.sample(PROMPT, 1, PARAMS)
 
 
+@pytest.mark.requirement("R109")
+@pytest.mark.lesson("D42")
 async def test_a_lost_promise_is_asked_for_again_with_a_new_number(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -228,6 +240,7 @@ async def test_a_lost_promise_is_asked_for_again_with_a_new_number(
     assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 1]
 
 
+@pytest.mark.lesson("L26")
 async def test_a_doubtful_send_is_repeated_with_the_same_number(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -300,6 +313,8 @@ async def test_final_failures_reach_the_caller_alone(
             events.receive_nowait()
 
 
+@pytest.mark.requirement("R12")
+@pytest.mark.lesson("L6")
 async def test_versions_count_publications(autojump_clock: Any, open_stub: Any) -> None:
     """Each published client knows how many there were; a client is a value and costs no task."""
     async with open_stub() as service:
@@ -313,6 +328,7 @@ async def test_versions_count_publications(autojump_clock: Any, open_stub: Any) 
         assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
+@pytest.mark.requirement("R136")
 async def test_every_sampling_session_counts_for_itself(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -359,6 +375,7 @@ async def test_wrong_samples_are_refused_locally(autojump_clock: Any, open_stub:
     assert "asample" not in stub.names()
 
 
+@pytest.mark.requirement("R13")
 async def test_prompt_logprobs_come_back(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """compute_logprobs gives one value per prompt token; a service that sends none is told apart."""
     sequence = {"stop_reason": "length", "tokens": [1]}

@@ -93,6 +93,7 @@ async def test_the_whole_job_touches_every_endpoint(autojump_clock: Any, open_st
     assert {name for name in stub.names() if name != "telemetry"} == set(ENDPOINTS) - {"telemetry"}
 
 
+@pytest.mark.requirement("R105", "R146")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 async def test_cancelling_at_any_await_leaves_nothing_behind(
     autojump_clock: Any, open_stub: Any, stub: Any, endpoint: str
@@ -124,6 +125,8 @@ async def test_cancelling_before_anything_has_happened(
     assert "create_session" not in stub.names()
 
 
+@pytest.mark.requirement("R146")
+@pytest.mark.lesson("D7")
 @pytest.mark.parametrize("stage", range(6))
 async def test_a_real_service_leaves_no_thread_at_work(stage: int) -> None:
     """Cancelled at different moments, the embedded service leaves no beating thread, no task, no file."""
@@ -175,6 +178,7 @@ async def test_the_bodys_exception_leaves_the_real_service_as_itself() -> None:
     assert caught.value is mine
 
 
+@pytest.mark.requirement("R18")
 async def test_a_body_that_returns_has_everything_carried_out(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -195,6 +199,7 @@ async def test_a_body_that_returns_has_everything_carried_out(
     assert stub.bodies("finish") == [{"reason": {"type": "success"}, "detail": None}]
 
 
+@pytest.mark.requirement("R18")
 async def test_a_body_that_raises_closes_the_doors(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """What has not begun ends in ServiceClosing; what was sent gets its result within the grace period."""
     stub.gates["save_weights"] = trio.Event()
@@ -297,6 +302,7 @@ async def test_an_unknown_model_says_which_backend_was_asked(
     assert stub.names().count("create_session") == 1
 
 
+@pytest.mark.lesson("D32")
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
@@ -323,6 +329,7 @@ async def test_a_wrong_model_is_refused_locally(
     assert "create_model" not in stub.names()
 
 
+@pytest.mark.requirement("R5")
 @pytest.mark.parametrize(
     ("path", "text"),
     [
@@ -340,6 +347,8 @@ async def test_what_is_no_path_is_refused_locally(
     assert "create_sampling_session" not in stub.names()
 
 
+@pytest.mark.requirement("R20", "R122")
+@pytest.mark.lesson("D47", "L4")
 async def test_wrong_batches_are_refused_locally_and_lose_nothing(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -373,6 +382,7 @@ async def test_wrong_batches_are_refused_locally_and_lose_nothing(
     assert stub.bodies("forward_backward")[0]["seq_id"] == 1
 
 
+@pytest.mark.requirement("R178")
 async def test_async_twins_point_to_the_plain_names(autojump_clock: Any, open_stub: Any) -> None:
     """`forward_backward_async` raises and names `forward_backward`; other unknown names raise plainly."""
     async with open_stub() as service:

@@ -13,6 +13,7 @@ from tinker_actors.protocol.event import HeartbeatMissed, SessionRenewed
 MODEL = "tinker-actors/char-100k"
 
 
+@pytest.mark.requirement("R139")
 async def test_the_first_beat_goes_out_at_once_and_then_every_period(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -30,6 +31,8 @@ async def test_the_first_beat_goes_out_at_once_and_then_every_period(
     assert {body["session_id"] for body in stub.bodies("session_heartbeat")} == {"s0"}
 
 
+@pytest.mark.requirement("R140")
+@pytest.mark.lesson("D5")
 async def test_missed_beats_are_tolerated_and_then_reported(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -47,6 +50,7 @@ async def test_missed_beats_are_tolerated_and_then_reported(
     assert stub.names().count("session_heartbeat") >= 13
 
 
+@pytest.mark.lesson("D5")
 @pytest.mark.parametrize("status", [404, 410])
 async def test_a_session_that_has_ended_is_renewed_once(
     autojump_clock: Any, open_stub: Any, stub: Any, status: int
@@ -75,6 +79,7 @@ async def test_an_older_service_without_a_config_call_is_fine(
         assert service._tree.session.limits.fwdbwd_max_chunk_len == 1024
 
 
+@pytest.mark.requirement("R148")
 async def test_telemetry_reports_crashes_without_secrets(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -105,6 +110,7 @@ async def test_telemetry_reports_crashes_without_secrets(
     assert "secret" not in str(stub.bodies("telemetry"))
 
 
+@pytest.mark.requirement("R152")
 async def test_telemetry_is_off_for_other_services_unless_asked(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -119,6 +125,7 @@ async def test_telemetry_is_off_for_other_services_unless_asked(
     assert "telemetry" not in stub.names()
 
 
+@pytest.mark.requirement("R152")
 async def test_a_telemetry_outage_delays_nothing(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """A telemetry endpoint that never answers costs at most two seconds at the end."""
     stub.gates["telemetry"] = trio.Event()

@@ -32,6 +32,7 @@ def sizes(stub: Any) -> list[tuple[int, int]]:
     ]
 
 
+@pytest.mark.requirement("R113", "R114", "R124")
 @pytest.mark.parametrize(
     ("capability", "order"),
     [(ORDERED, [(1, 2), (2, 2), (3, 1)]), (PARKING, [(2, 2), (3, 1), (1, 2)])],
@@ -60,6 +61,7 @@ async def test_chunks_go_in_order_unless_early_numbers_are_kept(
     assert logprobs == [[float(token)] for token in range(5)]
 
 
+@pytest.mark.requirement("R106", "R110")
 async def test_the_results_of_chunks_are_waited_for_together(
     autojump_clock: Any, open_stub: Any, stub: Any, three: Any
 ) -> None:
@@ -104,6 +106,8 @@ async def test_a_refused_first_chunk_leaves_no_hole(
     assert [number for number, _ in sizes(stub)] == [1, 1]
 
 
+@pytest.mark.requirement("R117")
+@pytest.mark.lesson("L2")
 @pytest.mark.parametrize(("capability", "number"), [(ORDERED, 2), (PARKING, 1), (PARKING, 3)])
 async def test_half_a_gradient_poisons_the_model(
     autojump_clock: Any, open_stub: Any, stub: Any, three: Any, batch: Any, capability: Any, number: int

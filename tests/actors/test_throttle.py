@@ -65,6 +65,7 @@ async def test_a_sample_that_finds_room_goes_at_once() -> None:
         assert await samples.enter(100) == 100
 
 
+@pytest.mark.lesson("L11")
 async def test_after_a_refusal_ten_go_at_a_time(autojump_clock: Any) -> None:
     """Everybody waits for the clock, then ten are on their way at once, in order of arrival."""
     samples, order, peak = gate(), list[int](), 0
@@ -124,6 +125,7 @@ async def test_who_minds_the_clock_may_leave(autojump_clock: Any) -> None:
     assert (samples.throttle.running, samples.throttle.waiting) == (1, 0)
 
 
+@pytest.mark.lesson("L13", "D57")
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_wake_up_is_lost(autojump_clock: Any, seed: int) -> None:
     """Random samples with refusals and cancellations all come to an end, and everything is given back."""

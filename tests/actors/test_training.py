@@ -40,6 +40,8 @@ async def test_a_step_gives_its_results(autojump_clock: Any, batch: Any, open_st
         assert (await optim).metrics == {"seq": 2.0}
 
 
+@pytest.mark.requirement("R111", "R112")
+@pytest.mark.lesson("L1")
 async def test_a_thousand_pairs_reach_the_wire_in_program_order(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -56,6 +58,7 @@ async def test_a_thousand_pairs_reach_the_wire_in_program_order(
     assert stub.wire() == [(("forward_backward", "optim_step")[i % 2], i + 1) for i in range(2000)]
 
 
+@pytest.mark.requirement("R120")
 async def test_two_tasks_keep_their_own_orders(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -75,6 +78,7 @@ async def test_two_tasks_keep_their_own_orders(
     assert [t for t in tokens if t >= 1000] == list(range(1000, 1300))
 
 
+@pytest.mark.requirement("R114")
 async def test_the_next_message_goes_out_before_the_last_result_is_there(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -109,6 +113,7 @@ async def test_a_full_mailbox_makes_the_caller_wait(
     assert stub.trained_tokens() == list(range(admitted))
 
 
+@pytest.mark.requirement("R105")
 async def test_leaving_a_pending_changes_nothing(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -126,6 +131,7 @@ async def test_leaving_a_pending_changes_nothing(
     assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
 
 
+@pytest.mark.requirement("R115")
 async def test_withdraw_takes_back_a_whole_step(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -170,6 +176,7 @@ async def test_withdraw_takes_back_nothing_of_a_step_that_has_begun(
 # --- failures that are answers -------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("R116")
 async def test_a_refused_request_hands_its_number_on(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -227,6 +234,7 @@ async def test_a_step_after_a_seen_failure_is_not_void(
     assert stub.wire() == [("forward_backward", 1), ("forward_backward", 2), ("optim_step", 3)]
 
 
+@pytest.mark.requirement("R117")
 @pytest.mark.parametrize("unknown", ["too late", "unreadable"])
 async def test_a_gradient_that_may_be_there_poisons_the_model(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, unknown: str
@@ -261,6 +269,7 @@ async def test_weights_that_may_have_been_replaced_are_not_trained_on(
             await (await training.forward_backward(batch(1), "cross_entropy"))
 
 
+@pytest.mark.requirement("R117")
 async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -282,6 +291,8 @@ async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(
     assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
 
 
+@pytest.mark.requirement("R117")
+@pytest.mark.lesson("L2")
 async def test_a_partial_gradient_poisons_the_model(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -357,6 +368,7 @@ async def test_a_pending_left_by_its_waiter_is_still_unobserved(
             stub.held["forward"].set()
 
 
+@pytest.mark.requirement("R124")
 async def test_large_batches_go_out_in_chunks_and_come_back_whole(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:

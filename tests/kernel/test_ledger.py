@@ -258,6 +258,7 @@ async def test_a_second_answer_is_a_duplicate(stage: Any) -> None:
         assert dict(tree.dead_letters.counts) == {"duplicate_reply": 2}
 
 
+@pytest.mark.lesson("D64")
 @pytest.mark.rule("A6")
 async def test_an_answer_after_the_caller_left_is_late(stage: Any, autojump_clock: trio.abc.Clock) -> None:
     """The message counts as expired; its answer as late, and is a dead letter."""

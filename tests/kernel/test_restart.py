@@ -25,6 +25,7 @@ def ask(policy: RestartPolicy, **facts: object) -> Decision:
     return decide(policy, **facts)
 
 
+@pytest.mark.lesson("D12")
 @pytest.mark.rule("S4")
 @pytest.mark.parametrize(
     ("restart", "crashed", "expected"),

@@ -128,6 +128,7 @@ def test_only_running_time_ages() -> None:
     assert isinstance(end(record, ran_for=30.1), Restart)
 
 
+@pytest.mark.lesson("D12")
 @pytest.mark.rule("S4")
 @pytest.mark.parametrize(
     ("restart", "crashed", "remains"),

@@ -100,6 +100,7 @@ def test_old_ends_are_forgotten(table: SessionTable) -> None:
             table.heartbeat(session_id)
 
 
+@pytest.mark.lesson("D56")
 def test_beats_from_many_threads_are_all_counted(table: SessionTable) -> None:
     """The table may be used from any thread at any time: no beat is lost, no call fails."""
     session_id = table.create()

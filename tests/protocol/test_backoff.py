@@ -9,6 +9,8 @@ from tinker_actors.protocol.backoff import SampleBackoff
 seconds = st.none() | st.floats(0, 1e6)
 
 
+@pytest.mark.requirement("R128")
+@pytest.mark.lesson("D31", "L15")
 def test_a_refusal_holds_everybody_back() -> None:
     """For as long as the service asks, else for a second."""
     backoff = SampleBackoff()
@@ -24,6 +26,8 @@ def test_a_refusal_holds_everybody_back() -> None:
     assert (backoff.until, backoff.wait(12.0), backoff.refusals) == (17.5, 5.5, 2)
 
 
+@pytest.mark.requirement("R129")
+@pytest.mark.lesson("L14")
 def test_a_shorter_wait_does_not_replace_a_longer_one() -> None:
     """The later refusal asks for less, and the first one still holds."""
     backoff = SampleBackoff()
@@ -39,6 +43,7 @@ def test_retry_after_zero_is_not_an_invitation_to_knock_without_a_pause() -> Non
     assert backoff.wait(3.0) == 1.0
 
 
+@pytest.mark.lesson("L16")
 @pytest.mark.parametrize("asked", [60.0, 60.1, 86_400.0, 1e300])
 def test_nobody_is_held_back_for_longer_than_a_minute(asked: float) -> None:
     """A header that asks for a day does not stop all sampling for a day: a minute later somebody tries."""
@@ -47,6 +52,8 @@ def test_nobody_is_held_back_for_longer_than_a_minute(asked: float) -> None:
     assert backoff.until == 70.0
 
 
+@pytest.mark.requirement("R129")
+@pytest.mark.lesson("L14")
 @given(st.lists(st.tuples(st.floats(0, 100), seconds), max_size=20))
 def test_the_clock_only_moves_forward(refusals: list[tuple[float, float | None]]) -> None:
     """No sequence of refusals shortens a wait; each is held for what it asked, up to a minute."""

@@ -30,6 +30,7 @@ def datum(tokens: int) -> Datum:
     return Datum(ModelInput.from_ints([1] * tokens))
 
 
+@pytest.mark.lesson("D39")
 def test_a_datum_weighs_four_bytes_a_token_and_its_tensors() -> None:
     """The estimate of tinker 0.38.0."""
     inputs: dict[str, TensorLike] = {
@@ -53,11 +54,14 @@ def test_a_sparse_tensor_weighs_its_values_and_its_indices() -> None:
     assert datum_bytes(one) == 3 * 4 + (5 + 3) * 8
 
 
+@pytest.mark.requirement("R122")
 def test_the_limits_are_tinkers() -> None:
     """Of 0.38.0, where the service sets no others."""
     assert (MAX_CHUNK_DATUMS, MAX_CHUNK_BYTES) == (1024, 5_000_000)
 
 
+@pytest.mark.requirement("R122")
+@pytest.mark.lesson("L3")
 @pytest.mark.parametrize(
     ("tokens", "max_datums", "max_bytes", "sizes"),
     [
@@ -77,6 +81,8 @@ def test_where_a_batch_is_cut(tokens: list[int], max_datums: int, max_bytes: int
     assert [len(chunk) for chunk in chunks] == sizes
 
 
+@pytest.mark.requirement("R122")
+@pytest.mark.lesson("D39", "L3")
 @given(batches, *limits)
 def test_the_chunks_are_the_batch(batch: list[Datum], max_datums: int, max_bytes: int) -> None:
     """Nothing is lost, doubled or moved; no chunk is empty or over a limit it could have kept; none is too short."""
@@ -90,6 +96,8 @@ def test_the_chunks_are_the_batch(batch: list[Datum], max_datums: int, max_bytes
         assert len(chunk) == max_datums or weight + datum_bytes(following[0]) > max_bytes
 
 
+@pytest.mark.requirement("R123", "R124")
+@pytest.mark.lesson("D67")
 @given(batches.filter(bool), *limits)
 def test_chunk_then_merge_is_the_whole(batch: list[Datum], max_datums: int, max_bytes: int) -> None:
     """A batch sent in chunks gives the output that it gives in one piece."""
@@ -116,6 +124,7 @@ def test_chunk_then_merge_is_the_whole(batch: list[Datum], max_datums: int, max_
     assert merged.metrics == pytest.approx(whole.metrics)
 
 
+@pytest.mark.requirement("R124")
 @given(st.lists(outputs, min_size=1, max_size=4))
 def test_outputs_are_put_in_chunk_order(several: list[ForwardBackwardOutput]) -> None:
     """Outputs one behind the other, the type of the first, only metrics that all chunks have."""
@@ -148,6 +157,7 @@ def test_nothing_cannot_be_merged() -> None:
         merge_outputs([])
 
 
+@pytest.mark.lesson("D24")
 def test_what_is_no_text_weighs_its_bytes_and_sparse_tensors_their_indices() -> None:
     """The estimate of tinker 0.38.0: data and locations by their length, 8 bytes for each index."""
     chunks = (

@@ -73,6 +73,7 @@ def test_the_first_key_that_there_is_wins(given_keys: dict[str, Any], chosen: An
     assert choose_credential(**given_keys) == chosen
 
 
+@pytest.mark.lesson("D48")
 @pytest.mark.requirement("R28")
 @pytest.mark.parametrize(
     ("given_keys", "field"),

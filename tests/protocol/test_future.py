@@ -40,6 +40,7 @@ from tinker_actors.wire.training import ForwardBackwardOutput
 # --- results ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.lesson("D3")
 @pytest.mark.parametrize(
     "content",
     [
@@ -82,6 +83,7 @@ def test_a_long_json_result_is_not_parsed_to_find_that_out(monkeypatch: pytest.M
     assert decide(START, raw(200, content)) == Done(Payload("", content))
 
 
+@pytest.mark.requirement("R99")
 def test_the_words_of_older_services_are_understood() -> None:
     """They wrap the result, and call the states pending, completed and failed."""
     assert again(said(200, {"status": "pending"}, elapsed=1.0)).delay == 0.0
@@ -120,6 +122,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.lesson("L30")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_result_that_cannot_be_read_is_asked_for_again(name: str) -> None:
     """Like any other answer that is none: three more polls, then a typed error that shows it; the counts are one."""
@@ -161,6 +164,7 @@ def test_a_result_in_json_of_another_shape_is_an_invalid_answer(value: Any, kind
 # --- no result yet ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("R99")
 @pytest.mark.parametrize("status", [200, 408])
 def test_no_result_yet_is_polled_again_at_once(status: int) -> None:
     """The service has held the answer back; counts of failures begin anew."""
@@ -172,6 +176,7 @@ def test_no_result_yet_is_polled_again_at_once(status: int) -> None:
     assert command == PollAgain(0.0, fresh, "result", QueueReport("active"))
 
 
+@pytest.mark.requirement("R99")
 @pytest.mark.parametrize("answer", [Answer(status=408, elapsed=1.0), raw(408, b"timeout", elapsed=1.0)])
 def test_a_408_needs_no_body(answer: Answer) -> None:
     """Some services say it with the status alone."""
@@ -179,6 +184,8 @@ def test_a_408_needs_no_body(answer: Answer) -> None:
     assert (command.delay, command.queue) == (0.0, None)
 
 
+@pytest.mark.requirement("R100")
+@pytest.mark.lesson("D41", "L18")
 @pytest.mark.parametrize(
     ("body", "queue"),
     [
@@ -233,7 +240,7 @@ def test_a_size_in_place_of_the_result_is_an_invalid_answer() -> None:
 # --- failures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("R63", "R73")
+@pytest.mark.requirement("R63", "R73", "R99")
 @pytest.mark.parametrize(
     ("category", "expected"),
     [
@@ -351,6 +358,8 @@ def test_an_error_without_a_body_is_one() -> None:
     assert text.body == "Forbidden"
 
 
+@pytest.mark.requirement("R109")
+@pytest.mark.lesson("D42")
 @pytest.mark.parametrize(
     ("status", "detail"),
     [
@@ -369,6 +378,7 @@ def test_a_promise_that_is_gone_is_lost(status: int, detail: str) -> None:
     assert detail in str(error)
 
 
+@pytest.mark.requirement("R109")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -407,6 +417,7 @@ def test_a_billing_pause_is_waited_out() -> None:
     assert (type(error).__name__, error.status_code) == ("BillingError", 402)
 
 
+@pytest.mark.lesson("D58")
 def test_three_bad_requests_are_forgiven() -> None:
     """The fourth in a row is the outcome; any usable answer in between begins anew."""
     delays = []
@@ -423,6 +434,7 @@ def test_three_bad_requests_are_forgiven() -> None:
     assert again(said(400), renewed).delay == 0.25
 
 
+@pytest.mark.lesson("D58")
 def test_a_400_that_may_be_tried_again_is_no_bad_request() -> None:
     """It comes from something before the service: as a 503 it is waited out, and uses up nothing."""
     polling = START
@@ -456,6 +468,7 @@ def test_an_answer_without_any_body_cannot_be_read() -> None:
     assert again(Answer(status=204)).polling.unreadable == 1
 
 
+@pytest.mark.lesson("L19")
 @pytest.mark.parametrize("body", [None, 3, "done", [], [1, 2], True])
 def test_json_that_is_no_object_is_an_invalid_answer(body: Any) -> None:
     """The service itself wrote it, so asking again would not help."""
@@ -472,6 +485,7 @@ def test_a_long_answer_is_shown_by_its_beginning() -> None:
     assert "(empty)" in str(failure(raw(200, b""), Polling("r1", unreadable=3)))
 
 
+@pytest.mark.lesson("D54", "L18", "D27")
 @pytest.mark.parametrize("status", [None, 429, 500, 502, 599])
 def test_trouble_is_waited_out_with_growing_delays(status: int | None) -> None:
     """1, 2, 4 ... 30 seconds, without an end: a service that is away is a state, not a failure."""
@@ -535,7 +549,8 @@ pollings = st.builds(
 )
 
 
-@pytest.mark.requirement("R63")
+@pytest.mark.lesson("L19")
+@pytest.mark.requirement("R63", "R99")
 @given(pollings, answers, st.none() | st.just(5.0))
 def test_any_answer_ends_the_wait_or_goes_on(polling: Polling, answer: Answer, pause: float | None) -> None:
     """Whatever a service says: a result, a typed error, or another poll within half a minute; never a crash."""

@@ -19,6 +19,7 @@ from tinker_actors.protocol.future import (
 )
 
 
+@pytest.mark.requirement("R108")
 @pytest.mark.parametrize(
     ("answer", "word"),
     [

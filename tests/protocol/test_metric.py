@@ -12,11 +12,14 @@ from tinker_actors.protocol.metric import REDUCTIONS, reduce_metrics
 values = st.floats(-1e6, 1e6)
 
 
+@pytest.mark.lesson("D36")
 def test_the_reductions_are_these() -> None:
     """And `unique`, which makes several metrics of one."""
     assert set(REDUCTIONS) == {"sum", "mean", "min", "max", "slack", "hash2", "hash_unordered"}
 
 
+@pytest.mark.requirement("R123")
+@pytest.mark.lesson("D36", "D67", "L28")
 @pytest.mark.parametrize(
     ("name", "chunks", "weights", "expected"),
     [
@@ -96,6 +99,8 @@ def test_one_chunk_keeps_its_metrics(metrics: dict[str, float], weight: int) -> 
     assert reduce_metrics([metrics], [weight]) == pytest.approx(metrics)
 
 
+@pytest.mark.requirement("R123")
+@pytest.mark.lesson("D67")
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=30), st.data())
 def test_every_reduction_of_the_parts_is_that_of_the_whole(numbers: list[int], data: st.DataObject) -> None:
     """Wherever a batch is cut: a service that computes a metric of each part leaves us with the metric of all."""

@@ -69,6 +69,7 @@ BLAME: list[tuple[BaseException, bool, bool]] = [
 ]
 
 
+@pytest.mark.lesson("L17", "L30")
 @pytest.mark.requirement("R71", "R72", "R74")
 @pytest.mark.parametrize(("error", "users", "passing"), BLAME, ids=repr)
 def test_who_is_to_blame(error: BaseException, users: bool, passing: bool) -> None:
@@ -117,6 +118,7 @@ def test_a_circle_of_causes_has_an_end() -> None:
 # --- the policy above sampling ---------------------------------------------------------------------------
 
 
+@pytest.mark.lesson("D30")
 @pytest.mark.requirement("R37", "R91", "R92")
 def test_the_policys_defaults_are_tinkers() -> None:
     """Names and values of 0.38.0."""
@@ -165,6 +167,7 @@ def test_the_first_wait_is_not_longer_than_the_longest() -> None:
     assert RetryConfig(retry_delay_base=2, retry_delay_max=2, max_connections=None).delay(9, 0.5) == 2
 
 
+@pytest.mark.lesson("L17")
 @pytest.mark.requirement("R69", "R74", "R92")
 @pytest.mark.parametrize(("error", "users", "passing"), BLAME, ids=repr)
 def test_a_policy_never_tries_a_users_error_again(error: BaseException, users: bool, passing: bool) -> None:
@@ -188,6 +191,7 @@ def test_a_policy_can_be_extended() -> None:
     assert RetryConfig(retryable_exceptions=(KeyError,)).retries(KeyError("x"))
 
 
+@pytest.mark.requirement("R133")
 @given(st.integers(0, 10**9), chances, st.floats(0, 1))
 def test_a_policys_delays_stay_in_their_bounds(attempt: int, chance: float, jitter: float) -> None:
     """They double up to the longest, more or less by the jitter, and no attempt is too many."""

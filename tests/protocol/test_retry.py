@@ -154,6 +154,7 @@ def test_the_table_has_every_failure() -> None:
     assert {on_doubt for on_doubt, _ in COLUMNS} == set(get_args(OnDoubt))
 
 
+@pytest.mark.lesson("D15")
 @pytest.mark.requirement("R53", "R54", "R69")
 @pytest.mark.parametrize("row", rows(FIRST), ids=lambda row: row[0])
 def test_what_a_first_failure_means_is_what_the_table_says(row: list[str]) -> None:
@@ -189,6 +190,7 @@ def test_never_more_than_the_retries_allowed(
     assert not isinstance(verdict, Again) or (failure.status == 402 and not verdict.counts)
 
 
+@pytest.mark.lesson("D49")
 @pytest.mark.requirement("R70")
 @given(failures, doubts, modes, chances, pauses)
 def test_without_a_budget_nothing_is_sent_again(
@@ -349,6 +351,7 @@ def test_no_header_makes_a_delay_wrong(
     assert 0 < backoff_delay(attempt, asked, chance) <= 60
 
 
+@pytest.mark.lesson("D16", "D50")
 @pytest.mark.requirement("R55")
 @given(st.integers(0, 10**9), chances)
 def test_delays_grow_to_ten_seconds_with_a_quarter_of_jitter(attempt: int, chance: float) -> None:
@@ -358,11 +361,13 @@ def test_delays_grow_to_ten_seconds_with_a_quarter_of_jitter(attempt: int, chanc
     assert backoff_delay(attempt, None, 0.0) == full
 
 
+@pytest.mark.lesson("D16")
 def test_the_delays_in_numbers() -> None:
     """As the official client waits, without jitter."""
     assert [backoff_delay(n, None, 0.0) for n in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
+@pytest.mark.lesson("L16")
 @pytest.mark.requirement("R56")
 @pytest.mark.parametrize(
     ("asked", "delay"),
@@ -376,6 +381,7 @@ def test_what_the_service_asks_for_counts_within_a_minute(asked: float, delay: f
 NOW = datetime(2026, 10, 21, 7, 28, tzinfo=UTC)
 
 
+@pytest.mark.lesson("L16")
 @pytest.mark.requirement("R56")
 @pytest.mark.parametrize(
     ("milliseconds", "seconds", "value"),

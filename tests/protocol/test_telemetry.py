@@ -15,11 +15,13 @@ from tinker_actors.protocol.telemetry import (
 )
 
 
+@pytest.mark.requirement("R147")
 def test_the_sizes_are_tinkers() -> None:
     """Of 0.38.0: 10,000 events, batches of 100, a flush every 10 seconds."""
     assert (MAX_QUEUED, BATCH_SIZE, FLUSH_PERIOD) == (10_000, 100, 10.0)
 
 
+@pytest.mark.requirement("R147")
 def test_a_full_queue_drops_the_new_and_counts_them() -> None:
     """What is there stays; whoever adds is told and goes on."""
     queue = TelemetryQueue()
@@ -60,7 +62,7 @@ def caused(error: BaseException) -> ValueError:
     return outer
 
 
-@pytest.mark.requirement("R72")
+@pytest.mark.requirement("R72", "R149")
 @pytest.mark.parametrize(
     ("error", "users", "data"),
     [

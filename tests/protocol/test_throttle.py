@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -140,6 +141,7 @@ def throttle(free: int = SAMPLE_DISPATCH_BYTES) -> SampleThrottle:
     return SampleThrottle(SampleBackoff(), free)
 
 
+@pytest.mark.lesson("D24")
 def test_what_a_sample_is_taken_to_weigh() -> None:
     """Ten bytes a token; images and audio weigh their bytes, pointers their text."""
     chunks = [
@@ -151,6 +153,7 @@ def test_what_a_sample_is_taken_to_weigh() -> None:
     assert sample_bytes(ModelInput(chunks)) == 30 + 5 + 5 + 7
 
 
+@pytest.mark.requirement("R127")
 def test_four_hundred_are_submitted_at_once() -> None:
     """The next one goes when one of them is done."""
     gate = throttle()
@@ -166,6 +169,7 @@ def test_four_hundred_are_submitted_at_once() -> None:
     assert (gate.running, ticket.weight, gate.first) == (400, 1000, None)
 
 
+@pytest.mark.lesson("L11")
 def test_after_a_refusal_ten_go_and_each_weighs_more() -> None:
     """From the end of the pause on, for ten seconds."""
     gate = throttle()
@@ -192,6 +196,7 @@ def test_bytes_hold_samples_back_too() -> None:
     assert gate.free == 100
 
 
+@pytest.mark.requirement("R127")
 def test_nobody_overtakes_a_waiting_sample() -> None:
     """Room that came back belongs to who came first."""
     gate = throttle(0)
@@ -281,6 +286,8 @@ class ThrottleModel(RuleBasedStateMachine):
             assert held_back or self.gate.free < 0 or len(self.held) >= self.limit()
 
 
+@pytest.mark.requirement("R127")
+@pytest.mark.lesson("L13")
 def test_the_throttle_is_its_model() -> None:
     """Never over a limit, first in first out, no lost wake-up."""
     run_state_machine_as_test(ThrottleModel, settings=SHORT)
@@ -289,6 +296,8 @@ def test_the_throttle_is_its_model() -> None:
 # --- progress --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("R132")
+@pytest.mark.lesson("D26")
 def test_all_are_stuck_when_none_has_ended_for_long() -> None:
     """One that ends, well or badly, starts the time anew; without any there is nothing to be stuck."""
     progress = Progress(100.0)

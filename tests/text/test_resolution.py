@@ -7,6 +7,7 @@ from tinker_actors.text.resolution import REVISIONS, resolve_tokenizer_id
 LLAMA_3 = "thinkingmachineslabinc/meta-llama-3-instruct-tokenizer"
 
 
+@pytest.mark.lesson("D17", "D28")
 @pytest.mark.requirement("R162")
 @pytest.mark.parametrize(
     ("model_name", "named", "expected"),

@@ -181,7 +181,8 @@ async def test_every_endpoint_has_its_call() -> None:
     assert versions == [(row["since"], row["until"]) for row in ROWS.values()]
 
 
-@pytest.mark.requirement("R25", "R45", "R160", "R177")
+@pytest.mark.lesson("D1", "D2", "D6", "D34")
+@pytest.mark.requirement("R25", "R45", "R160", "R177", "R110")
 @pytest.mark.parametrize("name", CALLS)
 async def test_where_a_call_goes(name: str) -> None:
     """One request, with this method, to this target, on this lane; only what has a body has a content type."""
@@ -198,6 +199,7 @@ async def test_where_a_call_goes(name: str) -> None:
     assert request.headers["accept"] == (either if name == "futures.retrieve" else "application/json")
 
 
+@pytest.mark.lesson("D33", "D51")
 @pytest.mark.parametrize("name", CALLS)
 async def test_when_a_call_is_given_up(autojump_clock: Any, name: str) -> None:
     """A service that never answers is waited for so long, once for each time the request may be sent."""
@@ -206,6 +208,7 @@ async def test_when_a_call_is_given_up(autojump_clock: Any, name: str) -> None:
     assert 0 <= pauses <= 10 * (len(recorder.seen) - 1)
 
 
+@pytest.mark.lesson("D33", "D49")
 @pytest.mark.requirement("R70")
 @pytest.mark.parametrize("name", CALLS)
 async def test_how_often_a_call_is_sent_again(autojump_clock: Any, name: str) -> None:

@@ -82,6 +82,7 @@ def test_keys_and_tokens_pass(key: str) -> None:
     assert check_api_key("api_key", key) == key
 
 
+@pytest.mark.lesson("D48")
 @pytest.mark.parametrize(
     "key",
     ["", "sk-hunter2", "tml hunter2", "tml-hunter2 ", "tml-hunter2\n", "tml-hünter2", "tml-hunter2\x7f"],
@@ -170,6 +171,7 @@ def test_telemetry_is_on_for_the_words_that_say_so(text: str, on: bool) -> None:
     assert Environment.read({"TINKER_TELEMETRY": text}).telemetry is on
 
 
+@pytest.mark.requirement("R127")
 def test_the_defaults_are_these() -> None:
     """Beats every 10 s with a warning at 120, 15 minutes of blocking, 400 samples, 30 s of grace."""
     assert attrs.asdict(Config(base_url="http://host"), recurse=False) == {
@@ -285,6 +287,7 @@ def test_the_edges_of_the_ranges_pass(good: dict[str, Any]) -> None:
     assert {name: getattr(config, name) for name in good} == good
 
 
+@pytest.mark.lesson("D38")
 @pytest.mark.requirement("R35")
 def test_time_and_retries_are_as_the_official_client_has_them() -> None:
     """A minute for an exchange, five seconds for a connection, ten retries."""
@@ -300,6 +303,7 @@ def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.lesson("D23")
 @pytest.mark.parametrize("proxy", ["socks5://me:hush@host", "ftp://hush@host", 3])
 def test_a_proxy_that_cannot_be_used_is_refused(proxy: Any) -> None:
     """When the configuration is made, and without its password."""

@@ -90,6 +90,7 @@ async def test_final_statuses_are_raised_at_once(autojump_clock: Any, status: in
     assert len(script.requests) == 1
 
 
+@pytest.mark.lesson("L15")
 @pytest.mark.requirement("R56")
 async def test_a_refusal_is_tried_again_when_the_service_said(autojump_clock: Any) -> None:
     """429 waits for Retry-After; the same bytes go out again."""
@@ -291,6 +292,7 @@ async def test_the_whole_exchange_has_one_deadline(autojump_clock: Any) -> None:
     assert caught.value.doubtful is True
 
 
+@pytest.mark.lesson("L30")
 @pytest.mark.requirement("R62")
 @pytest.mark.parametrize("body", [b"not json", b"[]", b'{"model_id": 3, "model_data": {}}'])
 async def test_garbage_is_a_typed_error(body: bytes) -> None:

@@ -227,6 +227,7 @@ async def test_compressed_answers_are_undone_on_both_ways() -> None:
     assert "gzip" in script.requests[-1].headers["accept-encoding"]
 
 
+@pytest.mark.lesson("L36")
 async def test_an_answer_that_cannot_be_undone_is_a_typed_error() -> None:
     """On every way, and for an error's body the bytes are shown instead."""
     bad = {"content-encoding": "gzip"}

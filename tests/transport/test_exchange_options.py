@@ -69,6 +69,7 @@ async def test_each_layer_of_headers_lies_over_the_one_below() -> None:
     assert all(len(request.headers.get_list(name)) == 1 for request in script.requests for name in names)
 
 
+@pytest.mark.lesson("D1")
 @pytest.mark.requirement("R47")
 async def test_the_query_of_a_call_lies_over_that_of_the_client() -> None:
     """What the caller puts behind the path is merged with what every request carries."""
@@ -162,7 +163,7 @@ async def test_a_call_may_add_to_its_body() -> None:
     assert orjson.loads(script.requests[0].content) == {"model_id": "n", "type": "get_info", "extra": [1]}
 
 
-@pytest.mark.requirement("R43")
+@pytest.mark.requirement("R43", "R148")
 async def test_every_request_tells_its_platform() -> None:
     """The six headers go with each request, that of a GET as well."""
     script = Script(lambda _: httpx.Response(200, json={"supported_models": []}))

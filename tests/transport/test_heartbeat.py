@@ -71,7 +71,8 @@ async def test_beats_pass_the_users_hook_and_authentication() -> None:
     assert "ValueError in a hook or authentication: no ink" in facts[-1].why
 
 
-@pytest.mark.requirement("R30", "R43")
+@pytest.mark.lesson("D6")
+@pytest.mark.requirement("R30", "R43", "R139")
 async def test_a_beat_is_a_request_like_all_others() -> None:
     """It has the path, the key, the headers and the body that the service expects, and a key for each beat."""
     listener, facts = Listener(), []
@@ -101,6 +102,7 @@ async def test_it_beats_from_another_thread() -> None:
     assert set(facts) == {Beat("s0")}
 
 
+@pytest.mark.lesson("D4", "D7")
 async def test_nothing_beats_after_it_was_cancelled() -> None:
     """When the task has ended, so has the thread's loop."""
     listener, facts = Listener(), []
@@ -113,6 +115,7 @@ async def test_nothing_beats_after_it_was_cancelled() -> None:
     assert len(listener.times) == count
 
 
+@pytest.mark.lesson("D7")
 async def test_cancelling_at_once_ends_the_thread_too() -> None:
     """There is no moment in starting at which a cancellation is lost."""
     for delay in (0, 0, 0.001, 0.002, 0.005, 0.01):

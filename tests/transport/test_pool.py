@@ -420,6 +420,7 @@ async def slow_echo(peer: Any) -> None:
             await peer.send(body[start : start + max(1, len(body) // 3)])
 
 
+@pytest.mark.lesson("L13")
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("body", [_direct, _long, _client, _left, _contended])
@@ -489,6 +490,7 @@ def test_each_lane_has_its_own_width() -> None:
         assert len(set(map(id, pools.values()))) == len(Lane)
 
 
+@pytest.mark.lesson("D34")
 @pytest.mark.requirement("R39")
 @pytest.mark.parametrize("kind", ["own", "stock"])
 async def test_heartbeats_go_on_while_sampling_is_full(loopback: Any, kind: str) -> None:

@@ -39,6 +39,7 @@ def test_a_proxy_is_a_url(value: str, origin: Origin) -> None:
     assert ProxyTarget.parse("proxy", value) == ProxyTarget(origin=origin)
 
 
+@pytest.mark.lesson("D23")
 def test_user_and_password_become_a_header_that_is_not_shown() -> None:
     """They may be percent-encoded; neither repr nor an error has them."""
     target = ProxyTarget.parse("proxy", "http://me:pass%20word@proxy:3128")

@@ -185,6 +185,7 @@ async def test_a_connection_that_breaks_under_the_body_is_our_error(autojump_clo
         assert caught.value.doubtful
 
 
+@pytest.mark.lesson("L36")
 async def test_a_compressed_body_that_is_none_is_our_error() -> None:
     """Garbage in a body is told as such."""
     answer = httpx.Response(200, stream=Pieces([b"nonsense"]), headers={"content-encoding": "gzip"})

@@ -41,6 +41,7 @@ async def test_places_are_handed_out_in_the_order_of_asking() -> None:
     assert (slots.in_use, slots.waiting) == (0, 0)
 
 
+@pytest.mark.lesson("L13")
 @pytest.mark.parametrize("cancel_first", [True, False])
 async def test_a_waiter_that_is_cancelled_loses_no_place(cancel_first: bool) -> None:
     """Whatever comes first, the hand-over or the cancellation, the place goes on."""

@@ -200,6 +200,7 @@ async def test_a_directory_of_certificates_serves_as_well(
         assert (await ask(pool, origin)).status == 200
 
 
+@pytest.mark.lesson("D45")
 def test_without_the_environment_certifi_is_trusted() -> None:
     """There are authorities, names are checked, and certificates are required."""
     context = make_ssl_context()

@@ -34,6 +34,7 @@ def test_chunks_are_compared_by_their_tokens_and_can_be_keys() -> None:
     assert hash(ModelInput.from_ints([1, 2])) == hash(ModelInput.from_ints((1, 2)))
 
 
+@pytest.mark.lesson("D24")
 @pytest.mark.requirement("R81", "R49")
 @given(st.binary(), st.sampled_from(["png", "jpeg"]))
 def test_an_image_is_bytes_in_memory_and_base64_in_json(data: bytes, kind: Any) -> None:

@@ -24,6 +24,7 @@ class Sample:
     attribute: str = attrs.field(default="", metadata=named("wire"))
 
 
+@pytest.mark.lesson("D62")
 @pytest.mark.requirement("R77")
 def test_what_is_said_of_a_field_is_how_it_is_written() -> None:
     """None is left out or null, a default may be too new, a name may be another."""
@@ -34,6 +35,7 @@ def test_what_is_said_of_a_field_is_how_it_is_written() -> None:
     assert structure(Sample, {"plain": 1, "told": 2, "newer": 4, "wire": "a"}, strict=True) == full
 
 
+@pytest.mark.lesson("D62")
 @pytest.mark.requirement("R77")
 def test_the_reason_of_a_finish_is_null_if_there_is_none() -> None:
     """The official client writes it so."""

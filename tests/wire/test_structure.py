@@ -68,7 +68,7 @@ def test_unknown_fields_are_refused_strictly_and_ignored_tolerantly(
     assert isinstance(structure(kind, value, strict=False), kind)
 
 
-@pytest.mark.requirement("R79", "R94")
+@pytest.mark.requirement("R79", "R94", "R20")
 @pytest.mark.parametrize(
     "kind", [SampleResponse, CreateModelRequest, Checkpoint], ids=lambda kind: kind.__name__
 )

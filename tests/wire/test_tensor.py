@@ -86,6 +86,7 @@ NOT_NUMBERS: list[tuple[Any, str, str, object]] = [
 ]
 
 
+@pytest.mark.requirement("R20")
 @pytest.mark.parametrize(("values", "dtype", "field", "value"), NOT_NUMBERS)
 def test_nothing_is_coerced(values: Any, dtype: Any, field: str, value: object) -> None:
     """Booleans, strings, halves as integers, too large and ragged values are refused by their place."""
@@ -257,12 +258,14 @@ def test_tensors_can_be_keys() -> None:
 # --- what users write under a key ------------------------------------------------------------------------
 
 
+@pytest.mark.lesson("D37")
 @pytest.mark.parametrize(("key", "dtype"), INPUT_DTYPES.items())
 def test_a_list_gets_the_dtype_of_its_key(key: str, dtype: TensorDtype) -> None:
     """Integers are weights as well as targets."""
     assert tensor_from(key, [0, 1]) == TensorData([0, 1], dtype)
 
 
+@pytest.mark.lesson("D37")
 def test_the_keys_with_a_dtype_are_these() -> None:
     """The table of tinker 0.38.0: targets are integers, everything else is a float."""
     assert dict(INPUT_DTYPES) == {

@@ -51,7 +51,7 @@ def test_it_must_be_said_where_weights_are_loaded_to(place: dict[str, Any]) -> N
     )
 
 
-@pytest.mark.requirement("R90")
+@pytest.mark.requirement("R90", "R11")
 def test_users_see_only_the_path_of_weights_for_sampling() -> None:
     """The sampling session of unnamed ones is for the client that is made of it."""
     assert [field.name for field in attrs.fields(SaveWeightsForSamplerResponse)] == ["path"]

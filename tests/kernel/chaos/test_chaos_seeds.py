@@ -13,6 +13,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.requirement("R118")
 def test_a_thousand_programs_break_no_promise(runner: Any) -> None:
     """Whatever is sent, cancelled, crashed, restarted, resized and stopped: every promise is kept."""
     for seed in range(1000):

@@ -472,6 +472,7 @@ def play(examples: int) -> None:
 pytestmark = [pytest.mark.scenario(49), pytest.mark.rule("K2", "M3", "M4", "O1", "S8", "D1")]
 
 
+@pytest.mark.requirement("R118")
 def test_a_pool_is_a_queue_with_workers() -> None:
     """Sends, leavings, crashes, restarts, resizes and stops under 200 programs: the pool is where the model is."""
     play(200)

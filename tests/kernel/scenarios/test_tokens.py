@@ -90,6 +90,8 @@ async def test_the_second_reply_changes_nothing(stage: Any, books: Any, first: s
         assert await ref.ask(stage.Do(incarnation)) == 1
 
 
+@pytest.mark.requirement("R104")
+@pytest.mark.lesson("D64")
 @pytest.mark.scenario(8)
 @pytest.mark.rule("A6", "A1", "C3", "O3")
 @pytest.mark.parametrize("by", ["token", "token's error", "handler", "handler's error"])
