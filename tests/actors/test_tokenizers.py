@@ -10,7 +10,6 @@ import trio.testing
 from tinker_actors.actors.tokenizers import Tokenizers
 
 
-@pytest.mark.lesson("L35")
 @pytest.mark.requirement("R162")
 @pytest.mark.lesson("L35")
 async def test_concurrent_first_uses_load_once_and_others_do_not_wait() -> None:
