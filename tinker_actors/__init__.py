@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tinker_actors.actors.sampling_client import SamplingClient
     from tinker_actors.actors.service_client import ServiceClient
     from tinker_actors.actors.training_client import TrainingClient
+    from tinker_actors.bridges.crossing import aio, from_aio
+    from tinker_actors.bridges.guest import run, run_guest
     from tinker_actors.errors import TinkerActorsError
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
@@ -71,10 +73,14 @@ __all__ = [
     "TinkerActorsError",
     "TrainingClient",
     "__version__",
+    "aio",
     "errors",
     "events",
+    "from_aio",
     "kernel",
     "open_service",
+    "run",
+    "run_guest",
     "text",
     "types",
 ]
@@ -102,7 +108,11 @@ _HOME = {
     "TensorData": "types",
     "TinkerActorsError": "errors",
     "TrainingClient": "actors.training_client",
+    "aio": "bridges.crossing",
+    "from_aio": "bridges.crossing",
     "open_service": "opening",
+    "run": "bridges.guest",
+    "run_guest": "bridges.guest",
 }
 _ROOMS = ("errors", "events", "kernel", "text", "types")
 

@@ -6,6 +6,8 @@
     ├── DecodeError                       bytes that are not the message they should be (`problems`)
     ├── StreamAlreadyConsumed             a response's body or events were asked for a second time
     ├── UnobservedFailure                 an earlier operation failed and nobody had awaited it
+    ├── ForeignCancellation               asyncio cancelled what trio had called there, or the other way round
+    ├── PortalClosed                      a call through a portal that is closed, or closed before it had ended
     ├── RetryableException                raised by users: what failed may be tried again
     ├── TinkerError                       what comes from a Tinker service
     │   ├── APIError                      one call failed
@@ -66,6 +68,7 @@ __all__ = [
     "CredentialError",
     "DecodeError",
     "Dropped",
+    "ForeignCancellation",
     "HandlerCrashed",
     "InFlightLost",
     "InputError",
@@ -75,6 +78,7 @@ __all__ = [
     "ModelPoisoned",
     "NotFoundError",
     "PermissionDeniedError",
+    "PortalClosed",
     "RateLimitError",
     "RequestFailedError",
     "RestartIntensityExceeded",
@@ -198,6 +202,26 @@ class UnobservedFailure(TinkerActorsError):
     It is raised in place of the next operation of the same client, which was therefore not sent, or when
     the service is left.
     """
+
+
+class ForeignCancellation(TinkerActorsError):
+    """A call into the other event loop was cancelled there, by somebody who is not its caller.
+
+    Neither loop's own cancellation says that: each belongs to the scope or the task that was cancelled, and would end
+    the caller in silence. The cause is what the other loop raised, where it raised something.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.started = True
+
+
+class PortalClosed(TinkerActorsError):
+    """The portal is closed: what was called did not begin, or was cancelled with the portal (`started`)."""
+
+    def __init__(self, message: str, *, started: bool = False) -> None:
+        super().__init__(message)
+        self.started = started
 
 
 class RetryableException(TinkerActorsError):

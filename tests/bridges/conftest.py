@@ -1,0 +1,16 @@
+"""What the tests of the bridges start from: real threads and real loops, and Ctrl-C as Python has it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
