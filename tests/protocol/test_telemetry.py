@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+import json
+import math
+from unittest.mock import ANY
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tinker_actors.errors import InputError, status_error_class
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    InputError,
+    RequestFailedError,
+    status_error_class,
+)
+from tinker_actors.protocol.event import ActorFailed, LoopBlocked, ModelLostEvent
 from tinker_actors.protocol.policy import is_user_error
 from tinker_actors.protocol.telemetry import (
     BATCH_SIZE,
     FLUSH_PERIOD,
     MAX_QUEUED,
     TelemetryQueue,
+    event_of,
     failure_event,
+    poll_failure,
+    scrubbed,
 )
 
 
@@ -62,6 +77,15 @@ def caused(error: BaseException) -> ValueError:
     return outer
 
 
+def test_what_belongs_together_is_refused_together() -> None:
+    """There is room for all of it or for none."""
+    queue = TelemetryQueue(max_queued=3)
+    assert queue.add({"n": 0}, {"n": 1})
+    assert not queue.add({"n": 2}, {"n": 3})
+    assert (len(queue), queue.dropped) == (2, 2)
+    assert queue.add({"n": 4})
+
+
 @pytest.mark.requirement("R72", "R149")
 @pytest.mark.parametrize(
     ("error", "users", "data"),
@@ -95,5 +119,138 @@ def test_whose_fault_it_was_goes_by_the_rule_of_retries(
             "event": "UNHANDLED_EXCEPTION",
             "severity": "ERROR",
             "error_type": kind,
-            "error_message": kind,
+            "error_message": kind if getattr(error, "status_code", None) is None else ANY,
         }
+
+
+def test_a_failure_says_its_numbers_and_ids_and_nothing_else() -> None:
+    """Enough to find it in the service's own log."""
+    error = status_error_class(503)("hunter2", status_code=503)
+    error.request_id = "r7"
+    error.attempts = 3
+    event = failure_event(error)
+    assert event["error_message"] == "InternalServerError: status_code 503, request_id r7, attempts 3"
+
+
+def raised(cause: BaseException | None = None) -> BaseException:
+    """Raise an error from this very line, and return it."""
+    try:
+        raise KeyError("hunter2") from cause
+    except KeyError as error:
+        return error
+
+
+def test_a_failure_says_where_it_was_raised() -> None:
+    """File, line and function of each frame, of its cause as well; neither what it says nor a line of code."""
+    text = failure_event(raised(raised()))["traceback"]
+    assert isinstance(text, str)
+    here = "tests/protocol/test_telemetry.py"
+    line = raised.__code__.co_firstlineno + 3
+    assert text.splitlines() == [
+        "KeyError",
+        f"  {here}:{line} in raised",
+        "caused by KeyError",
+        f"  {here}:{line} in raised",
+    ]
+    assert "traceback" not in failure_event(ValueError("never raised"))
+
+
+def test_a_failure_that_is_its_own_cause_is_told_once() -> None:
+    """However it came to that."""
+    error = raised()
+    error.__cause__ = error
+    assert str(failure_event(error)["traceback"]).count("KeyError") == 1
+
+
+def test_a_group_of_one_is_that_one() -> None:
+    """Whoever waits in a nursery has a failure of the same name."""
+    inner = status_error_class(400)("no", status_code=400)
+    group = ExceptionGroup("all", [ExceptionGroup("inner", [inner])])
+    assert failure_event(group) == failure_event(inner)
+    assert failure_event(ExceptionGroup("two", [ValueError(), KeyError()]))["error_type"] == "ExceptionGroup"
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (RequestFailedError("no", request_id="r", category="server"), "application_error"),
+        (status_error_class(404)("no", status_code=404), "api_status_error"),
+        (APITimeoutError("late", doubtful=True), "timeout"),
+        (APIConnectionError("cut", doubtful=True), "connection_error"),
+        (APIResponseValidationError("odd"), "validation_error"),
+        (ValueError("hm"), "exception"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_failed_waits_have_tinkers_names(error: BaseException, what: str) -> None:
+    """So that whoever counts them there counts ours with them."""
+    assert poll_failure(error) == f"APIFuture.result_async.{what}"
+
+
+def test_a_services_events_are_told_by_their_ids_and_numbers() -> None:
+    """What may hold a text of the user's is left out, with the kinds of events that are nothing else."""
+    assert event_of(ModelLostEvent("m", "hunter2", 3)) == (
+        "ModelLostEvent",
+        {"model_id": "m", "in_flight": 3},
+    )
+    assert event_of(ActorFailed("a", "hunter2", None)) is None
+    assert event_of(LoopBlocked(1.0, "hunter2")) is None
+
+
+def test_what_json_cannot_hold_is_named_by_its_type() -> None:
+    """Nothing that is logged can spoil the batch it is in, and nothing is shown by its own repr."""
+    odd = {"a": {1, 2}, 2: b"hunter2", "nan": math.nan, "n": None, "list": [1, 2.5, (True, "x")]}
+    assert scrubbed(odd) == {
+        "a": "<set>",
+        "2": "<bytes>",
+        "nan": "nan",
+        "n": None,
+        "list": [1, 2.5, [True, "x"]],
+    }
+    deep: list[object] = []
+    deep.append(deep)
+    json.dumps(scrubbed(deep))
+    assert scrubbed("x" * 10_000) == "x" * 5000
+    assert scrubbed(list(range(1000))) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("key tml-abc_D-1 here", "key *** here"),
+        ("jwt eyJhbGci.eyJzdWIi.c2ln!", "jwt ***!"),
+        ("Authorization: Bearer abc.def", "Authorization: ***"),
+        ("http://user:pass@host/x", "http://***host/x"),
+        ("https://bucket/x.tar?X-Sig=abc&y=1 end", "https://bucket/x.tar*** end"),
+        ("plain text, a@b.c, 1 ? 2 : 3", "plain text, a@b.c, 1 ? 2 : 3"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(text: str, left: str) -> None:
+    """Also one that nobody told us of."""
+    assert scrubbed(text) == left
+
+
+PLACES = st.recursive(
+    st.just("@"), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@given(PLACES, st.text(st.characters(codec="utf-8"), min_size=6, max_size=20), st.text(max_size=30))
+def test_no_secret_that_is_known_is_ever_in_what_is_sent(place: object, secret: str, around: str) -> None:
+    """Wherever it was put: in a key, in a value, inside a longer text."""
+
+    def planted(value: object) -> object:
+        match value:
+            case str():
+                return f"{around}{secret}{around}"
+            case list():
+                return [planted(item) for item in value]
+            case dict():
+                return {f"{key}{secret}": planted(item) for key, item in value.items()}
+        return value
+
+    sent = json.dumps(scrubbed(planted(place), (secret,)), ensure_ascii=False)
+    clean = json.dumps(scrubbed(place, ()), ensure_ascii=False)
+    assume(secret not in "***" and secret not in around * 2 and secret not in clean)
+    assume(not set(secret) <= set(around + '*"[]{}:, \\nrtbfu0123456789abcdef'))
+    assert secret not in sent

@@ -26,5 +26,5 @@ async def a_loss_nobody_knows(training: ta.TrainingClient, data: list[ta.Datum])
 
 async def a_subscription_taken_for_another(service: ta.ServiceClient) -> None:
     """Who asks for one kind of event has no other."""
-    events: EventChannel[SessionRenewed] = service.ref.subscribe(ModelRestored)  # E: mypy[assignment] pyright[reportAssignmentType]
+    events: EventChannel[SessionRenewed] = service.ref.subscribe(ModelRestored)  # E: mypy[arg-type] pyright[reportAssignmentType]
     print(events)

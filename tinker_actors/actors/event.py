@@ -8,6 +8,7 @@ event costs the oldest one, so that a subscriber that fell behind reads what is 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, get_args, overload
 
@@ -136,9 +137,16 @@ class EventChannel(trio.abc.ReceiveChannel[E_co], Generic[E_co]):
 
 
 class EventHub:
-    """Hands events to subscribers; nobody waits for one that does not keep up."""
+    """Hands events to subscribers; nobody waits for one that does not keep up.
+
+    Attributes:
+        also: is told of every event as well.
+        failures: is told of every failure that a caller is told.
+    """
 
     def __init__(self) -> None:
+        self.also: Callable[[ServiceEvent], None] | None = None
+        self.failures: Callable[[BaseException], object] | None = None
         self._channels: list[EventChannel[Any]] = []
 
     @property
@@ -163,11 +171,18 @@ class EventHub:
 
     def publish(self, event: ServiceEvent) -> None:
         """Hand an event to every subscriber."""
+        if self.also is not None:
+            self.also(event)
         for channel in list(self._channels):
             if channel.closed:
                 self._channels.remove(channel)
             else:
                 channel.put(event)
+
+    def report(self, error: BaseException) -> None:
+        """Tell telemetry, if there is any, of a failure; nobody waits for that."""
+        if self.failures is not None:
+            self.failures(error)
 
     def close(self) -> None:
         """End all subscriptions; what is buffered may still be read."""

@@ -24,6 +24,7 @@ import trio
 from tinker_actors.actors.batch import BatchPoller
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Futures, TellCancelled, WaitForResult
+from tinker_actors.actors.telemetry import Reporter
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.errors import ActorStopped, APIConnectionError, APIError, HandlerCrashed, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
@@ -74,6 +75,7 @@ class Polls:
         board: what the queues are in.
         cancels: samples that nobody waits for any more.
         together: samples are waited for together.
+        reporter: takes what telemetry is to tell; None if there is no telemetry.
     """
 
     events: EventHub
@@ -83,6 +85,7 @@ class Polls:
     board: QueueBoard = attrs.field(factory=QueueBoard)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
     together: bool = False
+    reporter: Reporter | None = None
 
 
 @attrs.define(eq=False)
@@ -136,6 +139,14 @@ class FuturesActor(Actor[Futures]):
             patience=capability.patience if self._timeout is None else None,
         )
         wait = _Wait(message, polling)
+        try:
+            return await self._in_time(wait)
+        except TinkerError as error:
+            if self._polls.reporter is not None:
+                self._polls.reporter.poll_failed(error, message.request_id, message.request_type)
+            raise
+
+    async def _in_time(self, wait: _Wait[T]) -> T:
         if self._timeout is None:
             return await self._result(wait)
         with trio.move_on_after(self._timeout):

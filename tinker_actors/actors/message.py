@@ -22,6 +22,7 @@ from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
 __all__ = [
+    "Flush",
     "Forward",
     "ForwardBackward",
     "FromBase",
@@ -31,8 +32,6 @@ __all__ = [
     "LoadState",
     "OptimStep",
     "Published",
-    "Record",
-    "RecordFailure",
     "RenewSession",
     "Sample",
     "SampleTarget",
@@ -233,15 +232,5 @@ class StartBeating(Message[Heartbeat, None]):
 
 
 @attrs.frozen
-class Record(Message[Telemetry, None]):
-    """Report an event."""
-
-    name: str
-    data: dict[str, object]
-
-
-@attrs.frozen
-class RecordFailure(Message[Telemetry, None]):
-    """Report a failure; of what it says nothing is reported."""
-
-    error: BaseException
+class Flush(Message[Telemetry, bool]):
+    """Send the events that wait; whether the service has taken them."""

@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
@@ -83,6 +83,7 @@ class SamplingShare:
         rng: chance for delays.
         policy: what is asked for anew.
         cancels: samples that nobody waits for any more.
+        report: is told of every failure.
     """
 
     limiter: trio.CapacityLimiter
@@ -91,6 +92,7 @@ class SamplingShare:
     rng: random.Random
     policy: RetryConfig = attrs.field(factory=RetryConfig)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
+    report: Callable[[BaseException], None] | None = None
 
 
 class SamplingActor(Actor[Sampling]):
@@ -120,8 +122,10 @@ class SamplingActor(Actor[Sampling]):
             except trio.Cancelled:
                 share.progress.leave()
                 raise
-            except BaseException:
+            except BaseException as error:
                 share.progress.end(trio.current_time())
+                if share.report is not None:
+                    share.report(error)
                 raise
             share.progress.end(trio.current_time())
             return reply

@@ -15,6 +15,7 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import FromBase, FromPath, SampleTarget
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
@@ -77,6 +78,10 @@ class ServiceClient:
         """Return a channel of all that happens from now on; `ref.subscribe` also takes kinds of events."""
         return self.ref.subscribe(max_buffer=max_buffer)
 
+    def get_telemetry(self) -> TelemetryHandle | None:
+        """Return what tells the service of events of your own; None where telemetry is off."""
+        return self._tree.telemetry
+
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Return what the service offers."""
         return await self._tree.transport.call(CAPABILITIES, Empty())
@@ -134,7 +139,7 @@ class ServiceClient:
             raise_cause(error, note=self._chosen)
         failures = FailureLog(f"the TrainingClient of {lineage.model_id}")
         self._tree.failures.append(failures)
-        return TrainingClient(ref, lineage, self._samplers, failures)
+        return TrainingClient(ref, lineage, self._samplers, failures, self._tree.telemetry)
 
     async def create_sampling_client(
         self, model_path: str | None = None, base_model: str | None = None

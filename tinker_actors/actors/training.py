@@ -382,6 +382,7 @@ class TrainingActor(Actor[Training]):
 
     def _failed(self, record: Record, error: TinkerError, step: Step, *, taken: bool) -> None:
         self._lineage.journal.strike(record.position)
+        self._events.report(error)
         certain = not taken or says_not_done(error)
         match judge(record.operation.kind, step, taken=taken, certain=certain):
             case "poison":

@@ -25,6 +25,7 @@ from tinker_actors.actors.message import (
     Training,
 )
 from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
@@ -54,11 +55,13 @@ class TrainingClient:
         lineage: Lineage,
         samplers: SamplerFactory,
         failures: FailureLog,
+        telemetry: TelemetryHandle | None = None,
     ) -> None:
         self.ref = ref
         self._lineage = lineage
         self._samplers = samplers
         self._failures = failures
+        self._telemetry = telemetry
         self._published = 0
 
     def __repr__(self) -> str:
@@ -200,6 +203,10 @@ class TrainingClient:
         info = self._lineage.info
         assert info is not None, "the actor has started, so the service has been asked"
         return attrs.evolve(info, model_id=self.model_id)
+
+    def get_telemetry(self) -> TelemetryHandle | None:
+        """Return what tells the service of events of your own; None where telemetry is off."""
+        return self._telemetry
 
     async def get_tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer: text to ids and back, without any chat template.

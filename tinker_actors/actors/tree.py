@@ -29,16 +29,15 @@ from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.futures import CONCURRENCY, FuturesActor, Polls
 from tinker_actors.actors.heartbeat import HeartbeatActor
 from tinker_actors.actors.lineage import Lineage
-from tinker_actors.actors.message import Futures, Record, RecordFailure, Sampling, Telemetry, Training
+from tinker_actors.actors.message import Futures, Sampling, Telemetry, Training
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
-from tinker_actors.actors.telemetry import TelemetryActor
+from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle
 from tinker_actors.actors.throttle import BytesGate, SampleGate
 from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.training import TrainingActor
 from tinker_actors.errors import (
-    ActorError,
     ActorStopped,
     ModelPoisoned,
     ServiceClosing,
@@ -65,7 +64,7 @@ from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.service import ClientConfigResponse
 
-__all__ = ["Tree", "open_tree", "raise_cause"]
+__all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 
 # A restore may have hundreds of operations to send again before the actor takes its next message.
 _RESTORE_TIMEOUT = 3600.0
@@ -87,7 +86,8 @@ class Tree:
         failures: what nobody has awaited, by client.
         session: the present session.
         tokenizers: where tokenizers come from.
-        telemetry: the TelemetryActor, if there is one.
+        reporter: takes what telemetry is to tell; None if there is no telemetry.
+        telemetry: the same for users.
         futures: the FuturesActor.
         training: the supervisor of the TrainingActors.
         sampling: the sampling pool.
@@ -101,7 +101,8 @@ class Tree:
     failures: list[FailureLog]
     session: Session = attrs.field(init=False)
     tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
-    telemetry: ActorRef[Telemetry] | None = None
+    reporter: Reporter | None = None
+    telemetry: TelemetryHandle | None = None
     futures: ActorRef[Futures] = attrs.field(init=False)
     training: Supervisor = attrs.field(init=False)
     sampling: ActorRef[Sampling] = attrs.field(init=False)
@@ -113,8 +114,8 @@ class Tree:
 
     async def start(self, beat_through: TransportOpener | None) -> None:
         """Start everything but models, in the order of the picture above."""
-        if _wants_telemetry(self.config):
-            self.telemetry = await self.root.start_child(self._telemetry_spec())
+        if wants_telemetry(self.config):
+            await self._start_telemetry()
         heartbeat = await self.root.start_child(
             ChildSpec(
                 name="heartbeat",
@@ -142,6 +143,7 @@ class Tree:
             BytesGate(limits.inflight_response_bytes_semaphore_size),
             cancels=self.session.cancels,
             together=_waits_together(self.config, limits),
+            reporter=self.reporter,
         )
         self.futures = await self.root.start_child(
             ChildSpec(
@@ -154,15 +156,15 @@ class Tree:
         self.training = self.root.start_supervisor("training", "dynamic", intensity=_ANY_NUMBER)
         self.sampling = await self._start_sampling(polls)
 
-    def _telemetry_spec(self) -> ChildSpec[Telemetry]:
-        return ChildSpec(
+    async def _start_telemetry(self) -> None:
+        reporter = self.reporter = Reporter(lambda: datetime.now(UTC), uuid.uuid4)
+        spec: ChildSpec[Telemetry] = ChildSpec(
             name="telemetry",
-            factory=lambda: TelemetryActor(
-                self.transport, self.session, lambda: datetime.now(UTC), uuid.uuid4
-            ),
+            factory=lambda: TelemetryActor(self.transport, self.session, reporter),
             on_exhausted="fail",  # nothing else may suffer from it
-            capacity=1000,
         )
+        self.telemetry = TelemetryHandle(reporter, await self.root.start_child(spec))
+        self.events.also, self.events.failures = reporter.happened, reporter.failed
 
     async def _start_sampling(self, polls: Polls) -> ActorRef[Sampling]:
         config, futures = self.config, self.futures
@@ -171,7 +173,13 @@ class Tree:
         gate = SampleGate(SampleThrottle(polls.backoff, limits.sample_dispatch_bytes_semaphore_size))
         policy = RetryConfig(enable_retry_logic=not limits.sample_no_retries)
         share = SamplingShare(
-            trio.CapacityLimiter(in_flight), gate, polls.progress, self.rng, policy, polls.cancels
+            trio.CapacityLimiter(in_flight),
+            gate,
+            polls.progress,
+            self.rng,
+            policy,
+            polls.cancels,
+            self.events.report,
         )
         spec = PoolSpec(
             name="sampling",
@@ -207,18 +215,18 @@ class Tree:
             return
         cause = f"{type(event.cause).__name__}: {event.cause}"
         self.events.publish(ActorFailed(event.actor, cause, event.delay))
-        if self.telemetry is not None:
+        if self.reporter is not None:
             data: dict[str, object] = {"actor": event.actor, "error_type": type(event.cause).__name__}
-            with contextlib.suppress(ActorError):
-                self.telemetry.tell_nowait(Record("actor_crashed", data))
-                self.telemetry.tell_nowait(RecordFailure(event.cause))
+            self.reporter.log("actor_crashed", data)
+            self.reporter.failed(event.cause)
 
 
 def _waits_together(config: Config, limits: ClientConfigResponse) -> bool:
     return limits.sample_use_retrieve_futures if config.batch_polls is None else config.batch_polls
 
 
-def _wants_telemetry(config: Config) -> bool:
+def wants_telemetry(config: Config) -> bool:
+    """Whether the service is told of this client: as the configuration says; else it must be Tinker's own."""
     return config.base_url == TINKER_SERVICE if config.telemetry is None else config.telemetry
 
 
@@ -258,7 +266,11 @@ async def open_tree(
                 await tree.start(beat_through)
             except StartFailed as error:
                 raise_cause(error)
-            yield tree
+            try:
+                yield tree
+            except Exception as error:
+                events.report(error)
+                raise
 
 
 def raise_cause(error: StartFailed, note: str | None = None) -> NoReturn:

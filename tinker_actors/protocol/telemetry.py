@@ -1,26 +1,73 @@
-"""Collecting telemetry: bounded and batched, and what a failure is called in it. Pure.
+"""What telemetry says of this client: events, what of a failure is told, and what never leaves. Pure.
 
-An event says what happened and where: never a message of an error, which may hold a prompt or a key. That no other
-secret is among it is up to whoever adds.
+An event says what happened and where. Of a failure it says its type, its place in the code, and those of its facts
+that are numbers and ids: never its message, which may hold a prompt, a path or a key. `scrubbed` goes over everything
+before it is sent: whatever a user logs, keys are masked, long texts are cut, and what JSON cannot hold is named by its
+type.
 
-Sizes: tinker 0.38.0 lib/telemetry.py (queue of 10,000 events, batches of 100, a flush every 10 s).
+Names, fields and sizes: tinker 0.38.0 lib/telemetry.py (a queue of 10,000 events, batches of 100, a flush every 10 s).
 """
 
 from __future__ import annotations
 
+import math
+import re
+import traceback
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
+from tinker_actors.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    RequestFailedError,
+)
+from tinker_actors.protocol.event import (
+    HeartbeatMissed,
+    ModelLostEvent,
+    ModelRestored,
+    OrphanPossible,
+    QueueChange,
+    ServiceEvent,
+    SessionRenewed,
+)
 from tinker_actors.protocol.policy import is_user_error
 
-__all__ = ["BATCH_SIZE", "FLUSH_PERIOD", "MAX_QUEUED", "TelemetryQueue", "failure_event"]
+__all__ = [
+    "BATCH_SIZE",
+    "FLUSH_PERIOD",
+    "MAX_QUEUED",
+    "TelemetryQueue",
+    "event_of",
+    "failure_event",
+    "poll_failure",
+    "scrubbed",
+]
 
 MAX_QUEUED = 10_000
 BATCH_SIZE = 100
 FLUSH_PERIOD = 10.0
 
+_LONGEST_TEXT = 5000  # characters; a traceback has room in it
+_MOST_ITEMS = 100
+_DEEPEST = 6
+_MOST_FRAMES = 15  # of an error, and
+_MOST_LINKS = 4  # causes that are followed
+_MASK = "***"
+# Keys and tokens of the service by their form, whoever they belong to; users and passwords, and queries, of URLs.
+_SECRETS = re.compile(
+    r"tml-[\w-]+"
+    r"|eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?"
+    r"|(?i:bearer)\s+\S+"
+    r"|(?<=://)[^/\s@]*@"
+    r"|(?<=\w)\?\S*=\S*"
+)
+
 
 class TelemetryQueue:
-    """Events on their way out; when it is full, new ones are dropped and counted.
+    """Events on their way out; when there is no room, new ones are dropped and counted.
 
     Attributes:
         dropped: events for which there was no room.
@@ -34,12 +81,12 @@ class TelemetryQueue:
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, event: dict[str, object]) -> bool:
-        """Take an event; False if there was no room."""
-        if len(self._events) >= self._max_queued:
-            self.dropped += 1
+    def add(self, *events: dict[str, object]) -> bool:
+        """Take events that belong together; False, and none is taken, if there is no room for all of them."""
+        if len(self._events) + len(events) > self._max_queued:
+            self.dropped += len(events)
             return False
-        self._events.append(event)
+        self._events.extend(events)
         return True
 
     def take_batch(self) -> list[dict[str, object]]:
@@ -47,22 +94,144 @@ class TelemetryQueue:
         return [self._events.popleft() for _ in range(min(BATCH_SIZE, len(self._events)))]
 
 
-def failure_event(error: BaseException) -> dict[str, object]:
+# --- failures --------------------------------------------------------------------------------------------
+
+
+def failure_event(error: BaseException, severity: str = "ERROR") -> dict[str, object]:
     """Return what a failure is in telemetry, but for what all events have.
 
     A user's error (`is_user_error`, the same that retries go by) is a warning among the general events; everything else
-    is an exception that nobody expected.
+    is an exception that nobody expected. A group of one is that one.
     """
+    error = _unpacked(error)
+    facts = _facts(error)
     kind = type(error).__name__
-    if not is_user_error(error):
+    if is_user_error(error):
         return {
-            "event": "UNHANDLED_EXCEPTION",
-            "severity": "ERROR",
-            "error_type": kind,
-            "error_message": kind,
+            "event": "GENERIC_EVENT",
+            "severity": "WARNING",
+            "event_name": "user_error",
+            "event_data": {"error_type": kind} | facts,
         }
-    data: dict[str, object] = {"error_type": kind}
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        data["status_code"] = status
-    return {"event": "GENERIC_EVENT", "severity": "WARNING", "event_name": "user_error", "event_data": data}
+    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    event: dict[str, object] = {
+        "event": "UNHANDLED_EXCEPTION",
+        "severity": severity,
+        "error_type": kind,
+        "error_message": f"{kind}: {said}" if said else kind,
+    }
+    where = _places(error)
+    return event | {"traceback": where} if where else event
+
+
+def poll_failure(error: BaseException) -> str:
+    """Return the name of the event that says how the wait for a result failed."""
+    match error:
+        case RequestFailedError():
+            what = "application_error"
+        case APIStatusError():
+            what = "api_status_error"
+        case APITimeoutError():
+            what = "timeout"
+        case APIConnectionError():
+            what = "connection_error"
+        case APIResponseValidationError():
+            what = "validation_error"
+        case _:
+            what = "exception"
+    return f"APIFuture.result_async.{what}"
+
+
+def _unpacked(error: BaseException) -> BaseException:
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inside: Sequence[BaseException] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return _unpacked(inside[0]) if len(inside) == 1 else cast("BaseException", error)
+
+
+def _facts(error: BaseException) -> dict[str, object]:
+    """Return what an error knows in numbers and ids."""
+    facts = {
+        name: getattr(error, name, None) for name in ("status_code", "category", "request_id", "attempts")
+    }
+    if facts["attempts"] == 1:
+        del facts["attempts"]
+    return {name: value for name, value in facts.items() if isinstance(value, int | str) and value}
+
+
+def _places(error: BaseException) -> str:
+    """Return where an error was raised, and where what led to it: files, lines and functions, and no text of either."""
+    lines: list[str] = []
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and len(seen) < _MOST_LINKS and id(link) not in seen:
+        seen.add(id(link))
+        frames = traceback.extract_tb(link.__traceback__, limit=-_MOST_FRAMES)
+        if frames:
+            lines.append(f"{'caused by ' if lines else ''}{type(link).__name__}")
+            lines += [f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames]
+        link = link.__cause__ or link.__context__
+    return "\n".join(lines)
+
+
+def _short(filename: str) -> str:
+    """Return the end of a path; its beginning may tell whose machine it is."""
+    return "/".join(filename.replace("\\", "/").split("/")[-3:])
+
+
+# --- what a service's events become ----------------------------------------------------------------------
+
+# Of each kind of event the fields that are told: ids, numbers, and the service's own words. Others are not told at all.
+_TOLD: Mapping[type, tuple[str, ...]] = {
+    QueueChange: ("subject", "state", "reason", "previous", "seconds"),
+    SessionRenewed: ("session_id", "epoch"),
+    ModelLostEvent: ("model_id", "in_flight"),
+    ModelRestored: ("old_model_id", "model_id", "replayed", "steps"),
+    HeartbeatMissed: ("session_id", "seconds"),
+    OrphanPossible: ("what", "session_id", "number"),
+}
+
+
+def event_of(event: ServiceEvent) -> tuple[str, dict[str, object]] | None:
+    """Return the name and the data that a service's event has in telemetry; None if it is not told there."""
+    fields = _TOLD.get(type(event))
+    if fields is None:
+        return None
+    return type(event).__name__, {name: getattr(event, name) for name in fields}
+
+
+# --- what never leaves -----------------------------------------------------------------------------------
+
+
+def scrubbed(value: object, secrets: Iterable[str] = (), *, depth: int = 0) -> object:
+    """Return a value as it may be sent: secrets masked, long texts cut, nothing that JSON cannot hold.
+
+    Args:
+        value: what is to be sent.
+        secrets: texts that must not appear; what looks like a key of the service is masked anyway.
+        depth: how deep in another value it lies; what lies too deep is named by its type.
+    """
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case str():
+            return _masked(value, secrets)
+        case Mapping() if depth < _DEEPEST:
+            entries = list(cast("Mapping[object, object]", value).items())[:_MOST_ITEMS]
+            return {
+                _masked(str(name), secrets): scrubbed(item, secrets, depth=depth + 1)
+                for name, item in entries
+            }
+        case list() | tuple() if depth < _DEEPEST:
+            items = cast("Sequence[object]", value)[:_MOST_ITEMS]
+            return [scrubbed(item, secrets, depth=depth + 1) for item in items]
+        case _:
+            return f"<{type(value).__name__}>"
+
+
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _MASK)
+    return _SECRETS.sub(_MASK, text)[:_LONGEST_TEXT]
