@@ -14,6 +14,7 @@ NAMES = [
     "AdamParams",
     "AsyncTinker",
     "Config",
+    "CustomLoss",
     "Datum",
     "EmbeddedService",
     "EncodedTextChunk",

@@ -32,6 +32,8 @@ PLANTS = [
     ("kernel", "kernel/planted.py", "import numpy\n"),
     ("local", "local/planted.py", "import tinker_actors.transport\n"),
     ("local", "local/planted.py", "import tinker_actors.actors\n"),
+    ("rl", "rl/planted.py", "from tinker_actors.wire.input import Datum\n"),
+    ("rl", "rl/planted.py", "def later() -> None:\n    import tinker_actors.actors.message\n"),
     ("http", "actors/planted.py", "import httpx\n"),
     ("http", "text/planted.py", "import h11\n"),
     ("served", "transport/planted.py", "import starlette\n"),

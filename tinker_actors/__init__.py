@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tinker_actors.transport.options import Hooks, RequestOptions
     from tinker_actors.types import (
         AdamParams,
+        CustomLoss,
         Datum,
         EncodedTextChunk,
         ForwardBackwardOutput,
@@ -54,6 +55,7 @@ __all__ = [
     "AdamParams",
     "AsyncTinker",
     "Config",
+    "CustomLoss",
     "Datum",
     "EmbeddedService",
     "EncodedTextChunk",
@@ -90,6 +92,7 @@ _HOME = {
     "AdamParams": "types",
     "AsyncTinker": "transport.client",
     "Config": "transport.config",
+    "CustomLoss": "types",
     "Datum": "types",
     "EmbeddedService": "local.service",
     "EncodedTextChunk": "types",

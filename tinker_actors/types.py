@@ -1,7 +1,8 @@
-"""The wire types that users build and read, under one name."""
+"""The types that users build and read, under one name: those of the wire, and what losses of their own return."""
 
 from __future__ import annotations
 
+from tinker_actors.protocol.custom_loss import CustomLoss
 from tinker_actors.wire.billing import (
     AuditLogEntry,
     AuditLogResponse,
@@ -113,6 +114,7 @@ __all__ = [
     "CopyWeightsResponse",
     "CurrentCheckpointStorageUsageResponse",
     "Cursor",
+    "CustomLoss",
     "Datum",
     "DimuonOptimizerConfig",
     "DimuonParams",

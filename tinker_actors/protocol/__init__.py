@@ -4,7 +4,7 @@
     sending       query, retry, policy, backoff, throttle
     waiting       future, batch_poll, failure, queue_state, cancel
     answers       sse, pagination
-    training      batch, plan, chunking, metric, number, step, journal
+    training      batch, custom_loss, plan, chunking, metric, number, step, journal
     telling       event, telemetry
 
 What is decided here is done by `transport` and `actors`.

@@ -42,7 +42,7 @@ __all__ = [
 Logprobs: TypeAlias = npt.NDArray[np.float32]
 
 _LOSS, _SURROGATE = "loss:sum", "surrogate_loss:sum"  # tinker 0.38.0 lib/public_interfaces/training_client.py
-_RESULT = "loss_fn(...)"  # how errors name what the user's function returned
+_RESULT = "loss_fn(...)"
 
 
 @attrs.frozen(eq=False)
@@ -59,6 +59,35 @@ class CustomLoss:
     loss: float
     gradients: Sequence[npt.ArrayLike]
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
+
+    def checked(self, logprobs: Sequence[Logprobs], *, field: str = _RESULT) -> CustomLoss:
+        """Check it against the log probabilities it was computed from.
+
+        Args:
+            logprobs: those of each datum.
+            field: how errors call this.
+
+        Returns:
+            the same, with the gradients as float32 arrays and Python's own floats.
+
+        Raises:
+            InputError: the loss is no finite number; there is not one gradient for each datum, or one is of another
+                shape than its logprobs or holds a value that is not finite in float32; a metric is no finite number.
+        """
+        given = cast("object", self.gradients)  # it may be anything
+        if not isinstance(given, Sequence | np.ndarray):
+            raise InputError(f"{field}.gradients", given, "must be a list of arrays, one for each datum")
+        gradients = cast("Sequence[object]", given)
+        if len(gradients) != len(logprobs):
+            raise InputError(f"len({field}.gradients)", len(gradients), f"there are {len(logprobs)} datums")
+        return CustomLoss(
+            _number(f"{field}.loss", self.loss),
+            tuple(
+                _gradient(f"{field}.gradients[{index}]", gradient, logprobs[index].shape)
+                for index, gradient in enumerate(gradients)
+            ),
+            _metrics(f"{field}.metrics", self.metrics),
+        )
 
 
 CustomLossFn: TypeAlias = Callable[[Sequence[Datum], Sequence[Logprobs]], CustomLoss]
@@ -149,34 +178,15 @@ def _logprobs(field: str, datum: Datum, output: Mapping[str, TensorData]) -> Log
 
 
 def checked_loss(result: object, logprobs: Sequence[Logprobs]) -> CustomLoss:
-    """Check what a user's function returned.
-
-    Returns:
-        the same, with the gradients as float32 arrays.
+    """Check what a user's function returned; see `CustomLoss.checked`.
 
     Raises:
-        InputError: it is no `CustomLoss`; the loss is no finite number; there is not one gradient for each datum, or
-            one is of another shape than its logprobs or holds a value that is not finite in float32; a metric is no
-            finite number.
+        InputError: it is no `CustomLoss`, or one that is not good.
     """
     if not isinstance(result, CustomLoss):
         why = "must be a CustomLoss; tinker_actors.bridges makes one of a function of torch, jax or autograd"
         raise InputError(_RESULT, result, why)
-    given: object = result.gradients  # it may be anything
-    if not isinstance(given, Sequence | np.ndarray):
-        raise InputError(f"{_RESULT}.gradients", given, "must be a list of arrays, one for each datum")
-    gradients = cast("Sequence[object]", given)
-    if len(gradients) != len(logprobs):
-        why = f"there are {len(logprobs)} datums"
-        raise InputError(f"len({_RESULT}.gradients)", len(gradients), why)
-    return CustomLoss(
-        _number(f"{_RESULT}.loss", result.loss),
-        tuple(
-            _gradient(f"{_RESULT}.gradients[{index}]", gradient, logprobs[index].shape)
-            for index, gradient in enumerate(gradients)
-        ),
-        _metrics(result.metrics),
-    )
+    return result.checked(logprobs)
 
 
 def _array(field: str, value: object) -> npt.NDArray[np.generic]:
@@ -215,8 +225,7 @@ def _gradient(field: str, value: object, shape: tuple[int, ...]) -> Logprobs:
     return gradient
 
 
-def _metrics(given: object) -> dict[str, float]:
-    field = f"{_RESULT}.metrics"
+def _metrics(field: str, given: object) -> dict[str, float]:
     if not isinstance(given, Mapping):
         raise InputError(field, given, "must map names to numbers")
     metrics: dict[str, float] = {}
