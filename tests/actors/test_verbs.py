@@ -1,0 +1,198 @@
+"""Each verb of a client sends exactly the documented message, or makes exactly the documented calls."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.actors.verbs import (
+    AROUND,
+    MODEL,
+    PUBLISHING,
+    REST,
+    REST_REST,
+    SAME,
+    SAMPLED,
+    SAMPLING,
+    SAMPLING_REST,
+    SERVICE,
+    SERVICE_REST,
+    SIGNATURES,
+    STEP_VERBS,
+    TRAINING,
+    TRAINING_REST,
+    UNNAMED,
+)
+from tinker_actors.actors.message import Sample
+from tinker_actors.actors.rest import RestClient
+from tinker_actors.actors.sampling_client import SamplingClient
+from tinker_actors.actors.service_client import ServiceClient
+from tinker_actors.actors.training_client import TrainingClient
+from tinker_actors.kernel import Pending
+from tinker_actors.testing import Probe, open_scripted_service, open_test_system
+
+
+def public(kind: type) -> set[str]:
+    """Return the public names of a client class."""
+    own = {name for base in kind.__mro__ if base is not object for name in vars(base)}
+    return {name for name in own if not name.startswith("_")}
+
+
+def verbs(*tables: Any) -> set[str]:
+    """Return the verbs that tables have rows for."""
+    return {name.partition(":")[0] for table in tables for name in table}
+
+
+# --- the tables are whole ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "tables"),
+    [
+        (TrainingClient, (TRAINING, PUBLISHING, TRAINING_REST)),
+        (SamplingClient, (SAMPLING, SAMPLING_REST)),
+        (ServiceClient, (SERVICE, SERVICE_REST)),
+        (RestClient, (REST, REST_REST)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_public_name_has_its_row(kind: type, tables: Any) -> None:
+    """What a client can do stands in one of the tables, and nothing else does."""
+    assert sorted(public(kind) - verbs(*tables)) == [], "has no row"
+    assert sorted(verbs(*tables) - public(kind)) == [], "has a row, and is not there"
+    assert sum(len(verbs(table)) for table in tables) == len(verbs(*tables))
+
+
+@pytest.mark.requirement("R2", "R5", "R8", "R13", "R80")
+@pytest.mark.parametrize("kind", SIGNATURES, ids=lambda kind: kind.__name__)
+def test_arguments_have_their_names_and_defaults(kind: type) -> None:
+    """Those of Tinker, and our own where there are more."""
+    text = re.sub(r"\n +", " ", SIGNATURES[kind].strip())
+    rows = [line.split(maxsplit=1) for line in text.splitlines()]
+    wanted = {name: arguments[0] if arguments else "" for name, *arguments in rows}
+    methods = {name: getattr(kind, name) for name in public(kind)}
+    found = {name: written(method) for name, method in methods.items() if inspect.isfunction(method)}
+    assert sorted(found.items() - wanted.items()) == [], "is not as the table has it"
+    assert sorted(wanted.items() - found.items()) == []
+
+
+def written(method: Any) -> str:
+    """Return the arguments of a method as the table writes them."""
+    parameters = list(inspect.signature(method).parameters.values())
+    if parameters and parameters[0].name == "self":
+        del parameters[0]
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    words, was_keyword = [], False
+    for one in parameters:
+        if one.kind is one.KEYWORD_ONLY and not was_keyword:
+            words.append("*")
+        was_keyword = was_keyword or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
+        default = "" if one.default is one.empty else f"={one.default!r}"
+        words.append(f"{stars.get(one.kind, '')}{one.name}{default}")
+    return ", ".join(words)
+
+
+# --- messages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("R9", "R11", "R14")
+@pytest.mark.parametrize("row", TRAINING)
+async def test_a_training_verb_sends_its_message(autojump_clock: Any, open_stub: Any, row: str) -> None:
+    """That one and no other; the reply is what it gives; `submit` and `ask` with the message give it too."""
+    call, message, reply, gives = TRAINING[row]
+    async with open_stub() as service, open_test_system() as system:
+        training, probe = await service.create_lora_training_client(MODEL), Probe()
+        training.ref = await probe.start(system.root)
+        probe.reply_with(type(message), reply)
+        result = await call(training)
+        assert isinstance(result, Pending) is (row.partition(":")[0] in STEP_VERBS)
+        result = await result if isinstance(result, Pending) else result
+        assert probe.received == [message]
+        assert result == (reply if gives is SAME else gives)
+        assert await (await training.submit(message)) == reply
+        assert await training.ref.ask(message) == reply
+        assert probe.received == [message] * 3
+
+
+@pytest.mark.requirement("R11", "R12")
+@pytest.mark.lesson("L6")
+@pytest.mark.parametrize("row", PUBLISHING)
+async def test_publishing_sends_its_message_and_gives_a_client(
+    autojump_clock: Any, open_stub: Any, row: str
+) -> None:
+    """Of the sampling session that the actor has replied, though there is no path."""
+    call, message = PUBLISHING[row]
+    async with open_stub() as service, open_test_system() as system:
+        training, probe = await service.create_lora_training_client(MODEL), Probe()
+        training.ref = await probe.start(system.root)
+        probe.reply_with(type(message), UNNAMED)
+        sampling: Any = await call(training)
+        assert probe.received == [message]
+        assert sampling.target.sampling_session_id == "session-7"
+        assert sampling.base_model == MODEL
+
+
+@pytest.mark.requirement("R13", "R14")
+@pytest.mark.parametrize("row", SAMPLING)
+async def test_a_sampling_verb_sends_its_message(autojump_clock: Any, open_stub: Any, row: str) -> None:
+    """One `Sample` for the client's own target; `submit` and `ask` with the message give the reply too."""
+    call, fields, gives = SAMPLING[row]
+    async with open_stub() as service, open_test_system() as system:
+        probe = Probe()
+        client = await service.create_sampling_client(base_model=MODEL)
+        sampling = attrs.evolve(client, ref=await probe.start(system.root))
+        message = Sample(target=sampling.target, **fields)
+        probe.reply_with(Sample, SAMPLED)
+        assert await call(sampling) == (SAMPLED if gives is SAME else gives)
+        assert probe.received == [message]
+        assert await sampling.ref.ask(message) == SAMPLED
+        assert await (await sampling.ref.submit(message)) == SAMPLED
+
+
+@pytest.mark.requirement("R16", "R119")
+def test_only_step_verbs_give_a_pending_and_all_say_when_they_return() -> None:
+    """One convention: a step verb returns when it is in line, and says so; everything else gives its result."""
+    for name in verbs(TRAINING, PUBLISHING):
+        method = getattr(TrainingClient, name)
+        gives = str(inspect.signature(method).return_annotation)
+        assert gives.startswith("Pending[") is (name in STEP_VERBS), name
+        assert bool(re.match(r"Put .* in line", method.__doc__)) is (name in STEP_VERBS), name
+    assert "return when their message is in line" in inspect.getmodule(TrainingClient).__doc__  # type: ignore[operator, union-attr]  # it has one
+
+
+# --- calls of the service ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("R1")
+@pytest.mark.parametrize("row", SERVICE)
+async def test_a_verb_of_the_service_makes_its_calls(autojump_clock: Any, row: str) -> None:
+    """Those and no others, in this order."""
+    call, calls = SERVICE[row]
+    async with open_scripted_service() as (client, service):
+        assert await calls_of(service, lambda: call(client)) == calls
+
+
+async def test_a_sampler_of_saved_weights_is_a_call(autojump_clock: Any) -> None:
+    """A TrainingClient opens it as the service's client does."""
+    async with open_scripted_service() as (client, service):
+        training = await client.create_lora_training_client("base")
+        path = (await training.save_weights_for_sampler("a")).path
+        made = await calls_of(service, lambda: training.create_sampling_client(path))
+        assert made == ["POST create_sampling_session"]
+        assert service.requests[-1].body["model_path"] == path
+
+
+async def calls_of(service: Any, call: Callable[[], Awaitable[object]]) -> list[str]:
+    """Return what is called while something is done: method and path below the API's own."""
+    before = len(service.requests)
+    await call()
+    return [
+        f"{request.method} {request.path.removeprefix('/api/v1/')}"
+        for request in service.requests[before:]
+        if request.endpoint not in AROUND
+    ]
