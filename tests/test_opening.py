@@ -330,8 +330,46 @@ def test_what_was_given_is_not_looked_for_in_the_environment(monkeypatch: pytest
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
     chosen = choose_backend(None, "https://x", None, Environment.read(NOTHING))
     context = ssl.create_default_context()
-    _open_remote("https://x", chosen, random.Random(0), {"proxy": "http://proxy", "ssl_context": context})
+    _open_remote(chosen, random.Random(0), {"proxy": "http://proxy", "ssl_context": context})
     with pytest.raises(ConfigError, match="ALL_PROXY"):
-        _open_remote("https://x", chosen, random.Random(0), {"ssl_context": context})
+        _open_remote(chosen, random.Random(0), {"ssl_context": context})
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
-        _open_remote("https://x", chosen, random.Random(0), {"proxy": "http://proxy"})
+        _open_remote(chosen, random.Random(0), {"proxy": "http://proxy"})
+
+
+@pytest.mark.requirement("R6")
+async def test_clients_without_a_session_send_nothing_by_themselves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are opened and closed with nobody at the other end; one line says where they lead, and why."""
+    url = "http://127.0.0.1:9"
+    async with (
+        ta.open_rest_client(url) as rest,
+        ta.open_admin_client(base_url=url, api_key="tml-hush") as admin,
+    ):
+        assert (repr(rest), repr(admin)) == (f"<RestClient {url}>", f"<AdminClient {url}>")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"tinker_actors: using {url}, because backend is set",
+        f"tinker_actors: using {url}, because base_url is set",
+    ]
+
+
+@pytest.mark.parametrize("opener", [ta.open_rest_client, ta.open_admin_client])
+async def test_clients_without_a_session_take_what_services_take(opener: Any) -> None:
+    """A setting that is none is told by the name of what was called; contradictions are refused alike."""
+    with pytest.raises(
+        TypeError, match=rf"{opener.__name__}\(\) got .*'max_retry'; did you mean 'max_retries'"
+    ):
+        async with opener(max_retry=1):
+            pass  # pragma: no cover - it is not entered
+    with pytest.raises(ConfigError, match="embedded was given"):
+        async with opener("http://x", embedded=EmbeddedService()):
+            pass  # pragma: no cover - it is not entered
+
+
+async def test_a_client_without_a_session_sees_the_embedded_service() -> None:
+    """Without a URL and a key, as everything else."""
+    async with ta.open_rest_client() as rest:
+        assert (await rest.get_server_capabilities()).supported_models[0].model_name == MODEL
+        assert (await rest.health_check()).status == "ok"

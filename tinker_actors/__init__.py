@@ -24,6 +24,8 @@ from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
     from tinker_actors import errors, events, kernel, text, types
+    from tinker_actors.actors.admin import AdminClient
+    from tinker_actors.actors.rest import RestClient
     from tinker_actors.actors.sampling_client import SamplingClient
     from tinker_actors.actors.service_client import ServiceClient
     from tinker_actors.actors.training_client import TrainingClient
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from tinker_actors.errors import TinkerActorsError
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
-    from tinker_actors.opening import open_service
+    from tinker_actors.opening import open_admin_client, open_rest_client, open_service
     from tinker_actors.transport.client import AsyncTinker
     from tinker_actors.transport.config import Config
     from tinker_actors.transport.options import Hooks, RequestOptions
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActorRef",
     "AdamParams",
+    "AdminClient",
     "AsyncTinker",
     "Config",
     "CustomLoss",
@@ -66,6 +69,7 @@ __all__ = [
     "OptimStepResponse",
     "Pending",
     "RequestOptions",
+    "RestClient",
     "SampleResponse",
     "SampledSequence",
     "SamplingClient",
@@ -80,6 +84,8 @@ __all__ = [
     "events",
     "from_aio",
     "kernel",
+    "open_admin_client",
+    "open_rest_client",
     "open_service",
     "run",
     "run_guest",
@@ -90,6 +96,7 @@ __all__ = [
 _HOME = {
     "ActorRef": "kernel",
     "AdamParams": "types",
+    "AdminClient": "actors.admin",
     "AsyncTinker": "transport.client",
     "Config": "transport.config",
     "CustomLoss": "types",
@@ -103,6 +110,7 @@ _HOME = {
     "OptimStepResponse": "types",
     "Pending": "kernel",
     "RequestOptions": "transport.options",
+    "RestClient": "actors.rest",
     "SampleResponse": "types",
     "SampledSequence": "types",
     "SamplingClient": "actors.sampling_client",
@@ -113,6 +121,8 @@ _HOME = {
     "TrainingClient": "actors.training_client",
     "aio": "bridges.crossing",
     "from_aio": "bridges.crossing",
+    "open_admin_client": "opening",
+    "open_rest_client": "opening",
     "open_service": "opening",
     "run": "bridges.guest",
     "run_guest": "bridges.guest",

@@ -20,6 +20,8 @@
     │   │       ├── SessionGoneError 410 · UnprocessableEntityError 422 · RateLimitError 429
     │   │       └── InternalServerError 500 and above
     │   ├── CredentialError               no usable key or token: expired, malformed, or the command gave none
+    │   ├── ArchiveError                  a checkpoint's archive is not what it should be (`path`, `member`)
+    │   ├── DeletionFailed                some of many checkpoints were not deleted (`deleted`, `failed`)
     │   ├── RequestFailedError            the service ran the request and it failed (`category`)
     │   ├── ResultLost                    the service carried the request out, and its result is lost
     │   ├── ModelLost                     the service no longer has the model
@@ -59,6 +61,7 @@ __all__ = [
     "ActorRestarting",
     "ActorStopped",
     "ActorStopping",
+    "ArchiveError",
     "AskCycle",
     "AuthenticationError",
     "BadRequestError",
@@ -67,6 +70,7 @@ __all__ = [
     "ConflictError",
     "CredentialError",
     "DecodeError",
+    "DeletionFailed",
     "Dropped",
     "ForeignCancellation",
     "HandlerCrashed",
@@ -385,6 +389,40 @@ class CredentialError(TinkerError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.started = False
+
+
+class ArchiveError(TinkerError):
+    """A checkpoint's archive is not what it should be, or holds what is not taken out of one.
+
+    Nothing of it is left behind.
+
+    Attributes:
+        path: the checkpoint's.
+        member: what in the archive was refused; None if it is the archive itself.
+    """
+
+    def __init__(self, message: str, *, path: str, member: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.member = member
+
+
+class DeletionFailed(TinkerError):
+    """Of many checkpoints that were to be deleted, some were not; the others are gone.
+
+    Attributes:
+        deleted: paths of those that are gone, in the order they were given.
+        failed: why the others are not, by their paths.
+    """
+
+    def __init__(
+        self, message: str, *, deleted: Sequence[str], failed: Mapping[str, TinkerActorsError]
+    ) -> None:
+        super().__init__(message)
+        self.deleted = tuple(deleted)
+        self.failed = dict(failed)
+        self.retryable = any(error.retryable for error in self.failed.values())
+        self.started = True
 
 
 class RequestFailedError(TinkerError):

@@ -1,4 +1,4 @@
-"""`open_service`: chooses the backend, starts it if it is the embedded one, and yields the client.
+"""`open_service` and its like: choose the backend, start it if it is the embedded one, and yield the client.
 
 Which backend: an explicit argument; else a base URL (argument, then `TINKER_BASE_URL`); else a key, or a command that
 prints one (arguments, then `TINKER_API_KEY`, then `TINKER_CREDENTIAL_CMD`), means the Tinker service; else the embedded
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 import attrs
 import httpx
 
+from tinker_actors.actors.admin import AdminClient
+from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.errors import ConfigError
 from tinker_actors.protocol.capability import TINKER_SERVICE, Capability, TrainingBody, record_for
@@ -33,6 +35,7 @@ from tinker_actors.transport.config import (
     check_base_url,
 )
 from tinker_actors.transport.credential_file import load_credentials
+from tinker_actors.transport.http import HttpTransport, open_transport
 from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.transport.options import Hooks
 from tinker_actors.transport.proxy import ProxyRules
@@ -41,7 +44,14 @@ from tinker_actors.transport.tls import Trust, make_ssl_context
 if TYPE_CHECKING:
     from tinker_actors.local.service import EmbeddedService
 
-__all__ = ["Backend", "Settings", "choose_backend", "open_service"]
+__all__ = [
+    "Backend",
+    "Settings",
+    "choose_backend",
+    "open_admin_client",
+    "open_rest_client",
+    "open_service",
+]
 
 _EMBEDDED_URL = "http://embedded"
 
@@ -204,7 +214,67 @@ async def open_service(
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
     """
-    _check_names(settings)
+    _check_names("open_service", settings)
+    chosen, settings = _choose(backend, base_url, api_key, embedded, settings)
+    rng = random.Random(seed)
+    opened = (
+        _open_remote(chosen, rng, settings)
+        if chosen.base_url is not None
+        else _open_embedded(embedded, chosen, rng, settings)
+    )
+    async with opened as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def open_rest_client(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[RestClient]:
+    """Open a client of what is kept on a service, without a session; leaving it closes its connections.
+
+    Nothing is sent before its first call. Arguments and errors: as `open_service`, which has one as `service.rest`.
+    The embedded service keeps what lies in the directory of its store, and nothing else when it has ended.
+    """
+    _check_names("open_rest_client", settings)
+    chosen, settings = _choose(backend, base_url, api_key, embedded, settings)
+    async with _open_transport(chosen, random.Random(seed), embedded, settings) as transport:
+        yield RestClient(transport)
+
+
+@contextlib.asynccontextmanager
+async def open_admin_client(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[AdminClient]:
+    """Open a client for administrators, without a session; leaving it closes its connections.
+
+    Nothing is sent before its first call. Arguments and errors: as `open_service`, which has one as `service.admin`.
+    """
+    _check_names("open_admin_client", settings)
+    chosen, settings = _choose(backend, base_url, api_key, embedded, settings)
+    async with _open_transport(chosen, random.Random(seed), embedded, settings) as transport:
+        yield AdminClient(transport)
+
+
+def _choose(
+    backend: str | None,
+    base_url: str | None,
+    api_key: str | None,
+    embedded: EmbeddedService | None,
+    settings: Settings,
+) -> tuple[Backend, Settings]:
+    """Choose the backend, say so on stderr, and return it with all settings for it."""
     environment = Environment.read(os.environ)
     chosen = choose_backend(
         "local" if embedded is not None and backend is None and base_url is None else backend,
@@ -216,23 +286,18 @@ async def open_service(
     if embedded is not None and chosen.base_url is not None:
         raise ConfigError(f"embedded was given, but the backend is {chosen.base_url!r}")
     sys.stderr.write(chosen.line + "\n")
-    rng = random.Random(seed)
-    opened = (
-        _open_remote(chosen.base_url, chosen, rng, _remote_settings(environment, settings))
-        if chosen.base_url is not None
-        else _open_embedded(embedded, chosen, rng, _common_settings(environment) | settings)
-    )
-    async with opened as client:
-        yield client
+    if chosen.base_url is None:
+        return chosen, _common_settings(environment) | settings
+    return chosen, _remote_settings(environment, settings)
 
 
-def _check_names(settings: Settings) -> None:
+def _check_names(function: str, settings: Settings) -> None:
     """Refuse a setting that is none in the words of Python, and say which one may have been meant."""
     for name in settings:
         if name not in Settings.__annotations__:
             near = difflib.get_close_matches(name, Settings.__annotations__, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"open_service() got an unexpected keyword argument {name!r}{meant}")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{meant}")
 
 
 def _common_settings(environment: Environment) -> Settings:
@@ -255,27 +320,53 @@ def _remote_settings(environment: Environment, settings: Settings) -> Settings:
     return merged
 
 
-def _open_remote(
-    url: str, chosen: Backend, rng: random.Random, settings: Settings
-) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
+def _remote_config(chosen: Backend, settings: Settings) -> Config:
     # Read here, as everything of the environment is: when the configuration is made, and only if nothing was given.
     if settings.get("proxy") is None:
         settings["proxy"] = ProxyRules.read(os.environ)
     if settings.get("ssl_context") is None:
         settings["ssl_context"] = make_ssl_context(Trust.read(os.environ))
-    config = Config(base_url=url, api_key=chosen.api_key, **settings)
-    return open_client(config, rng=rng, backend=url, chosen=chosen.line)
+    return Config(base_url=chosen.base_url or "", api_key=chosen.api_key, **settings)
+
+
+def _embedded_service(embedded: EmbeddedService | None, rng: random.Random) -> EmbeddedService:
+    from tinker_actors.local.service import (
+        EmbeddedService,
+    )  # numpy and the model load only when they are used
+
+    return EmbeddedService(seed=rng.getrandbits(31)) if embedded is None else embedded
+
+
+@contextlib.asynccontextmanager
+async def _open_transport(
+    chosen: Backend, rng: random.Random, embedded: EmbeddedService | None, settings: Settings
+) -> AsyncIterator[HttpTransport]:
+    """Open what makes calls, and nothing that runs above it."""
+    if chosen.base_url is not None:
+        async with open_transport(_remote_config(chosen, settings), rng=rng) as transport:
+            yield transport
+        return
+    service = _embedded_service(embedded, rng)
+    config = Config(base_url=_EMBEDDED_URL, **settings)
+    async with (
+        InProcessTransport(service.app) as through,
+        open_transport(config, rng=rng, through=through) as transport,
+    ):
+        yield transport
+
+
+def _open_remote(
+    chosen: Backend, rng: random.Random, settings: Settings
+) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
+    config = _remote_config(chosen, settings)
+    return open_client(config, rng=rng, backend=config.base_url, chosen=chosen.line)
 
 
 @contextlib.asynccontextmanager
 async def _open_embedded(
     embedded: EmbeddedService | None, chosen: Backend, rng: random.Random, settings: Settings
 ) -> AsyncIterator[ServiceClient]:
-    from tinker_actors.local.service import (
-        EmbeddedService,
-    )  # numpy and the model load only when they are used
-
-    service = EmbeddedService(seed=rng.getrandbits(31)) if embedded is None else embedded
+    service = _embedded_service(embedded, rng)
     defaults: Settings = {"telemetry": True}
     config = Config(base_url=_EMBEDDED_URL, **(defaults | settings))
     async with (

@@ -41,7 +41,28 @@ def test_every_item_is_seen_once(items: int, limit: int, cap: int, told: bool) -
     assert seen == list(range(items if told or cap >= limit else min(items, cap)))
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1, "offset": -1}])
+@pytest.mark.parametrize(
+    ("wanted", "received", "total", "left"),
+    [
+        (25, 10, None, 15),
+        (15, 10, 99, 5),
+        (10, 10, 99, None),
+        (4, 4, 99, None),
+        (4, 9, 99, None),
+        (25, 9, None, None),
+    ],
+)
+def test_no_more_is_asked_for_than_is_wanted(
+    wanted: int, received: int, total: int | None, left: int | None
+) -> None:
+    """What came is taken from what is wanted; when nothing more is, there is no next page."""
+    page = PageInfo(limit=10, wanted=wanted)
+    assert page.asked == min(10, wanted)
+    following = next_page(page, received, total)
+    assert (None if following is None else following.wanted) == left
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1, "offset": -1}, {"limit": 1, "wanted": -1}])
 def test_impossible_pages_are_refused(wrong: dict[str, int]) -> None:
     """A limit of nothing and a negative offset are told by name."""
     with pytest.raises(InputError):

@@ -47,9 +47,9 @@ async def download(script: Script, url: str = "x", **settings: Any) -> bytes:
             rng=random.Random(0),
             through=script,
         ) as transport,
-        transport.stream(url) as pieces,
+        transport.open_url(url) as response,
     ):
-        return b"".join([piece async for piece in pieces])
+        return b"".join([piece async for piece in response.iter_bytes()])
 
 
 @pytest.mark.requirement("R34")

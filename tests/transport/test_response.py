@@ -178,9 +178,9 @@ async def test_a_connection_that_breaks_under_the_body_is_our_error(autojump_clo
             raise httpx.ReadError("lost")
 
     async with answered(lambda: httpx.Response(200, stream=Broken([]))) as (transport, _):
-        async with transport.stream("x?signature=hush") as pieces:
+        async with transport.open_url("x?signature=hush") as response:
             with pytest.raises(APIConnectionError, match="download: http://script/base/x: ") as caught:
-                await anext(pieces)
+                await anext(response.iter_bytes())
         assert "hush" not in str(caught.value)
         assert caught.value.doubtful
 

@@ -6,12 +6,15 @@ import attrs
 import pytest
 
 from tests.wire.refusals import refusal
+from tinker_actors.errors import InputError
 from tinker_actors.wire.codec import decode, encode
+from tinker_actors.wire.endpoints import DELETE_CHECKPOINT
 from tinker_actors.wire.run import (
     Checkpoint,
     CheckpointsListResponse,
     ParsedCheckpointTinkerPath,
     TrainingRun,
+    check_weights_path,
 )
 
 CHECKPOINT = (
@@ -97,6 +100,7 @@ def test_times_are_written_as_they_are() -> None:
     assert b'"expires_at":"2026-03-05T03:06:07.500000Z"' in encode(utc)
 
 
+@pytest.mark.requirement("R154")
 @pytest.mark.parametrize(
     ("segment", "kind"),
     [("weights", "training"), ("sampler_weights", "sampler"), ("external_weights", "external")],
@@ -112,19 +116,65 @@ def test_a_path_is_taken_apart(segment: str, kind: str) -> None:
     )
 
 
+@pytest.mark.lesson("D2")
+def test_a_path_of_a_run_goes_into_a_url_as_it_is() -> None:
+    """Colons of ids and the slash between kind and name are not escaped; what a URL cannot hold is."""
+    parsed = ParsedCheckpointTinkerPath.from_tinker_path("tinker://f00d:train:0/sampler_weights/step 1%")
+    place = {"training_run_id": parsed.training_run_id, "checkpoint_id": parsed.checkpoint_id}
+    target = DELETE_CHECKPOINT.target(place)
+    assert target == "/api/v1/training_runs/f00d:train:0/checkpoints/sampler_weights/step%201%25"
+    assert parsed.name == "step 1%"
+
+
+@pytest.mark.requirement("R154")
 @pytest.mark.parametrize(
     "path",
     [
         "",
         "s/weights/1",
         "http://s/weights/1",
+        "twinkle://s/weights/1",
+        "/weights/1",
+        "tinker://s/1",
         "tinker://s/weights",
         "tinker://s/weights/",
         "tinker:///weights/1",
         "tinker://s/weights/1/2",
         "tinker://s/checkpoints/1",
+        "tinker://s:train:0/train/1",
+        "tinker://s/weights/..",
+        "tinker://../weights/1",
+        "tinker://s/weights/1?a=b",
+        "tinker://s/weights/1\n",
+        7,
+        None,
     ],
 )
 def test_what_is_no_path_is_refused(path: str) -> None:
-    """Another scheme, too few or too many parts, another segment."""
+    """Another scheme, too few or too many parts, another segment, a part that would not stay one, no text at all."""
     assert refusal(ParsedCheckpointTinkerPath.from_tinker_path, path) == ("tinker_path", path)
+
+
+def test_a_refused_path_is_told_under_the_name_it_has_there() -> None:
+    """The field is the caller's; a path without its kind, as SkyRL gives it, is told how to find the whole."""
+    with pytest.raises(InputError, match="listed with their whole paths") as caught:
+        ParsedCheckpointTinkerPath.from_tinker_path("tinker://model_1/final", field="path")
+    assert (caught.value.field, caught.value.value) == ("path", "tinker://model_1/final")
+
+
+# As SkyRL, open-rl and Twinkle give them.
+@pytest.mark.parametrize(
+    "path",
+    ["tinker://m/weights/1", "tinker://m/1", "tinker://m-samp-17", "/ckpt/1", "twinkle://m/weights/1"],
+)
+def test_weights_are_found_where_a_service_says(path: str) -> None:
+    """A path of any service is taken as it was given."""
+    assert check_weights_path("model_path", path) == path
+
+
+@pytest.mark.parametrize(
+    "path", ["", "org/model", "model", "/", "//", "tinker://", "a b://c", "/a\n", 3, None]
+)
+def test_what_names_no_weights_is_refused(path: str) -> None:
+    """The name of a base model is no path."""
+    assert refusal(check_weights_path, "model_path", path) == ("model_path", path)

@@ -1,44 +1,340 @@
-"""Plain calls that need no place in line."""
+"""`RestClient`: plain calls about what is kept on the service, which need no session and no place in line.
+
+Whatever takes the path of a checkpoint looks at it before anything is sent (`ParsedCheckpointTinkerPath`). Calls that
+send a path whole, instead of its parts, take the paths of other services as well.
+
+Deleting and publishing are idempotent, so that the loss of an answer does no harm: a checkpoint that is not there is
+deleted, and one that turned out to be published when the call had to be sent again has been published by it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final, NoReturn, cast
 
 import trio
 
-from tinker_actors.errors import InputError
+from tinker_actors.actors.deletion import delete_each
+from tinker_actors.actors.flags import FlagsFirst
+from tinker_actors.actors.listing import Listings, check_scope
+from tinker_actors.actors.twin import no_async_twin
+from tinker_actors.errors import ConflictError, InputError, NotFoundError, RequestFailedError
+from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.transport.http import HttpTransport
+from tinker_actors.transport.resources.resource import AccessScope
+from tinker_actors.transport.resources.samplers import AsyncSamplersResource
+from tinker_actors.transport.resources.service import AsyncServiceResource
+from tinker_actors.transport.resources.weights import AsyncWeightsResource
+from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.run import (
+    CheckpointsListResponse,
+    ParsedCheckpointTinkerPath,
+    TrainingRun,
+    check_weights_path,
+)
+from tinker_actors.wire.sampling import GetSamplerResponse
+from tinker_actors.wire.service import GetServerCapabilitiesResponse, HealthResponse, WhoamiResponse
+from tinker_actors.wire.session import (
+    AssignSessionProjectRequest,
+    GetSessionResponse,
+    SessionSearchRequest,
+    SessionSearchResponse,
+)
+from tinker_actors.wire.weights import (
+    CheckpointArchiveUrlResponse,
+    CopyWeightsRequest,
+    ExternalWeightsUrlsResponse,
+    SetCheckpointTtlRequest,
+    WeightsInfoRequest,
+    WeightsInfoResponse,
+)
 
 __all__ = ["RestClient"]
 
-_CHECKPOINT_PARTS = 3  # tinker://<run>/<segment>/<name>
+_TRACE_PERIOD: Final = 5.0  # seconds; tinker 0.38.0 lib/public_interfaces/rest_client.py
 
 
-class RestClient:
-    """Looks after what is saved on the service."""
+class RestClient(Listings):
+    """Looks after what is kept on the service. Made by a `ServiceClient` or by `open_rest_client`.
 
-    def __init__(self, transport: HttpTransport) -> None:
+    It needs no session, and nothing is sent before the first call. Every call checkpoints. Besides what is said
+    below, calls raise `APIConnectionError`, `APIStatusError` and their like; `NotFoundError` for what is not there.
+    """
+
+    def __init__(self, transport: HttpTransport, *, flags_known: bool = False) -> None:
         self._transport = transport
+        self._caller = FlagsFirst(transport, known=flags_known)
+        super().__init__(self._caller)
+        self._service = AsyncServiceResource(self._caller)
+        self._weights = AsyncWeightsResource(self._caller)
+        self._samplers = AsyncSamplersResource(self._caller)
 
-    async def download_checkpoint(self, path: str, destination: Path) -> Path:
-        """Write the archive (tar) of a checkpoint to a file.
+    def __repr__(self) -> str:
+        return f"<RestClient {self._transport.config.base_url}>"
 
-        Args:
-            path: `tinker://<model id>/weights/<name>` or `.../sampler_weights/<name>`.
-            destination: the file; it appears only when it is complete.
+    def __getattr__(self, name: str) -> NoReturn:
+        no_async_twin(self, name)
+
+    # ------------------------------------------------------------------------------------------------- the service
+
+    async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
+        """Return what the service offers, its models above all."""
+        return await self._service.get_server_capabilities()
+
+    async def health_check(self) -> HealthResponse:
+        """Return what the service says of its health; that it answers at all is most of it."""
+        return await self._service.health_check()
+
+    async def whoami(self) -> WhoamiResponse:
+        """Return who one is, as the token says that stands for us.
+
+        Nothing is asked of the service but that token, where it gives one for the key.
 
         Raises:
-            InputError: not such a path.
-            NotFoundError: no such checkpoint, or a service without archives.
+            CredentialError: there is no token.
         """
-        parts = path.removeprefix("tinker://").split("/")
-        if not path.startswith("tinker://") or len(parts) != _CHECKPOINT_PARTS:
-            raise InputError("path", path, "must be tinker://<model>/<weights or sampler_weights>/<name>")
-        url = f"/api/v1/training_runs/{parts[0]}/checkpoints/{parts[1]}/{parts[2]}/archive"
+        await trio.lowlevel.checkpoint()
+        await self._caller.learn()
+        return WhoamiResponse.from_claims(await self._transport.claims())
+
+    # -------------------------------------------------------------------------- training runs, samplers, sessions
+
+    async def get_training_run(
+        self, training_run_id: str, access_scope: AccessScope = "owned"
+    ) -> TrainingRun:
+        """Return one training run.
+
+        Args:
+            training_run_id: the id of the model that was trained.
+            access_scope: `owned`, or `accessible` for what others have published too.
+
+        Raises:
+            InputError: an id that cannot be one, or another scope.
+        """
+        return await self._runs.get(training_run_id, access_scope=check_scope(access_scope))
+
+    async def get_training_run_by_tinker_path(
+        self, tinker_path: str, access_scope: AccessScope = "owned"
+    ) -> TrainingRun:
+        """Return the training run that a checkpoint is of. Errors: as `get_training_run`."""
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        return await self.get_training_run(parsed.training_run_id, access_scope)
+
+    async def get_sampler(self, sampler_id: str) -> GetSamplerResponse:
+        """Return what a sampler samples from."""
+        return await self._samplers.get(sampler_id)
+
+    async def get_session(self, session_id: str, access_scope: AccessScope = "owned") -> GetSessionResponse:
+        """Return what belongs to a session: its training runs and its samplers. Arguments: as `get_training_run`."""
+        return await self._sessions.get(session_id, access_scope=check_scope(access_scope))
+
+    async def search_sessions(self, request: SessionSearchRequest) -> SessionSearchResponse:
+        """Return a page of the sessions that are looked for, the latest first.
+
+        The next page is asked for with the answer's `next_cursor` as the request's `cursor`.
+        """
+        return await self._sessions.search(request)
+
+    async def assign_session_project(self, session_id: str, project_id: str) -> None:
+        """Put a session into a project."""
+        await self._sessions.assign_project(session_id, AssignSessionProjectRequest(project_id))
+
+    async def export_session_trace(self, session_id: str) -> str:
+        """Have a session's trace put together, and return where it can be fetched, for about an hour.
+
+        The service is asked every 5 seconds until it is ready; who has enough of that leaves the call.
+
+        Raises:
+            RequestFailedError: the service could not put it together.
+        """
+        while True:
+            trace = await self._sessions.trace_export(session_id)
+            if trace.status == "ready" and trace.url:
+                return trace.url
+            if trace.status not in ("pending", "ready"):
+                why = trace.error or f"its status is {trace.status!r}"
+                raise RequestFailedError(f"the trace of session {session_id!r} was not exported: {why}")
+            await trio.sleep(_TRACE_PERIOD)
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    async def list_checkpoints(self, training_run_id: str) -> CheckpointsListResponse:
+        """Return the checkpoints of a training run."""
+        return await self._weights.list(training_run_id)
+
+    async def get_weights_info_by_tinker_path(self, tinker_path: str) -> WeightsInfoResponse:
+        """Return what a checkpoint was made of: its base model, and what its adapter is like.
+
+        Args:
+            tinker_path: the checkpoint's path, whole; or one that another service gave.
+
+        Raises:
+            InputError: no such path.
+        """
+        return await self._weights.info(WeightsInfoRequest(_whole("tinker_path", tinker_path)))
+
+    async def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> None:
+        """Delete a checkpoint; one that is not there is deleted already.
+
+        Args:
+            training_run_id: the run that it is of.
+            checkpoint_id: such as `weights/0001`.
+
+        Raises:
+            InputError: ids that cannot be such.
+            NotFoundError: the service deletes nothing.
+        """
+        try:
+            await self._weights.delete(training_run_id, checkpoint_id)
+        except NotFoundError as error:
+            if says_no_route(cast("JsonValue", error.body)):
+                raise
+
+    async def delete_checkpoint_from_tinker_path(self, tinker_path: str) -> None:
+        """Delete the checkpoint of a path; the same as `delete_checkpoint` with its parts."""
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        await self.delete_checkpoint(parsed.training_run_id, parsed.checkpoint_id)
+
+    async def delete_checkpoints(self, tinker_paths: Iterable[str]) -> tuple[str, ...]:
+        """Delete many checkpoints. A failure does not keep the others from being deleted.
+
+        Args:
+            tinker_paths: their paths. One that is none is refused before anything is deleted.
+
+        Returns:
+            The paths, each once, in the order given; all of them are gone.
+
+        Raises:
+            InputError: something is no path of a checkpoint.
+            DeletionFailed: some were not deleted; it tells which were, and why the others were not.
+        """
+        paths = tuple(dict.fromkeys(tinker_paths))
+        for path in paths:
+            ParsedCheckpointTinkerPath.from_tinker_path(path)
+        return await delete_each(paths, self.delete_checkpoint_from_tinker_path)
+
+    async def publish_checkpoint_from_tinker_path(self, tinker_path: str) -> None:
+        """Let everybody load a checkpoint.
+
+        Raises:
+            InputError: no path of a checkpoint.
+            ConflictError: it was public before.
+        """
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        try:
+            await self._weights.publish(parsed.training_run_id, parsed.checkpoint_id)
+        except ConflictError as error:
+            if error.attempts <= 1:
+                raise
+
+    async def unpublish_checkpoint_from_tinker_path(self, tinker_path: str) -> None:
+        """Let nobody else load a checkpoint any more.
+
+        Raises:
+            InputError: no path of a checkpoint.
+            ConflictError: it was not public before.
+        """
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        try:
+            await self._weights.unpublish(parsed.training_run_id, parsed.checkpoint_id)
+        except ConflictError as error:
+            if error.attempts <= 1:
+                raise
+
+    async def set_checkpoint_ttl_from_tinker_path(self, tinker_path: str, ttl_seconds: int | None) -> None:
+        """Say how long a checkpoint is kept.
+
+        Args:
+            tinker_path: the checkpoint.
+            ttl_seconds: from now; None is for ever.
+
+        Raises:
+            InputError: no path of a checkpoint, or no time.
+        """
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        request = SetCheckpointTtlRequest(_ttl(ttl_seconds))
+        await self._weights.set_ttl(parsed.training_run_id, parsed.checkpoint_id, request)
+
+    async def copy_weights(
+        self,
+        path: str,
+        destination_project_id: str | None = None,
+        *,
+        ttl_seconds: int | None = None,
+        weights_access_token: str | None = None,
+    ) -> str:
+        """Copy a checkpoint into a project and return the path of the copy.
+
+        Args:
+            path: the checkpoint, whole; or one that another service gave.
+            destination_project_id: the project; None is that of the configuration, which may come from
+                `TINKER_PROJECT_ID`.
+            ttl_seconds: how long the copy is kept; None is for ever.
+            weights_access_token: admits to weights of another account.
+
+        Raises:
+            InputError: no path, no project, or no time.
+        """
+        project = destination_project_id or self._transport.config.project_id
+        if not project:
+            raise InputError(
+                "destination_project_id", destination_project_id, "must be given, or TINKER_PROJECT_ID set"
+            )
+        request = CopyWeightsRequest(
+            source_path=_whole("path", path),
+            destination_project_id=project,
+            ttl_seconds=_ttl(ttl_seconds),
+            weights_access_token=weights_access_token,
+        )
+        return (await self._weights.copy(request)).tinker_path
+
+    # ------------------------------------------------------------------------------------- what is in checkpoints
+
+    async def get_checkpoint_archive_url(
+        self, training_run_id: str, checkpoint_id: str
+    ) -> CheckpointArchiveUrlResponse:
+        """Return where a checkpoint can be fetched as one archive, and until when.
+
+        Raises:
+            InputError: ids that cannot be such.
+            NotFoundError: no such checkpoint, or a service that has no archives; the latest ones have none.
+            InternalServerError: 503: the archive is being made; `download_checkpoint` waits for it.
+        """
+        return await self._weights.archive_url(training_run_id, checkpoint_id)
+
+    async def get_checkpoint_archive_url_from_tinker_path(
+        self, tinker_path: str
+    ) -> CheckpointArchiveUrlResponse:
+        """Return where the checkpoint of a path can be fetched; the same as `get_checkpoint_archive_url`."""
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        return await self.get_checkpoint_archive_url(parsed.training_run_id, parsed.checkpoint_id)
+
+    async def get_external_weights_urls(self, tinker_path: str) -> ExternalWeightsUrlsResponse:
+        """Return where each file of external weights can be fetched, and until when.
+
+        Raises:
+            InputError: not `tinker://<run>/external_weights/<name>`.
+        """
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        if parsed.checkpoint_type != "external":
+            raise InputError(
+                "tinker_path",
+                tinker_path,
+                "must be of external weights: tinker://<run>/external_weights/<name>",
+            )
+        return await self._weights.external_urls(parsed.training_run_id, parsed.checkpoint_id)
+
+    async def download_checkpoint(self, path: str, destination: Path) -> Path:
+        """Write the archive (tar) of a checkpoint to a file."""
+        found = await self.get_checkpoint_archive_url_from_tinker_path(path)
         partial = trio.Path(destination.with_name(destination.name + ".partial"))
         try:
-            async with self._transport.stream(url) as pieces, await trio.open_file(partial, "wb") as file:
-                async for piece in pieces:
+            async with (
+                self._transport.open_url(found.url) as response,
+                await trio.open_file(partial, "wb") as file,
+            ):
+                async for piece in response.iter_bytes():
                     await file.write(piece)
             await partial.rename(destination)
         except BaseException:
@@ -46,3 +342,23 @@ class RestClient:
                 await partial.unlink(missing_ok=True)
             raise
         return destination
+
+
+def _whole(field: str, path: str) -> str:
+    """Return a path that is sent as it is.
+
+    Raises:
+        InputError: the path of no checkpoint, or nothing that any service gives.
+    """
+    if isinstance(cast("object", path), str) and not path.startswith("tinker://"):
+        return check_weights_path(field, path)
+    return ParsedCheckpointTinkerPath.from_tinker_path(path, field=field).tinker_path
+
+
+def _ttl(seconds: int | None) -> int | None:
+    given = cast("object", seconds)
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        raise InputError(
+            "ttl_seconds", seconds, "must be a whole number of seconds above 0, or None for ever"
+        )
+    return seconds

@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 
 import trio
 
+from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.event import EventChannel, ServiceRef
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
@@ -20,6 +21,7 @@ from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
+from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.event import OrphanPossible, ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
 from tinker_actors.protocol.retry import Sends
@@ -27,10 +29,10 @@ from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
-from tinker_actors.wire.endpoints import CAPABILITIES, CREATE_SAMPLING_SESSION
+from tinker_actors.wire.endpoints import CREATE_SAMPLING_SESSION
 from tinker_actors.wire.model import LoraConfig
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest
-from tinker_actors.wire.service import Empty, GetServerCapabilitiesResponse
+from tinker_actors.wire.service import GetServerCapabilitiesResponse, HealthResponse
 
 __all__ = ["ServiceClient", "open_client"]
 
@@ -46,7 +48,8 @@ class ServiceClient:
 
     Attributes:
         backend: `local` for the embedded service, else the base URL.
-        rest: plain calls.
+        rest: looks after what is kept on the service.
+        admin: what only administrators may see.
         ref: the service as a whole, whose events may be subscribed to.
     """
 
@@ -57,7 +60,8 @@ class ServiceClient:
         chosen: str,
     ) -> None:
         self.backend = backend
-        self.rest = RestClient(tree.transport)
+        self.rest = RestClient(tree.transport, flags_known=True)
+        self.admin = AdminClient(tree.transport, flags_known=True)
         self.ref = ServiceRef(tree.events)
         self._tree = tree
         self._chosen = chosen
@@ -82,9 +86,32 @@ class ServiceClient:
         """Return what tells the service of events of your own; None where telemetry is off."""
         return self._tree.telemetry
 
+    def create_rest_client(self) -> RestClient:
+        """Return `rest`. Nothing is sent, and there is nothing to close."""
+        return self.rest
+
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
-        """Return what the service offers."""
-        return await self._tree.transport.call(CAPABILITIES, Empty())
+        """Return what the service offers. Checkpoints."""
+        return await self.rest.get_server_capabilities()
+
+    async def health_check(self) -> HealthResponse:
+        """Return what the service says of its health. Checkpoints."""
+        return await self.rest.health_check()
+
+    async def copy_weights(
+        self, path: str, *, ttl_seconds: int | None = None, weights_access_token: str | None = None
+    ) -> str:
+        """Copy a checkpoint into this client's project and return the path of the copy. Checkpoints.
+
+        Arguments and errors: as `RestClient.copy_weights`.
+        """
+        return await self.rest.copy_weights(
+            path, ttl_seconds=ttl_seconds, weights_access_token=weights_access_token
+        )
+
+    def get_console_url(self) -> str:
+        """Return where the console of the Tinker service shows the present session; it knows its own only."""
+        return session_console_url(self.session_id)
 
     async def create_lora_training_client(
         self,

@@ -21,19 +21,28 @@ class PageInfo:
     Attributes:
         limit: items at most.
         offset: items before it.
+        wanted: items that are wanted of this page and all that follow; None is all there are.
 
     Raises:
-        InputError: no limit, or a negative offset.
+        InputError: no limit, or a negative offset or number.
     """
 
     limit: int
     offset: int = 0
+    wanted: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.limit < 1:
             raise InputError("limit", self.limit, "must be at least 1")
         if self.offset < 0:
             raise InputError("offset", self.offset, "must not be negative")
+        if self.wanted is not None and self.wanted < 0:
+            raise InputError("wanted", self.wanted, "must not be negative, or None for all")
+
+    @property
+    def asked(self) -> int:
+        """Items to ask for: no more than are wanted."""
+        return self.limit if self.wanted is None else min(self.limit, self.wanted)
 
 
 def next_page(page: PageInfo, received: int, total: int | None = None) -> PageInfo | None:
@@ -45,5 +54,8 @@ def next_page(page: PageInfo, received: int, total: int | None = None) -> PageIn
         total: items there are in all, if the service said so.
     """
     offset = page.offset + received
-    more = offset < total if total is not None else received >= page.limit
-    return attrs.evolve(page, offset=offset) if more and received > 0 else None
+    wanted = None if page.wanted is None else max(page.wanted - received, 0)
+    more = offset < total if total is not None else received >= page.asked
+    if not more or received == 0 or wanted == 0:
+        return None
+    return attrs.evolve(page, offset=offset, wanted=wanted)

@@ -45,7 +45,7 @@ from tinker_actors.protocol.capability import (
     learn_flags,
     record_for,
 )
-from tinker_actors.protocol.credential import choose_credential, says_invalid_token
+from tinker_actors.protocol.credential import choose_credential, is_token, parse_token, says_invalid_token
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
@@ -77,6 +77,9 @@ ReplyT = TypeVar("ReplyT")
 EITHER: Final = f"{PROTOBUF}, {JSON}"
 _LOG = logging.getLogger("tinker_actors.transport")
 _LONGEST_REFUSAL = 65_536  # bytes; an answer 200 that is longer is a result, and says nothing about us
+_DOWNLOAD: Endpoint[Empty, bytes] = Endpoint(
+    "download", "GET", "", Empty, bytes, Lane.SESSION, redirects="anywhere"
+)
 # What is called by the thousand, and has no use for redirects and httpx's objects.
 _HOT = frozenset(
     {"asample", "retrieve_future", "retrieve_futures", "forward", "forward_backward", "optim_step"}
@@ -210,20 +213,39 @@ class HttpTransport:
             yield response
 
     @contextlib.asynccontextmanager
-    async def stream(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """GET a large body piece by piece, following redirects; our key goes to no other origin.
+    async def open_url(
+        self, url: str, *, options: RequestOptions | None = None
+    ) -> AsyncIterator[APIResponse[bytes]]:
+        """GET a large body and give its answer once the head is there; our key goes to no other origin.
+
+        Args:
+            url: below the base URL, or absolute. Redirects are followed anywhere.
+            options: what this call says differently.
 
         Raises:
             APIError: as `call`.
         """
-        endpoint: Endpoint[Empty, bytes] = Endpoint(
-            "download", "GET", "", Empty, bytes, Lane.SESSION, redirects="anywhere"
-        )
         # A network may fall silent in the middle. What takes its place does not, and may have a clock of its own.
         limit = self.config.timeout if self.lanes.over_network else None
-        job = Job(endpoint, Empty(), None, None, RequestOptions(view="stream", timeout=limit), url=url)
-        async with cast("APIResponse[bytes]", await self.run(job)) as response:
-            yield response.iter_bytes()
+        own = RequestOptions(view="stream", timeout=limit).over(said(options))
+        async with cast(
+            "APIResponse[bytes]", await self.run(Job(_DOWNLOAD, Empty(), None, None, own, url=url))
+        ) as response:
+            yield response
+
+    async def claims(self) -> Mapping[str, object]:
+        """Return what the token says that stands for us; it is asked for if there is none yet.
+
+        Raises:
+            CredentialError: there is no token: the key is none, and the service gives none for it.
+            APIError: the service's answer to that.
+        """
+        key = (await self._credentials()).get("x-api-key", "")
+        if not is_token(key):
+            raise CredentialError(
+                "only a token says who one is; this key is none, and is not exchanged for one"
+            )
+        return parse_token(key).claims
 
     async def poll(
         self,
@@ -372,9 +394,9 @@ class HttpTransport:
         if 200 <= reply.status < 300:
             return reply
         location = reply.header(b"location")
-        if job.endpoint.redirects == "answer" and 300 <= reply.status < 400 and location is not None:
-            return as_answer(reply, location)
         assert job.sent is not None
+        if job.endpoint.redirects == "answer" and 300 <= reply.status < 400 and location is not None:
+            return as_answer(reply, str(job.sent.place.url.join(location)))
         raise status_error(job.endpoint.name, _masked(job, reply), job.sent.shown(), self._utc_now())
 
     async def _exchange(self, job: Job, attempt: int) -> Reply:

@@ -55,7 +55,9 @@ _SECRET = frozenset(
 )
 _SHORTEST_SECRET = 6  # characters
 # What may go to another origin: it says nothing about who we are.
-FOREIGN = frozenset({"accept", "accept-encoding", "user-agent", "content-type", "content-encoding"})
+FOREIGN = frozenset(
+    {"accept", "accept-encoding", "user-agent", "content-type", "content-encoding", "range", "if-range"}
+)
 _FRAMING = frozenset({"content-length", "transfer-encoding"})  # of the connection, not of the caller
 
 

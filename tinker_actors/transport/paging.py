@@ -46,18 +46,22 @@ class AsyncPage(Generic[T]):
         reply: the answer it came in.
         items: what is on it.
         info: what was asked for to get it.
+        total_count: how many there are in all, if the service says so.
     """
 
     def __init__(self, reply: Any, info: PageInfo, fetch: Fetch, read: PageReader[T]) -> None:
         self.reply = reply
         self.info = info
-        self.items: tuple[T, ...] = tuple(read(reply))
+        items = tuple(read(reply))
+        self.items: tuple[T, ...] = items[: info.wanted]
+        self.total_count = _total(reply)
+        self._received = len(items)
         self._fetch = fetch
         self._read = read
 
     def next_page_info(self) -> PageInfo | None:
         """Return what to ask for to get the next page; None if this is the last."""
-        return next_page(self.info, len(self.items), _total(self.reply))
+        return next_page(self.info, self._received, self.total_count)
 
     def has_next_page(self) -> bool:
         """Return whether there is a next page."""

@@ -1,7 +1,14 @@
-"""Training runs and their checkpoints, as the service lists them."""
+"""Training runs and their checkpoints, as the service lists them, and the paths that checkpoints have.
 
+The service's own paths have three parts: `tinker://<run>/<weights, sampler_weights or external_weights>/<name>`, where
+a run's id may have colons, as in `f00d:train:0`. What asks for a checkpoint's parts takes these alone. Other services
+give paths of other shapes for what they saved: without the second part, with a scheme of their own, or that of a file.
+Those can be loaded and sampled from as they were given (`check_weights_path`), and have no parts to ask for.
+"""
+
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import attrs
 
@@ -16,6 +23,7 @@ __all__ = [
     "ParsedCheckpointTinkerPath",
     "TrainingRun",
     "TrainingRunsResponse",
+    "check_weights_path",
 ]
 
 CheckpointType = Literal["training", "sampler", "external"]
@@ -27,6 +35,11 @@ _TYPES: Mapping[str, CheckpointType] = {
     "external_weights": "external",
 }
 _SCHEME = "tinker://"
+# What would end a part early in the path of a URL, control characters, and half characters, which have no bytes.
+_FORBIDDEN = re.compile("[/?#\x00-\x1f\x7f\ud800-\udfff]")
+_PARTS = 3
+_DOTS = ("", ".", "..")
+_ANY_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://[^\x00-\x20\x7f]+")
 
 
 @attrs.frozen(kw_only=True)
@@ -124,22 +137,64 @@ class ParsedCheckpointTinkerPath:
     checkpoint_type: CheckpointType
     checkpoint_id: str
 
+    @property
+    def name(self) -> str:
+        """What the checkpoint was saved as."""
+        return self.checkpoint_id.partition("/")[2]
+
     @classmethod
-    def from_tinker_path(cls, tinker_path: str) -> "ParsedCheckpointTinkerPath":
+    def from_tinker_path(
+        cls, tinker_path: str, *, field: str = "tinker_path"
+    ) -> "ParsedCheckpointTinkerPath":
         """Take a path apart.
+
+        Args:
+            tinker_path: the path.
+            field: what the caller calls it, for the error.
 
         Raises:
             InputError: not `tinker://<run>/<weights, sampler_weights or external_weights>/<name>`.
         """
-        run, _, checkpoint_id = tinker_path.removeprefix(_SCHEME).partition("/")
-        segment, _, name = checkpoint_id.partition("/")
-        good = tinker_path.startswith(_SCHEME) and run and name and "/" not in name
-        if not good or segment not in _TYPES:
-            why = f"must be {_SCHEME}<run>/<{', '.join(_TYPES)}>/<name>"
-            raise InputError("tinker_path", tinker_path, why)
+        if not isinstance(cast("object", tinker_path), str):
+            raise InputError(field, tinker_path, "must be a text")
+        parts = tinker_path.removeprefix(_SCHEME).split("/")
+        if not tinker_path.startswith(_SCHEME) or len(parts) != _PARTS or parts[1] not in _TYPES:
+            why = f"must be {_SCHEME}<run>/<{', '.join(_TYPES)}>/<name>{_hint(tinker_path, parts)}"
+            raise InputError(field, tinker_path, why)
+        for part in parts:
+            if part in _DOTS:
+                raise InputError(field, tinker_path, f"a part of the path cannot be {part!r}")
+            if found := _FORBIDDEN.search(part):
+                raise InputError(field, tinker_path, f"a part of the path cannot hold {found.group()!r}")
         return cls(
             tinker_path=tinker_path,
-            training_run_id=run,
-            checkpoint_type=_TYPES[segment],
-            checkpoint_id=checkpoint_id,
+            training_run_id=parts[0],
+            checkpoint_type=_TYPES[parts[1]],
+            checkpoint_id=f"{parts[1]}/{parts[2]}",
         )
+
+
+def _hint(path: str, parts: list[str]) -> str:
+    """Say what may have been meant by a path that another service gave."""
+    if path.startswith(_SCHEME) and len(parts) == _PARTS - 1 and all(parts):
+        return "; the checkpoints of the run are listed with their whole paths"
+    return ""
+
+
+def check_weights_path(field: str, value: str) -> str:
+    """Return where saved weights are, as some service gave it: a path to load or to sample from, not to take apart.
+
+    Args:
+        field: what the caller calls it.
+        value: a URL such as `tinker://...`, or the absolute path of a file on the service's machine.
+
+    Raises:
+        InputError: neither; a base model's name, perhaps.
+    """
+    if isinstance(cast("object", value), str) and (_ANY_SCHEME.fullmatch(value) or _is_file(value)):
+        return value
+    raise InputError(field, value, "must start with tinker://; a base model is given as base_model=")
+
+
+def _is_file(path: str) -> bool:
+    return path.startswith("/") and path.strip("/") != "" and path.isprintable()

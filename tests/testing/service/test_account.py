@@ -53,7 +53,7 @@ CALLS = (
     ("unpublish_checkpoint", f"DELETE {CHECKPOINT}/weights/a/publish", None),
     ("set_checkpoint_ttl", f"PUT {CHECKPOINT}/weights/a/ttl", {"ttl_seconds": 60}),
     ("get_checkpoint_archive_url", f"GET {CHECKPOINT}/weights/a/archive", None),
-    ("get_external_weights_urls", f"GET {CHECKPOINT}/external/c/external_weights_urls", None),
+    ("get_external_weights_urls", f"GET {CHECKPOINT}/external_weights/c/external_weights_urls", None),
     ("delete_checkpoint", f"DELETE {CHECKPOINT}/weights/a", None),
     (
         "create_sampling_session",

@@ -152,7 +152,7 @@ def get_checkpoint_archive_url(call: Call) -> Answer:
 def get_external_weights_urls(call: Call) -> Answer:
     """Say where the files of an external checkpoint lie."""
     checkpoint = checkpoint_of(call)
-    if checkpoint.kind != "external":
+    if checkpoint.kind != "external_weights":
         raise Refusal(400, f"{checkpoint.path} is not an external checkpoint")
     urls = {"adapter_model.safetensors": f"https://weights.invalid/{checkpoint.name}"}
     return Answer({"urls": urls, "expires": time_of(call, call.now + _LINK_SECONDS)})

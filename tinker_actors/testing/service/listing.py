@@ -26,7 +26,7 @@ __all__ = [
     "weights_info",
 ]
 
-_TYPES = {"weights": "training", "sampler_weights": "sampler", "external": "external"}
+_TYPES = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 
 
 def time_of(call: Call, at: float) -> str:

@@ -220,7 +220,7 @@ def save_weights_external(call: Call) -> Answer:
     """Keep a model as it is, for other programs."""
     model = call.state.model(call.need("model_id", str))
     name = call.need("path", str)
-    checkpoint = None if _is_repeated(call, model) else _save(call, model, "external", name)
+    checkpoint = None if _is_repeated(call, model) else _save(call, model, "external_weights", name)
 
     def work() -> Result:
         assert checkpoint is not None
