@@ -26,6 +26,7 @@
     │   ├── ResultLost                    the service carried the request out, and its result is lost
     │   ├── ModelLost                     the service no longer has the model
     │   ├── ModelPoisoned                 the model's state is not known any more; nothing is sent to it
+    │   ├── SamplerLost                   weights to sample from are gone and cannot be had again
     │   ├── StepVoid                      a step was given up because a part of it failed
     │   └── ServiceClosing                the service was closing before the operation started
     └── ActorError                        from the actor kernel
@@ -88,6 +89,7 @@ __all__ = [
     "RestartIntensityExceeded",
     "ResultLost",
     "RetryableException",
+    "SamplerLost",
     "ServiceClosing",
     "SessionGoneError",
     "StartFailed",
@@ -481,6 +483,18 @@ class ModelPoisoned(TinkerError):
         super().__init__(message)
         self.model_id = model_id
         self.started = started
+
+
+class SamplerLost(TinkerError):
+    """The weights a SamplingClient samples from are gone with their session, and cannot be had again.
+
+    That can befall weights that were published without a name, if the model has trained on and saved its state since,
+    or is not used any more.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.started = False
 
 
 class StepVoid(TinkerError):

@@ -21,6 +21,9 @@ from tinker_actors.protocol.event import (
     ModelRestored,
     OrphanPossible,
     QueueChange,
+    SamplerRebound,
+    ServerBack,
+    ServerUnreachable,
     ServiceEvent,
     SessionRenewed,
 )
@@ -35,6 +38,9 @@ __all__ = [
     "ModelRestored",
     "OrphanPossible",
     "QueueChange",
+    "SamplerRebound",
+    "ServerBack",
+    "ServerUnreachable",
     "ServiceEvent",
     "SessionRenewed",
 ]

@@ -11,8 +11,6 @@ import trio.testing
 
 from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
-    ActorStopped,
-    InFlightLost,
     ModelLost,
     ModelPoisoned,
     NotFoundError,
@@ -186,12 +184,12 @@ async def test_a_model_that_cannot_be_restored_gives_typed_errors(
         training = await service.create_lora_training_client(MODEL)
         other = await service.create_lora_training_client(MODEL)
         pending = await training.forward_backward(batch(1), "cross_entropy")
-        with pytest.raises(ActorStopped) as lost:
+        with pytest.raises(ModelPoisoned) as lost:
             await pending
         assert isinstance(lost.value.__cause__, ModelLost)
-        assert lost.value.started is True
+        assert isinstance(lost.value.__cause__.__cause__, NotFoundError)
         with pytest.raises(ModelPoisoned) as poisoned:
-            await training.optim_step(ADAM)
+            await (await training.optim_step(ADAM))
         assert isinstance(poisoned.value.__cause__, ModelLost)
         assert (await (await other.optim_step(ADAM))).metrics is not None
 
@@ -322,11 +320,14 @@ async def test_a_missing_state_to_load_is_that_callers_error(
 async def test_a_checkpoint_that_is_gone_poisons_the_model(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
-    """If the newest saved state cannot be loaded, everybody who waits is told, and nothing is trained wrongly."""
-    stub.rules["optim_step"] = lambda _, __: httpx.Response(404, json=NOT_LOADED)
+    """If no saved state can be loaded, everybody who waits is told, and nothing is trained wrongly."""
+    stub.rules["optim_step"] = lambda _, count: httpx.Response(404, json=NOT_LOADED) if count else None
     stub.rules["load_weights"] = lambda _, __: httpx.Response(404, json={"detail": "no such checkpoint"})
-    async with open_stub() as service:
+    async with open_stub(replay_bytes=1000) as service:
         training = await service.create_lora_training_client(MODEL)
+        for i in range(3):  # more than the replay log holds
+            await (await training.forward_backward(batch(i), "cross_entropy"))
+        await (await training.optim_step(ADAM))
         await training.save_state("a")
         await (await training.forward_backward(batch(1), "cross_entropy"))
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
@@ -334,6 +335,36 @@ async def test_a_checkpoint_that_is_gone_poisons_the_model(
         with pytest.raises(ModelPoisoned, match="no such checkpoint"):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.names().count("create_model") == 2
+    assert {body["model_id"] for body in stub.bodies("unload_model")} == {"s0:train:0", "s0:train:1"}
+
+
+async def test_a_checkpoint_that_is_gone_is_replaced_by_what_was_before_it(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """An older state, or the seed, and everything since, once more; the half-made model gives its slot back."""
+    stub.rules["optim_step"] = lambda body, _: (
+        httpx.Response(404, json=NOT_LOADED) if body["model_id"] == "s0:train:0" and lost else None
+    )
+    stub.rules["load_weights"] = lambda body, _: (
+        httpx.Response(404, json={"detail": "no such checkpoint"}) if body["path"].endswith("b") else None
+    )
+    lost: list[bool] = []
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        for i, name in enumerate("ab"):
+            await (await training.forward_backward(batch(i), "cross_entropy"))
+            await (await training.optim_step(ADAM))
+            await training.save_state(name)
+        lost.append(True)
+        await (await training.forward_backward(batch(7), "cross_entropy"))
+        await (await training.optim_step(ADAM))
+        assert training.model_id == "s0:train:2"
+    again = [
+        body for body in stub.bodies("load_weights", "forward_backward") if body["model_id"] == "s0:train:2"
+    ]
+    assert again[0]["path"].endswith("weights/a")
+    assert [_token(body) for body in again[1:]] == [1, 7]
+    assert {body["model_id"] for body in stub.bodies("unload_model")} == {"s0:train:0", "s0:train:1"}
 
 
 async def test_who_waits_for_a_model_that_was_given_up_is_told_so(
@@ -345,10 +376,10 @@ async def test_who_waits_for_a_model_that_was_given_up_is_told_so(
         training = await service.create_lora_training_client(MODEL)
         await (await training.forward_backward(batch(1), "cross_entropy"))
         optim = await training.optim_step(ADAM)
-        with pytest.raises(InFlightLost, match=r"model-0 was given up .*ModelLost.*not loaded") as caught:
+        with pytest.raises(ModelPoisoned, match=r"s0:train:0 on the service is lost.*not loaded") as caught:
             await optim
         assert isinstance(caught.value.__cause__, ModelLost)
-        with pytest.raises(ModelPoisoned, match=r"model-0 was given up: .*not loaded"):
+        with pytest.raises(ModelPoisoned, match="not loaded"):
             await (await training.forward_backward(batch(2), "cross_entropy"))
     assert stub.names().count("create_model") == 6
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinker_actors.kernel import Backoff, RestartPolicy
-from tinker_actors.kernel.restart import Decision, GiveUp, Remain, Restart, RestartType, decide
+from tinker_actors.kernel.restart import Decision, GiveUp, Record, Remain, Restart, RestartType, decide
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 BACKOFFS = st.builds(Backoff, base=st.floats(0, 100), maximum=st.floats(0, 1000), jitter=st.floats(0, 1))
@@ -105,3 +105,15 @@ def test_a_crash_just_after_the_window_keeps_the_streak() -> None:
     policy = RestartPolicy(max_restarts=1, period=5.0, reset_after=10.0)
     decision = ask(policy, failures=(0.0,), now=6.0, ran_for=6.0, streak=4)
     assert decision == Restart(policy.backoff.delay(4, 0.0), 5)
+
+
+def test_what_does_not_count_is_restarted_as_often_as_it_comes() -> None:
+    """A change outside that an actor answers by starting anew costs nothing of its restarts, nor of its streak."""
+    record = Record(RestartPolicy(max_restarts=1, uncounted=(KeyError,)))
+    for _ in range(100):
+        assert record.ended("lost", crashed=True, ran_for=0.0, chance=0.0, counts=False) == Restart(0.1, 0)
+    assert isinstance(record.ended("bug", crashed=True, ran_for=0.0, chance=0.0), Restart)
+    assert isinstance(record.ended("lost", crashed=True, ran_for=0.0, chance=0.0, counts=False), Restart)
+    assert isinstance(record.ended("bug", crashed=True, ran_for=0.0, chance=0.0), GiveUp)
+    temporary = Record(RestartPolicy(restart="temporary", uncounted=(KeyError,)))
+    assert isinstance(temporary.ended("lost", crashed=True, ran_for=0.0, chance=0.0, counts=False), Remain)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 
-from tinker_actors.errors import (
-    ModelPoisoned,
-)
+from tinker_actors.errors import ModelPoisoned, TinkerError
 from tinker_actors.kernel import ReplyToken
 from tinker_actors.protocol.journal import Journal
 from tinker_actors.wire.model import (
@@ -16,7 +16,31 @@ from tinker_actors.wire.model import (
     LoraConfig,
 )
 
-__all__ = ["Lineage"]
+if TYPE_CHECKING:
+    from tinker_actors.actors.target import SampleTarget
+    from tinker_actors.kernel import ActorRef
+
+__all__ = ["Lineage", "Publication"]
+
+
+@attrs.define(eq=False)
+class Publication:
+    """Weights published without a name: made again when the model is, for as long as somebody may sample from them.
+
+    Attributes:
+        position: of the operation in the journal.
+        sampling_session_id: what it gave at first.
+        target: what was made of it; None as long as nobody has asked.
+    """
+
+    position: int
+    sampling_session_id: str
+    target: weakref.ref[SampleTarget] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there was a target and nobody has it any more."""
+        return self.target is not None and self.target() is None
 
 
 @attrs.define(eq=False)
@@ -33,6 +57,14 @@ class Lineage:
         waiting: who waits for the operation at a position.
         poison: why nothing may be sent to it any more.
         given_up: ids it had that are still to be unloaded, in order.
+        epoch: the session it was made in, as `Session.epoch` counts them.
+        restores: restores in a row that came to nothing.
+        restoring: a restore has begun, and not everything that was sent again has its result.
+        refusals: how often in a row no model could be made.
+        first_cause: what began the restores of this row.
+        publications: weights published without a name that somebody may sample from.
+        actor: who trains it.
+        changed: set, and replaced, when any of this may have changed for those who wait for a publication.
     """
 
     base_model: str
@@ -44,3 +76,59 @@ class Lineage:
     waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
+    epoch: int = 0
+    restores: int = 0
+    restoring: bool = False
+    refusals: int = 0
+    first_cause: TinkerError | None = None
+    publications: list[Publication] = attrs.field(factory=list[Publication])
+    actor: ActorRef[Any] | None = None
+    changed: trio.Event = attrs.field(factory=trio.Event)
+
+    def tell(self) -> None:
+        """Let those who wait for a publication look again."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def restored(self) -> None:
+        """Everything that was sent again has its result."""
+        self.restoring = False
+        self.restores = self.refusals = 0
+        self.first_cause = None
+
+    # --- publications ------------------------------------------------------------------------------------
+
+    def published(self, position: int, sampling_session_id: str) -> None:
+        """Note what an operation has published; forget what nobody can sample from any more.
+
+        Of those that nobody has asked for, only the latest is kept: whoever wants one asks before the next is there.
+        """
+        kept: list[Publication] = []
+        for one in self.publications:
+            if one.is_over or one.target is None:
+                self.journal.release(one.position)
+            else:
+                kept.append(one)
+        self.publications = [*kept, Publication(position, sampling_session_id)]
+
+    def claim(self, target: SampleTarget) -> None:
+        """Note the target that was made of a publication."""
+        for one in self.publications:
+            if one.sampling_session_id == target.sampling_session_id:
+                one.target = weakref.ref(target)
+
+    def publication_at(self, position: int) -> Publication | None:
+        """Return the publication of an operation."""
+        return next((one for one in self.publications if one.position == position), None)
+
+    def publication_of(self, target: SampleTarget) -> Publication | None:
+        """Return the publication that a target was made of, if it can be made again."""
+        return next(
+            (one for one in self.publications if one.target is not None and one.target() is target), None
+        )
+
+    def forget(self, publication: Publication) -> None:
+        """Let go of a publication that cannot be, or need not be, made again."""
+        self.publications.remove(publication)
+        self.journal.release(publication.position)
+        self.tell()

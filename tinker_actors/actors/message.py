@@ -22,6 +22,7 @@ from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
 __all__ = [
+    "CheckSession",
     "Flush",
     "Forward",
     "ForwardBackward",
@@ -222,6 +223,13 @@ class RenewSession(Message[SessionRole, None]):
     """The session of this epoch is lost: open a new one, unless that has been done."""
 
     lost_epoch: int
+
+
+@attrs.frozen
+class CheckSession(Message[SessionRole, None]):
+    """The session of this epoch may be lost: ask the service, and open a new one if it is."""
+
+    epoch: int
 
 
 @attrs.frozen

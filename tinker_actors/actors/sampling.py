@@ -25,6 +25,8 @@ import trio
 
 from tinker_actors.actors.futures import SAMPLE, stuck, wait_for_result
 from tinker_actors.actors.message import Futures, Sample, Sampling, TellCancelled, WaitForResult
+from tinker_actors.actors.rebinding import SamplerOpener
+from tinker_actors.actors.session import Session
 from tinker_actors.actors.throttle import SampleGate
 from tinker_actors.errors import (
     ActorError,
@@ -35,11 +37,13 @@ from tinker_actors.errors import (
     RequestFailedError,
     SessionGoneError,
     TinkerActorsError,
+    TinkerError,
 )
 from tinker_actors.kernel import Actor, ActorRef, handles
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.policy import RetryConfig, is_retryable
+from tinker_actors.protocol.recovery import sampler_lost
 from tinker_actors.protocol.retry import backoff_delay
 from tinker_actors.protocol.throttle import Progress, sample_bytes
 from tinker_actors.transport.config import Config, normal_url
@@ -51,6 +55,7 @@ __all__ = ["SamplingActor", "SamplingShare", "shared_backoff"]
 
 _LOG = logging.getLogger("tinker_actors.sampling")
 _RESENDS = 8  # doubtful sends of one sample before its caller is told
+_SESSIONS = 4  # sampling sessions that may be lost while one sample is submitted
 _PROMISES = 4  # promises of one sample that may come to nothing before its caller is told
 _TOKEN_BYTES = (
     10  # what a token is taken to weigh in a sample; tinker 0.38.0 lib/public_interfaces/sampling_client.py
@@ -81,6 +86,8 @@ class SamplingShare:
         gate: what they pass on their way to the service.
         progress: when samples have ended.
         rng: chance for delays.
+        session: the present session.
+        samplers: opens sampling sessions anew.
         policy: what is asked for anew.
         cancels: samples that nobody waits for any more.
         report: is told of every failure.
@@ -90,6 +97,8 @@ class SamplingShare:
     gate: SampleGate
     progress: Progress
     rng: random.Random
+    session: Session
+    samplers: SamplerOpener
     policy: RetryConfig = attrs.field(factory=RetryConfig)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
     report: Callable[[BaseException], None] | None = None
@@ -134,7 +143,7 @@ class SamplingActor(Actor[Sampling]):
         size = sample_bytes(message.prompt)
         attempt = 0
         while True:
-            promise = await self._submit(message, size)
+            promise = await self._submit_anywhere(message, size)
             subject = message.target.sampling_session_id
             waiting = WaitForResult(SampleResponse, promise.request_id, SAMPLE, subject)
             try:
@@ -162,6 +171,21 @@ class SamplingActor(Actor[Sampling]):
         if isinstance(error, SessionGoneError):  # the promise is lost, not the sampling session
             return policy.enable_retry_logic
         return policy.retries(error)
+
+    async def _submit_anywhere(self, message: Sample, size: int) -> SampleSubmitted:
+        """Submit a sample where its weights are: its sampling session may have to be opened anew."""
+        target, samplers, session = message.target, self._share.samplers, self._share.session
+        for trial in range(_SESSIONS):
+            if target.epoch and not session.is_current(target.epoch):
+                await samplers.rebind(target)
+            before = target.sampling_session_id
+            try:
+                return await session.reachability.call(lambda: self._submit(message, size))
+            except TinkerError as error:
+                if target.origin is None or trial == _SESSIONS - 1 or not sampler_lost(error):
+                    raise
+            await samplers.rebind(target, before)
+        raise AssertionError("the last trial has returned or raised")
 
     async def _submit(self, message: Sample, size: int) -> SampleSubmitted:
         share = self._share

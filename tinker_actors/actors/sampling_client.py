@@ -128,4 +128,6 @@ class SamplerFactory:
 
     def published(self, sampling_session_id: str, lineage: Lineage, version: int) -> SampleTarget:
         """Return the target of weights that were just published without a name."""
-        return SampleTarget(sampling_session_id, self.session.epoch, Published(lineage, version))
+        target = SampleTarget(sampling_session_id, lineage.epoch, Published(lineage, version))
+        lineage.claim(target)
+        return target

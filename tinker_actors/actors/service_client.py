@@ -22,16 +22,13 @@ from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
-from tinker_actors.protocol.event import OrphanPossible, ServiceEvent
+from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
-from tinker_actors.protocol.retry import Sends
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
-from tinker_actors.wire.endpoints import CREATE_SAMPLING_SESSION
 from tinker_actors.wire.model import LoraConfig
-from tinker_actors.wire.sampling import CreateSamplingSessionRequest
 from tinker_actors.wire.service import GetServerCapabilitiesResponse, HealthResponse
 
 __all__ = ["ServiceClient", "open_client"]
@@ -193,23 +190,11 @@ class ServiceClient:
         return self._samplers.make(target, name, resolve_tokenizer_id(name))
 
     async def _open_sampler(self, origin: FromPath | FromBase) -> SampleTarget:
-        session = self._tree.session
-        session_id, epoch, number = session.session_id, session.epoch, session.take_sampler_seq()
-        request = CreateSamplingSessionRequest(
-            session_id=session_id,
-            sampling_session_seq_id=number,
-            base_model=origin.base_model if isinstance(origin, FromBase) else None,
-            model_path=origin.path if isinstance(origin, FromPath) else None,
-        )
-        sends = Sends()
         try:
-            reply = await self._tree.transport.call(CREATE_SAMPLING_SESSION, request, sends=sends)
+            return await self._tree.samplers.open(origin)
         except TinkerError as error:
             error.add_note(self._chosen)
             raise
-        if sends.orphan:
-            self._tree.events.publish(OrphanPossible("create_sampling_session", session_id, number))
-        return SampleTarget(reply.sampling_session_id, epoch, origin)
 
 
 @contextlib.asynccontextmanager

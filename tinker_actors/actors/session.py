@@ -4,31 +4,63 @@ Theory of operation. A session is the life on the service that models and sample
 crash but a change of *epoch*: whoever finds out says which epoch it means, and only the first report of an
 epoch opens a new session. `Session` is what the other actors read: the ids of the present epoch and the
 counters that number models and samplers in it.
+
+From the report on, the epoch is over: what was to be sent in it is refused here (`is_current`), everybody who belongs
+to it is told (`left`), and who needs a session waits for the next one (`settled`). If the service refuses a new
+session, those who wait are told why, and the next report tries again.
 """
 
 from __future__ import annotations
+
+import itertools
+import logging
+import random
 
 import attrs
 import trio
 
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.message import Heartbeat, RenewSession, SessionRole, StartBeating
+from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, SessionRole, StartBeating
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
-from tinker_actors.errors import APIError
+from tinker_actors.errors import APIError, CredentialError, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
+from tinker_actors.protocol.recovery import MAX_RESTORES, is_refusal_of_key, restore_delay, session_lost
 from tinker_actors.protocol.retry import Sends
 from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
+from tinker_actors.transport.options import RequestOptions
 from tinker_actors.version import __version__
-from tinker_actors.wire.endpoints import CLIENT_CONFIG, CLIENT_DYNAMIC_CONFIG, CREATE_SESSION, FINISH_SESSION
-from tinker_actors.wire.service import ClientConfigRequest, ClientConfigResponse, ClientDynamicConfigResponse
-from tinker_actors.wire.session import CreateSessionRequest, FinishReason, FinishSessionRequest
+from tinker_actors.wire.endpoints import (
+    CLIENT_CONFIG,
+    CLIENT_DYNAMIC_CONFIG,
+    CREATE_SESSION,
+    FINISH_SESSION,
+    GET_SESSION,
+    SESSION_HEARTBEAT,
+)
+from tinker_actors.wire.service import (
+    ClientConfigRequest,
+    ClientConfigResponse,
+    ClientDynamicConfigResponse,
+    Empty,
+)
+from tinker_actors.wire.session import (
+    CreateSessionRequest,
+    FinishReason,
+    FinishSessionRequest,
+    FinishType,
+    SessionHeartbeatRequest,
+)
 
 __all__ = ["Session", "SessionActor"]
 
+_LOG = logging.getLogger("tinker_actors.session")
+_RESTORES = 2  # more would only wait for each other on the service
+_LIVED = 60.0  # seconds after which the loss of a session is not taken for the same trouble as the one before
+_ONCE = RequestOptions(max_retries=0, timeout=10.0)
 _SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
 
 
@@ -44,6 +76,9 @@ class Session:
         reachability: whether the service can be reached; who cannot reach it waits there.
         dispatch: bytes of batches being submitted.
         cancels: samples that nobody waits for any more; the service says whether it wants to know.
+        restores: models being restored at the same time.
+        finish: how the session ends, if somebody has said so.
+        detail: what is said of its end.
     """
 
     reachability: Reachability
@@ -53,8 +88,75 @@ class Session:
     keeper: ActorRef[SessionRole] | None = None
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
     dispatch: BytesGate = attrs.field(factory=lambda: BytesGate(DISPATCH_BYTES))
+    restores: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_RESTORES))
+    finish: FinishType | None = None
+    detail: str | None = None
     _models: int = 0
     _samplers: int = 0
+    _lost: bool = False
+    _refusal: TinkerError | None = None
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+
+    # --- epochs ------------------------------------------------------------------------------------------
+
+    def is_current(self, epoch: int) -> bool:
+        """Whether something may still be sent in this epoch."""
+        return epoch == self.epoch and not self._lost
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the present session has ended and there is no new one yet."""
+        return self._lost
+
+    async def settled(self) -> None:
+        """Wait until there is a session that is not known to be lost; a checkpoint only if there is none.
+
+        Raises:
+            TinkerError: the service refuses to open one.
+        """
+        while self._lost:
+            if self._refusal is not None:
+                raise self._refusal.renewed()
+            await self._changed.wait()
+
+    async def left(self, epoch: int) -> None:
+        """Wait until this epoch is over; a checkpoint only if it is not."""
+        while self.is_current(epoch):
+            await self._changed.wait()
+
+    async def renew(self, epoch: int) -> None:
+        """Say that this epoch's session is lost, and wait for the next one.
+
+        Raises:
+            TinkerError: the service refuses to open one.
+        """
+        assert self.keeper is not None, "there was a session, so there is a SessionActor"
+        await self.keeper.ask(RenewSession(epoch))
+
+    async def check(self, epoch: int) -> None:
+        """Have it found out whether this epoch's session is lost, without a word from the service; return then.
+
+        Raises:
+            TinkerError: it is, and the service refuses to open a new one.
+        """
+        assert self.keeper is not None, "there was a session, so there is a SessionActor"
+        await self.keeper.ask(CheckSession(epoch))
+
+    def lose(self) -> None:
+        """The present session is lost."""
+        self._lost, self._refusal = True, None
+        self._tell()
+
+    def refused(self, error: TinkerError) -> None:
+        """The service refuses to open a new one."""
+        self._refusal = error
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- numbers -----------------------------------------------------------------------------------------
 
     def take_model_seq(self) -> int:
         """Return the next number of a model in this session."""
@@ -71,12 +173,14 @@ class Session:
         self.session_id = session_id
         self.epoch += 1
         self._models = self._samplers = 0
+        self._lost = False
+        self._tell()
 
 
 class SessionActor(Actor[SessionRole]):
     """Owns the session's epoch."""
 
-    declares = (APIError,)
+    declares = (APIError, CredentialError)
 
     def __init__(
         self,
@@ -84,17 +188,23 @@ class SessionActor(Actor[SessionRole]):
         session: Session,
         heartbeat: ActorRef[Heartbeat],
         events: EventHub,
+        rng: random.Random,
     ) -> None:
         self._transport = transport
         self._session = session
         self._heartbeat = heartbeat
         self._events = events
+        self._rng = rng
+        self._opened_at = 0.0
+        self._streak = 0
 
     async def on_start(self) -> None:
         """Learn the service's limits and open the first session; a restart keeps the one there is."""
         self._session.keeper = self.context.ref
         if self._session.epoch:
             await trio.lowlevel.checkpoint()
+            if self._session.is_lost:  # it crashed while it opened a new one
+                self.context.ref.tell_nowait(RenewSession(self._session.epoch))
             self.context.spawn(self._follow_flags)
             return
         await self._learn_limits()
@@ -142,26 +252,76 @@ class SessionActor(Actor[SessionRole]):
         if sends.orphan:
             self._events.publish(OrphanPossible("create_session", "", self._session.epoch))
         self._session.begin(reply.session_id)
+        self._opened_at = trio.current_time()
         await self._heartbeat.tell(StartBeating(reply.session_id))
 
     @handles(RenewSession)
     async def renew(self, message: RenewSession) -> None:
-        """Open a new session if the lost one is the present one."""
-        if message.lost_epoch != self._session.epoch:
+        """Open a new session if the lost one is the present one.
+
+        Raises:
+            APIError: the service refuses to open one.
+            CredentialError: there is no key to open it with.
+        """
+        session = self._session
+        if message.lost_epoch != session.epoch:
             await trio.lowlevel.checkpoint()
             return
-        await self._open()
-        self._events.publish(SessionRenewed(self._session.session_id, self._session.epoch))
+        session.lose()
+        _LOG.warning("session %s is lost; a new one is opened", session.session_id)
+        try:
+            await self._reopen()
+        except TinkerError as error:
+            session.refused(error)
+            raise
+        _LOG.warning("session %s goes on as %s", message.lost_epoch, session.session_id)
+        self._events.publish(SessionRenewed(session.session_id, session.epoch))
+
+    async def _reopen(self) -> None:
+        """Open a session, as often as it takes to reach the service; refusals are tried again, a few times."""
+        if trio.current_time() - self._opened_at > _LIVED:
+            self._streak = 0
+        for attempt in itertools.count(self._streak):
+            await trio.sleep(restore_delay(attempt, self._rng.random()))
+            try:
+                await self._session.reachability.call(self._open)
+            except APIError as error:
+                if is_refusal_of_key(error) or attempt - self._streak == MAX_RESTORES:
+                    raise
+            else:
+                break
+        self._streak += 1
+
+    @handles(CheckSession)
+    async def check(self, message: CheckSession) -> None:
+        """Ask whether the session is still there, and open a new one if it is not; not all services can say."""
+        session = self._session
+        if message.epoch != session.epoch:
+            await trio.lowlevel.checkpoint()
+            return
+        session_id = session.session_id
+        try:
+            await self._transport.call(SESSION_HEARTBEAT, SessionHeartbeatRequest(session_id))
+        except APIError as error:
+            if getattr(error, "status_code", None) in (404, 410):
+                await self.renew(RenewSession(message.epoch))
+                return
+        try:  # a beat that got through proves nothing
+            await self._transport.call(GET_SESSION, Empty(), path={"session_id": session_id}, options=_ONCE)
+        except APIError as error:
+            if session_lost(error):
+                await self.renew(RenewSession(message.epoch))
 
     async def on_stop(self, ending: Ending) -> None:
-        """Finish the session, if this is the end of it."""
-        if ending == "crash" or not self._session.epoch:
+        """Finish the session, if this is the end of it; that it cannot be told is in the log and nowhere else."""
+        session = self._session
+        if ending in ("crash", "restart") or not session.epoch or session.is_lost:
             await trio.lowlevel.checkpoint()
             return
-        reason = FinishReason("success" if ending == "drain" else "interrupted")
-        path = {"session_id": self._session.session_id}
+        how = session.finish or ("success" if ending == "drain" else "interrupted")
+        request = FinishSessionRequest(FinishReason(how), session.detail)
         try:
-            await self._transport.call(FINISH_SESSION, FinishSessionRequest(reason), path=path)
-        except APIError as error:
-            if getattr(error, "status_code", None) not in (404, 410):  # no such call, or gone already
-                raise
+            await self._transport.call(FINISH_SESSION, request, path={"session_id": session.session_id})
+        except TinkerError as error:
+            if getattr(error, "status_code", None) not in (404, 405, 410):  # no such call, or gone already
+                _LOG.warning("session %s could not be finished: %s", session.session_id, error)

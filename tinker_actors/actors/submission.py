@@ -16,12 +16,12 @@ import attrs
 import trio
 
 from tinker_actors.actors.session import Session
-from tinker_actors.errors import ResultLost, TinkerError
+from tinker_actors.errors import ModelLost, ResultLost, TinkerError
 from tinker_actors.protocol.chunking import waves
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.number import Numbers
 from tinker_actors.protocol.plan import Place, parts, request_of
-from tinker_actors.protocol.recovery import classify
+from tinker_actors.protocol.recovery import Cause, Rung, classify, next_rung
 from tinker_actors.protocol.retry import Look, Sends
 from tinker_actors.transport.http import HttpTransport
 
@@ -83,9 +83,17 @@ class Submitter:
         self._transport = transport
         self._session = session
         self._numbers = Numbers(1)  # creation took 0
+        self._epoch = 0
 
-    async def submit(self, operation: Operation, model_id: str) -> Submission:
-        """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint."""
+    async def submit(self, operation: Operation, model_id: str, epoch: int) -> Submission:
+        """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint.
+
+        Args:
+            operation: what is sent.
+            model_id: whom it concerns.
+            epoch: the session the model belongs to; nothing is sent once that is over.
+        """
+        self._epoch = epoch
         limits = self._session.limits
         cut = parts(
             operation,
@@ -125,19 +133,42 @@ class Submitter:
         )
         endpoint, request = request_of(part, place)
         sends = Sends()
-        async with self._session.dispatch.hold(part.data_bytes):
-            try:
-                promise = await self._transport.call(endpoint, request, sends=sends)
-            except ResultLost as error:
-                return Sent("", sends, error)
-            except TinkerError as error:
-                if isinstance(sends.verdict, Look):
-                    return Sent("", sends, conflict=error)
-                is_loss = classify(error, part.kind) is not None or sends.number_in_doubt
-                if not is_loss:
-                    self._numbers.give_back(number)
-                return _Refused(error, is_loss)
-        return Sent(promise.request_id, sends)
+
+        async def attempt() -> str:
+            sends.spent = 0  # an outage in between is no fault of the call's
+            async with self._session.dispatch.hold(part.data_bytes):
+                self._check_epoch(model_id)
+                return (await self._transport.call(endpoint, request, sends=sends)).request_id
+
+        def may_repeat(_: BaseException) -> bool:
+            return not sends.doubtful or self._rung(sends) == "resume"
+
+        try:
+            request_id = await self._session.reachability.call(attempt, may_repeat=may_repeat)
+        except ResultLost as error:
+            return Sent("", sends, error)
+        except TinkerError as error:
+            if isinstance(sends.verdict, Look):
+                return Sent("", sends, conflict=error)
+            is_loss = (
+                isinstance(error, ModelLost)
+                or classify(error, part.kind) is not None
+                or sends.number_in_doubt
+            )
+            if not is_loss:
+                self._numbers.give_back(number)
+            return _Refused(error, is_loss)
+        return Sent(request_id, sends)
+
+    def _check_epoch(self, model_id: str) -> None:
+        if not self._session.is_current(self._epoch):
+            raise ModelLost(f"the session of model {model_id} has ended", model_id=model_id)
+
+    def _rung(self, sends: Sends) -> Rung:
+        """Return what is done about a request that is in doubt."""
+        numbered = sends.rule is not None and sends.rule.on_doubt == "numbered"
+        cause: Cause = "doubtful_numbered" if numbered else "doubtful"
+        return next_rung(cause, self._transport.capability.dedupe)
 
 
 def _submission(outcomes: list[_Outcome]) -> Submission:

@@ -75,6 +75,11 @@ class SampleTarget:
     origin: Origin | None = None
     _next_number: int = attrs.field(default=0, repr=False)
 
+    def rebind(self, sampling_session_id: str, epoch: int) -> None:
+        """Go on with another sampling session of the same weights; its numbers begin anew."""
+        self.sampling_session_id, self.epoch = sampling_session_id, epoch
+        self._next_number = 0
+
     def take_number(self) -> int:
         """Return the next number for a request in this sampling session."""
         number = self._next_number

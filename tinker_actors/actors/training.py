@@ -21,6 +21,7 @@ A service that refuses a number it has seen may say, when a doubtful request is 
 from __future__ import annotations
 
 import contextlib
+import random
 from typing import Any, Literal, NoReturn
 
 import trio
@@ -34,46 +35,43 @@ from tinker_actors.actors.message import (
     Futures,
     LoadState,
     OptimStep,
-    RenewSession,
     SaveState,
     SaveWeightsForSampler,
     Training,
     WaitForResult,
 )
+from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Sent, Submitter
 from tinker_actors.errors import (
     APIError,
+    APIStatusError,
+    APITimeoutError,
     InputError,
     ModelLost,
     ModelPoisoned,
-    NotFoundError,
     RequestFailedError,
     ResultLost,
     StepVoid,
     TinkerError,
 )
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
-from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, OrphanPossible
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Operation, Record
 from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
-from tinker_actors.protocol.recovery import classify, find_saved, says_not_done, session_lost
-from tinker_actors.protocol.retry import Applied, Look, Sends
+from tinker_actors.protocol.recovery import classify, find_saved, is_refusal_of_key, says_not_done
+from tinker_actors.protocol.retry import Applied, Look
 from tinker_actors.protocol.step import Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, LIST_CHECKPOINTS, UNLOAD_MODEL
-from tinker_actors.wire.model import (
-    CreateModelRequest,
-    CreateModelResponse,
-    GetInfoRequest,
-    UnloadModelRequest,
-)
+from tinker_actors.wire.endpoints import LIST_CHECKPOINTS
 from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.service import Empty
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
 __all__ = ["TrainingActor"]
+
+_LOAD_LIMIT = 3600.0  # seconds that loading a saved state may take while the service can be reached
 
 
 class TrainingActor(Actor[Training]):
@@ -88,6 +86,7 @@ class TrainingActor(Actor[Training]):
         session: Session,
         futures: ActorRef[Futures],
         events: EventHub,
+        rng: random.Random,
     ) -> None:
         self._lineage = lineage
         self._transport = transport
@@ -95,6 +94,8 @@ class TrainingActor(Actor[Training]):
         self._futures = futures
         self._events = events
         self._submitter = Submitter(transport, session)
+        self._restoring = Restoring(lineage, transport, session, futures, events, rng)
+        self._unconfirmed: set[int] = set()
         self._step = Step()
         self._void: tuple[int, TinkerError] | None = None  # last message in line, and the cause
         self._losing = False
@@ -104,66 +105,76 @@ class TrainingActor(Actor[Training]):
 
     async def on_start(self) -> None:
         """Make the model; after a loss, restore it."""
-        if self._lineage.info is None:
-            await self._create()
-            request = GetInfoRequest(self._lineage.model_id)
-            self._lineage.info = await self._transport.call(GET_INFO, request)
-        elif self._lineage.poison is None:
-            await self._restore(self._lineage.model_id)
-        else:
+        self._lineage.actor = self.context.ref
+        if self._lineage.poison is not None:
             self._give_up(self._lineage.poison)
             await trio.lowlevel.checkpoint()
+        elif self._lineage.info is None:
+            await self._restoring.begin()
+            self.context.spawn(self._end_with_session)
+        else:
+            await self._restore()
 
-    async def _create(self) -> None:
-        try:
-            await self._create_in_session()
-        except TinkerError as error:
-            if not session_lost(error) or self._session.keeper is None:
-                raise
-            await self._session.keeper.ask(RenewSession(self._session.epoch))
-            await self._create_in_session()
-
-    async def _create_in_session(self) -> None:
-        session_id, number = self._session.session_id, self._session.take_model_seq()
-        request = CreateModelRequest(
-            session_id=session_id,
-            model_seq_id=number,
-            base_model=self._lineage.base_model,
-            user_metadata=self._lineage.user_metadata,
-            lora_config=self._lineage.lora_config,
-        )
-        sends = Sends()
-        promise = await self._transport.call(CREATE_MODEL, request, sends=sends)
-        if sends.orphan:
-            self._events.publish(OrphanPossible("create_model", session_id, number))
-        waiting = WaitForResult(CreateModelResponse, promise.request_id, "CreateModel", session_id)
-        self._lineage.model_id = (await wait_for_result(self._futures, waiting)).model_id
-
-    async def _restore(self, old_id: str) -> None:
-        journal = self._lineage.journal
+    async def _restore(self) -> None:
+        lineage, journal = self._lineage, self._lineage.journal
+        rung = self._restoring.next_rung(self.context.last_failure)
+        if rung == "poison":
+            self._give_up(lineage.first_cause or _unknown_loss(lineage.model_id))
+            return
         if not journal.complete:
             message = "more was trained since the last save_state than the replay log holds"
-            self._give_up(ModelLost(message, model_id=old_id))
+            self._give_up(ModelLost(message, model_id=lineage.model_id))
             return
-        self._lineage.given_up[old_id] = None
-        await self._create()
-        if journal.checkpoint is not None and not await self._load(journal.checkpoint):
-            return
-        records = journal.replay()
-        for record in records:
-            await self._send(record)
+        old_id = lineage.model_id
+        async with self._restoring.slot():
+            try:
+                await self._restoring.make_again(rung)
+            except TinkerError as error:
+                if not is_refusal_of_key(error):
+                    raise
+                self._give_up(error)
+                return
+            self.context.spawn(self._end_with_session)
+            if journal.checkpoint is not None and not await self._load(journal.checkpoint):
+                return
+            records = [record for record in journal.replay() if self._is_needed(record)]
+            self._unconfirmed = {record.position for record in records}
+            for record in records:
+                await self._send(record)
         self._events.publish(
             ModelRestored(
                 old_model_id=old_id,
-                model_id=self._lineage.model_id,
+                model_id=lineage.model_id,
                 checkpoint=None if journal.checkpoint is None else journal.checkpoint.path,
                 replayed=len(records),
                 steps=sum(record.operation.kind == "optim_step" for record in records),
             )
         )
-        for model_id in self._lineage.given_up:
-            self.context.spawn(self._unload, model_id)
-        self._lineage.given_up.clear()
+        self._confirm(-1)
+
+    async def _end_with_session(self) -> None:
+        """End this incarnation when the session ends that its model was made in."""
+        await self._session.left(self._lineage.epoch)
+        if self._lineage.poison is None and not self._losing:
+            model_id = self._lineage.model_id
+            self._lose(ModelLost(f"the session of model {model_id} has ended", model_id=model_id))
+
+    def _is_needed(self, record: Record) -> bool:
+        """Whether an operation has to be sent again: of publications only those that somebody still samples from."""
+        if record.operation.kind != "save_for_sampler" or not record.done:
+            return True
+        publication = self._lineage.publication_at(record.position)
+        if publication is None or publication.is_over:
+            self._lineage.journal.release(record.position)
+            return False
+        target = None if publication.target is None else publication.target()
+        return target is None or not self._session.is_current(target.epoch)
+
+    def _confirm(self, position: int) -> None:
+        """Note that an operation that was sent again has its result; with the last one, the restore has succeeded."""
+        self._unconfirmed.discard(position)
+        if self._lineage.restoring and not self._unconfirmed:
+            self._lineage.restored()
 
     def _give_up(self, cause: TinkerError) -> None:
         """There is nothing to restore from: poison the model and tell everybody who waits."""
@@ -171,25 +182,43 @@ class TrainingActor(Actor[Training]):
         for token in self._lineage.waiting.values():
             token.fail(poison.renewed())
         self._lineage.waiting.clear()
+        self._lineage.given_up[self._lineage.model_id] = None
+        self.context.spawn(self._restoring.unload_given_up)
+        self._lineage.tell()
 
     async def _load(self, checkpoint: Checkpoint) -> bool:
-        """Load the saved state; False, and the model is poisoned, if the service no longer has it."""
+        """Load the saved state; False, and the model is poisoned, if neither it nor an older one can be had.
+
+        Raises:
+            ModelLost: it is gone, and there is an older one: the next incarnation loads that into a new model.
+        """
         operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
         try:
-            for sent in await self._submit(operation):
-                await self._result(operation, sent)
+            with trio.CancelScope() as scope:
+                self.context.spawn(self._limit_load, scope)
+                for sent in await self._submit(operation):
+                    await self._result(operation, sent)
         except ResultLost:
             return True
-        except (NotFoundError, RequestFailedError) as error:
+        except (APIStatusError, RequestFailedError) as error:
             if classify(error, "load_state") is not None:
-                raise
-            self._give_up(error)
-            return False
+                self._lose(error)
+            if not self._lineage.journal.fall_back():
+                self._give_up(error)
+                return False
+            self._lose(error)
+        if scope.cancelled_caught:
+            path = checkpoint.path
+            self._lose(APITimeoutError(f"loading {path} took longer than {_LOAD_LIMIT:g} s", doubtful=True))
         return True
 
-    async def _unload(self, model_id: str) -> None:
-        with contextlib.suppress(APIError):  # most likely it is gone already
-            await self._transport.call(UNLOAD_MODEL, UnloadModelRequest(model_id))
+    async def _limit_load(self, scope: trio.CancelScope) -> None:
+        """End a load that takes too long, unless it is the service that is out of reach."""
+        while True:
+            await trio.sleep(_LOAD_LIMIT)
+            if await self._session.reachability.is_there():
+                scope.cancel(reason="the load takes too long")
+                return
 
     # --- messages ----------------------------------------------------------------------------------------
 
@@ -261,7 +290,8 @@ class TrainingActor(Actor[Training]):
     async def _send(self, record: Record) -> None:
         """Send an operation's requests and leave the waiting to a task."""
         operation, step = record.operation, self._step
-        submission = await self._submitter.submit(operation, self._lineage.model_id)
+        lineage = self._lineage
+        submission = await self._submitter.submit(operation, lineage.model_id, lineage.epoch)
         if submission.loss is not None:
             self._lose(submission.loss)
         if operation.kind == "forward_backward":
@@ -276,7 +306,8 @@ class TrainingActor(Actor[Training]):
 
     async def _submit(self, operation: Operation) -> list[Sent]:
         """Send an operation that is no user's."""
-        submission = await self._submitter.submit(operation, self._lineage.model_id)
+        lineage = self._lineage
+        submission = await self._submitter.submit(operation, lineage.model_id, lineage.epoch)
         if submission.loss is not None:
             self._lose(submission.loss)
         if submission.refusal is not None:
@@ -371,7 +402,8 @@ class TrainingActor(Actor[Training]):
             while not journal.settled_before(record.position):
                 await self._progress.wait()
             journal.checkpointed(record.position, path)
-        journal.done(record.position)
+        journal.done(record.position, keep=self._note_publication(record, reply))
+        self._confirm(record.position)
         token = self._lineage.waiting.pop(record.position, None)
         if token is not None:  # an operation that was done before the loss has been answered
             if isinstance(reply, ResultLost):
@@ -380,7 +412,27 @@ class TrainingActor(Actor[Training]):
                 token.settle(reply)
         self._tell_progress()
 
+    def _note_publication(self, record: Record, reply: object) -> bool:
+        """Note weights that were published without a name; True if they are to be published again after a loss."""
+        if not isinstance(reply, SaveWeightsForSamplerResult) or reply.sampling_session_id is None:
+            return False
+        lineage = self._lineage
+        known = lineage.publication_at(record.position)
+        if known is None:
+            lineage.published(record.position, reply.sampling_session_id)
+            return True
+        known.sampling_session_id = reply.sampling_session_id
+        target = None if known.target is None else known.target()
+        if target is not None:
+            target.rebind(reply.sampling_session_id, lineage.epoch)
+        lineage.tell()
+        return True
+
     def _failed(self, record: Record, error: TinkerError, step: Step, *, taken: bool) -> None:
+        if record.done:  # it is part of the weights, so they cannot be restored without it
+            self._failed_again(record, error)
+            return
+        self._confirm(record.position)
         self._lineage.journal.strike(record.position)
         self._events.report(error)
         certain = not taken or says_not_done(error)
@@ -398,6 +450,14 @@ class TrainingActor(Actor[Training]):
             token.fail(error)
         self._tell_progress()
 
+    def _failed_again(self, record: Record, error: TinkerError) -> None:
+        """Something that was done before the loss was sent again, and failed."""
+        publication = self._lineage.publication_at(record.position)
+        if publication is None:
+            self._lose(error)
+        self._lineage.forget(publication)
+        self._confirm(record.position)
+
     def _lose(self, cause: TinkerError) -> NoReturn:
         """End this incarnation: the model has to be restored."""
         model_id = self._lineage.model_id
@@ -413,6 +473,7 @@ class TrainingActor(Actor[Training]):
             poison = ModelPoisoned(f"model {model_id} is not used any more: {cause}", model_id=model_id)
             poison.__cause__ = cause
             self._lineage.poison = poison
+            self._lineage.tell()
         return self._lineage.poison
 
     def _tell_progress(self) -> None:
@@ -426,6 +487,10 @@ class TrainingActor(Actor[Training]):
         await trio.lowlevel.checkpoint()
         while self._lineage.waiting:
             await self._progress.wait()
+
+
+def _unknown_loss(model_id: str) -> ModelLost:
+    return ModelLost("its actor has failed again and again while it was restored", model_id=model_id)
 
 
 def _batch_operation(

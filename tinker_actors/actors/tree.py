@@ -31,6 +31,7 @@ from tinker_actors.actors.heartbeat import HeartbeatActor
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import Futures, Sampling, Telemetry, Training
 from tinker_actors.actors.reachability import Reachability
+from tinker_actors.actors.rebinding import SamplerOpener
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle
@@ -39,6 +40,7 @@ from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.training import TrainingActor
 from tinker_actors.errors import (
     ActorStopped,
+    ModelLost,
     ModelPoisoned,
     ServiceClosing,
     StartFailed,
@@ -66,9 +68,7 @@ from tinker_actors.wire.service import ClientConfigResponse
 
 __all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 
-# A restore may have hundreds of operations to send again before the actor takes its next message.
-_RESTORE_TIMEOUT = 3600.0
-_TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0)
+_TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0, uncounted=(ModelLost,))
 # Models and samplers fail together when the service does, and each is bounded by its own policy.
 _ANY_NUMBER = Intensity(max_restarts=1_000_000)
 
@@ -85,6 +85,7 @@ class Tree:
         rng: chance for delays and seeds.
         failures: what nobody has awaited, by client.
         session: the present session.
+        samplers: opens sampling sessions.
         tokenizers: where tokenizers come from.
         reporter: takes what telemetry is to tell; None if there is no telemetry.
         telemetry: the same for users.
@@ -100,6 +101,7 @@ class Tree:
     rng: random.Random
     failures: list[FailureLog]
     session: Session = attrs.field(init=False)
+    samplers: SamplerOpener = attrs.field(init=False)
     tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
     reporter: Reporter | None = None
     telemetry: TelemetryHandle | None = None
@@ -111,6 +113,7 @@ class Tree:
     def __attrs_post_init__(self) -> None:
         timeout = self.config.outage_timeout
         self.session = Session(Reachability(self.transport, self.events, self.rng, timeout))
+        self.samplers = SamplerOpener(self.transport, self.session, self.events)
 
     async def start(self, beat_through: TransportOpener | None) -> None:
         """Start everything but models, in the order of the picture above."""
@@ -131,7 +134,7 @@ class Tree:
         await self.root.start_child(
             ChildSpec(
                 name="session",
-                factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events),
+                factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events, self.rng),
                 start_timeout=600.0,
             )
         )
@@ -177,6 +180,8 @@ class Tree:
             gate,
             polls.progress,
             self.rng,
+            self.session,
+            self.samplers,
             policy,
             polls.cancels,
             self.events.report,
@@ -199,10 +204,12 @@ class Tree:
         """
         spec = ChildSpec(
             name=f"model-{self._models}",
-            factory=lambda: TrainingActor(lineage, self.transport, self.session, self.futures, self.events),
+            factory=lambda: TrainingActor(
+                lineage, self.transport, self.session, self.futures, self.events, self.rng
+            ),
             policy=_TRAINING_POLICY,
             on_exhausted="fail",
-            start_timeout=_RESTORE_TIMEOUT,
+            start_timeout=math.inf,
             stop_timeout=self.config.grace,
             refusal=refusal,
         )

@@ -76,6 +76,8 @@ class RestartPolicy:
         backoff: the delays.
         reset_after: seconds of health after which the backoff starts from its base again; by default the
             middle of the delays, and at least 10.
+        uncounted: what is no failure of the actor's when it raises it, but a change outside that it answers by
+            starting anew: it is restarted after the first delay, as often as it takes. The actor sets the bounds.
 
     Raises:
         InputError: a number out of its bounds.
@@ -88,6 +90,7 @@ class RestartPolicy:
     reset_after: float = attrs.field(
         default=attrs.Factory(_reset_after, takes_self=True), validator=within(0.0)
     )
+    uncounted: tuple[type[Exception], ...] = ()
 
     def check_significant(self, *, significant: bool) -> None:
         """Refuse a significant child that never ends of its own will.
@@ -237,7 +240,9 @@ class Record:
         """The ends within the window, oldest first, one line each."""
         return tuple(line for _, line in self._ends)
 
-    def ended(self, line: str, *, crashed: bool, ran_for: float, chance: float) -> Decision:
+    def ended(
+        self, line: str, *, crashed: bool, ran_for: float, chance: float, counts: bool = True
+    ) -> Decision:
         """Note an end and decide what follows.
 
         Args:
@@ -245,8 +250,11 @@ class Record:
             crashed: it raised, rather than ending of its own will.
             ran_for: seconds it was healthy.
             chance: a number in [0, 1) for the jitter.
+            counts: it is one of those that are bounded.
         """
         self._running_time += ran_for
+        if not counts and self.policy.restart != "temporary":
+            return Restart(self.policy.backoff.delay(0, chance), self.streak)
         decision = decide(
             self.policy,
             crashed=crashed,

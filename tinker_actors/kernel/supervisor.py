@@ -241,15 +241,16 @@ class Supervisor:
     ) -> Decision | Await:
         """Decide about a child that has ended; see the module."""
         try:
+            counts = not isinstance(crash, child.record.policy.uncounted)
             decision = child.record.ended(
-                line, crashed=crash is not None, ran_for=ran_for, chance=self._root.chance()
+                line, crashed=crash is not None, ran_for=ran_for, chance=self._root.chance(), counts=counts
             )
-            return self._follow(child, crash, decision)
+            return self._follow(child, crash, decision, counts=counts)
         except Exception as error:  # noqa: BLE001 - a defect in here must not leave children without supervisor
             return self._fail(error)
 
     def _follow(
-        self, child: Slot[Any] | Supervisor, crash: Exception | None, decision: Decision
+        self, child: Slot[Any] | Supervisor, crash: Exception | None, decision: Decision, *, counts: bool
     ) -> Decision | Await:
         if isinstance(decision, Remain):
             if crash is None:
@@ -260,7 +261,7 @@ class Supervisor:
                 return decision
             history = child.record.history
             return self._give_up(child, crash, f"{child.path} crashed {len(history)} times in a row", history)
-        if not self.window.admit(trio.current_time()):
+        if counts and not self.window.admit(trio.current_time()):
             much = f"the children of {self.path} were restarted too often, {child.path} last,"
             return self._give_up(child, crash, much, child.record.history)
         if isinstance(child, Slot) and (self._stopping or not self._restarts_groups):

@@ -1,6 +1,6 @@
 """Decisions: pure functions and tables over wire types. Time and chance are arguments; nothing here waits.
 
-    the service   capability, credential, recovery
+    the service   capability, credential, recovery, reachability
     sending       query, retry, policy, backoff, throttle
     waiting       future, batch_poll, failure, queue_state, cancel
     answers       sse, pagination, console

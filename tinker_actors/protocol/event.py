@@ -17,6 +17,7 @@ __all__ = [
     "ModelRestored",
     "OrphanPossible",
     "QueueChange",
+    "SamplerRebound",
     "ServerBack",
     "ServerUnreachable",
     "ServiceEvent",
@@ -97,6 +98,19 @@ class SessionRenewed:
 
 
 @attrs.frozen
+class SamplerRebound:
+    """A sampling session was lost, and its clients go on with another one of the same weights.
+
+    Attributes:
+        old_sampling_session_id: the one that is gone.
+        sampling_session_id: the new one.
+    """
+
+    old_sampling_session_id: str
+    sampling_session_id: str
+
+
+@attrs.frozen
 class ServerUnreachable:
     """The service cannot be reached; what needs it waits.
 
@@ -144,6 +158,7 @@ ServiceEvent: TypeAlias = (
     | ModelRestored
     | OrphanPossible
     | SessionRenewed
+    | SamplerRebound
     | ServerUnreachable
     | ServerBack
     | HeartbeatMissed

@@ -57,7 +57,9 @@ _LOST_PROMISE = (
 
 
 # How frameworks and proxies say that there is no such call, in small letters: nothing, a page, or a few set words.
-_NO_ROUTE = re.compile(r"|<.*|(?:404:? )?(?:page )?not found\.?|cannot post .*|.*\broute\b.*", re.DOTALL)
+_NO_ROUTE = re.compile(
+    r"|<.*|(?:404:? )?(?:page )?not found\.?|cannot (?:get|post) .*|.*\broute\b.*", re.DOTALL
+)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

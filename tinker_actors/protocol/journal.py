@@ -9,6 +9,12 @@ operation is struck out and is never done again.
 
 An `optim_step` ends a step, and so does a `load_state`, which drops the accumulated gradient.
 
+Weights published without a name end with their session, so such an operation may be *kept*: it is replayed although it
+has its result, until it is `release`d. A checkpoint behind it keeps it only if no step lies between.
+
+If the latest state turns out to be gone, `fall_back` goes back to the one before it, or to the model's creation, as
+long as what came after that is still held.
+
 `MemoryJournal` keeps this in memory and so survives whatever dies but the process. It is bounded: when more than
 `max_bytes` have been recorded since the last checkpoint, it forgets what they were, and `complete` says so until a
 checkpoint makes up for it.
@@ -117,8 +123,12 @@ class Journal(Protocol):
         """Write an intent; return its position."""
         ...
 
-    def done(self, position: int) -> None:
-        """Note that the operation has its result."""
+    def done(self, position: int, *, keep: bool = False) -> None:
+        """Note that the operation has its result; `keep` has it replayed all the same."""
+        ...
+
+    def release(self, position: int) -> None:
+        """Replay a kept operation no more."""
         ...
 
     def strike(self, position: int) -> None:
@@ -136,9 +146,26 @@ class Journal(Protocol):
         """
         ...
 
+    def fall_back(self) -> bool:
+        """Forget the newest saved state, which is gone, for the one before.
+
+        Returns:
+            False: there is nothing to fall back on.
+        """
+        ...
+
     def replay(self) -> Sequence[Record]:
         """What has to be sent to a model that was loaded from the checkpoint, in order."""
         ...
+
+
+@attrs.frozen
+class _Generation:
+    """What was known before the latest checkpoint: the one before it, and what came between the two."""
+
+    checkpoint: Checkpoint | None
+    records: tuple[Record, ...]
+    weight: int
 
 
 class MemoryJournal:
@@ -156,6 +183,8 @@ class MemoryJournal:
         self._next = 0
         self._checkpoint: Checkpoint | None = None
         self._forgotten_before = 0
+        self._kept: set[int] = set()
+        self._before: _Generation | None = None
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -174,6 +203,8 @@ class MemoryJournal:
         self._records[position] = Record(position, operation)
         self._weights[position] = operation.weight
         self._weight += operation.weight
+        if self._before is not None and self._weight + self._before.weight > self._max_bytes:
+            self._before = None
         if self._weight > self._max_bytes:
             self._forget()
         return position
@@ -194,18 +225,30 @@ class MemoryJournal:
         self._weights.clear()
         self._weight = 0
         self._forgotten_before = self._next
+        self._before = None
+        self._kept &= self._records.keys()
 
     def _drop(self, position: int) -> None:
         self._records.pop(position, None)
+        self._kept.discard(position)
         self._weight -= self._weights.pop(position, 0)
 
-    def done(self, position: int) -> None:
+    def done(self, position: int, *, keep: bool = False) -> None:
         """The operation has its result. If it is not one to be replayed, nothing of it is needed any more."""
         record = self._records.get(position)
         if record is None:
             return
         record.done = True
-        if record.operation.kind not in _REPLAYED_ALWAYS:
+        if record.operation.kind in _REPLAYED_ALWAYS:
+            return
+        if keep:
+            self._kept.add(position)
+        else:
+            self._drop(position)
+
+    def release(self, position: int) -> None:
+        """Nobody needs what a kept operation made."""
+        if position in self._kept:
             self._drop(position)
 
     def strike(self, position: int) -> None:
@@ -224,11 +267,39 @@ class MemoryJournal:
         """
         if self._checkpoint is not None and position <= self._checkpoint.position:
             return
+        self._before = self._generation(position)
         self._checkpoint = Checkpoint(path, position)
         kept_from = self._open_step_start(position + 1)  # a state that was loaded ends the step, too
         for at in [at for at in self._records if at <= position]:
-            if at < kept_from or self._records[at].operation.kind != "forward_backward":
+            record = self._records[at]
+            if at < kept_from or not (record.operation.kind == "forward_backward" or at in self._kept):
                 self._drop(at)
+
+    def _generation(self, position: int) -> _Generation | None:
+        """Return what a loss would be answered with if the state at `position` were not there."""
+        if not self.complete:
+            return None
+        records = [
+            record
+            for record in self._records.values()
+            if record.position <= position and record.operation.kind in _REPLAYED_ALWAYS
+        ]
+        weight = sum(record.operation.weight for record in records)
+        return _Generation(self._checkpoint, tuple(records), weight) if weight <= self._max_bytes else None
+
+    def fall_back(self) -> bool:
+        """Go back to what was known before the latest checkpoint, if it is held."""
+        before, self._before = self._before, None
+        if before is None:
+            return False
+        self._checkpoint = before.checkpoint
+        later = list(self._records.values())
+        self._records = {record.position: record for record in before.records}
+        self._records |= {record.position: record for record in later}
+        self._records = dict(sorted(self._records.items()))
+        self._weights = {at: record.operation.weight for at, record in self._records.items()}
+        self._weight = sum(self._weights.values())
+        return True
 
     def _open_step_start(self, position: int) -> int:
         """Return the position after the last end of a step before `position`."""
@@ -244,5 +315,5 @@ class MemoryJournal:
         return [
             record
             for record in self._records.values()
-            if record.operation.kind in _REPLAYED_ALWAYS or not record.done
+            if record.operation.kind in _REPLAYED_ALWAYS or not record.done or record.position in self._kept
         ]

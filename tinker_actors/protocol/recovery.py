@@ -1,7 +1,37 @@
-"""How the loss of a model or of its session shows, in the dialects of the services.
+"""How the loss of a model or of its session shows, in the dialects of the services, and what is done about it. Pure.
 
 Measured on real services: 404 or 410 on a submit or a poll, 400 with "not loaded", and a failed request whose
 text says the same. A beat that is answered 200 proves nothing.
+
+    service         where         how it shows                                  what it means
+    Tinker          beat, submit  410                                           the session has ended
+    any             poll          410                                           the promise is lost
+    SkyRL           submit        400 "Model … not loaded (likely stale …)"     the model is lost
+    SkyRL           beat          200, also after it has unloaded everything    nothing
+    SkyRL, Twinkle  beat          404                                           the session has ended
+    TuFT            beat          500, again and again                          ask whether the session is listed
+    TuFT            poll          404 of `load_weights`                         there is no such saved state
+    TuFT, SkyRL     poll          404                                           the promise is lost
+    open-rl,        beat          200, whatever the id                          nothing
+    Twinkle         poll          `try_again` for ever                          after the patience: in doubt
+    opentinker      poll          200 "Unknown request_id": read once before    the result is lost, not the work
+
+What is done about it is the *ladder*: the first rung that can be had, `next_rung`.
+
+    cause                                         replay      reject      none
+    the service is out of reach, nothing sent     resume      resume      resume
+    a numbered request is in doubt                resume      resume      new model
+    a request that may be repeated is in doubt    resume      resume      resume
+    the service has applied it, no result         resume      resume      new model
+    a result is lost                              new model   new model   new model
+    the model is lost                             new model   new model   new model
+    no model can be made in the session           new session, in every mode
+    the session has ended                         new session, in every mode
+    a step was given up, or nothing to load       poison, in every mode
+
+`resume` goes on with the same model: the same bytes and number go out again, or the result is known to be lost. A new
+model is loaded from the latest state that can be had, and gets what came after once more. After `MAX_RESTORES` restores
+in a row that came to nothing the model is poisoned.
 
 One 404 speaks of no model: some services take batches in protobuf only, where a flag says that there shall be no
 gradient, and have no call of its own for that (`forward`).
@@ -19,22 +49,93 @@ from tinker_actors.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
+    AuthenticationError,
     BadRequestError,
     ConflictError,
+    CredentialError,
     NotFoundError,
+    PermissionDeniedError,
     RequestFailedError,
     SessionGoneError,
     UnprocessableEntityError,
 )
-from tinker_actors.protocol.failure import says_no_route
+from tinker_actors.protocol.failure import explain, says_no_route
+from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import Checkpoint
 
-__all__ = ["Loss", "classify", "find_saved", "says_not_done", "session_lost"]
+__all__ = [
+    "MAX_RESTORES",
+    "Cause",
+    "Loss",
+    "Rung",
+    "classify",
+    "find_saved",
+    "is_refusal_of_key",
+    "next_rung",
+    "restore_delay",
+    "sampler_lost",
+    "says_not_done",
+    "session_lost",
+]
 
 Loss = Literal["gone", "doubtful"]
 """`gone`: the model or its session is lost. `doubtful`: whether the last request was carried out is unknown."""
+
+Cause = Literal[
+    "out_of_reach",
+    "doubtful_numbered",
+    "doubtful",
+    "applied",
+    "result_lost",
+    "model_lost",
+    "no_model_in_session",
+    "session_ended",
+    "step_void",
+    "nothing_to_load",
+]
+Rung = Literal["resume", "new_model", "new_session", "poison"]
+MAX_RESTORES = 5
+"""Restores in a row that may come to nothing."""
+
+_LADDER: Mapping[Cause, Rung | Mapping[DedupeMode, Rung]] = {
+    "out_of_reach": "resume",
+    "doubtful_numbered": {"replay": "resume", "reject": "resume", "none": "new_model"},
+    "doubtful": "resume",
+    "applied": {"replay": "resume", "reject": "resume", "none": "new_model"},
+    "result_lost": "new_model",
+    "model_lost": "new_model",
+    "no_model_in_session": "new_session",
+    "session_ended": "new_session",
+    "step_void": "poison",
+    "nothing_to_load": "poison",
+}
+
+
+def next_rung(cause: Cause, dedupe: DedupeMode, *, restores: int = 0) -> Rung:
+    """Say what is done about a loss; see the table at the head of the module.
+
+    Args:
+        cause: what happened.
+        dedupe: what the service does with a number it has seen.
+        restores: how many in a row have come to nothing.
+    """
+    if restores >= MAX_RESTORES:
+        return "poison"
+    rung = _LADDER[cause]
+    return rung if isinstance(rung, str) else rung[dedupe]
+
+
+def restore_delay(restores: int, chance: float) -> float:
+    """Return the seconds before a restore: none before the first, then 1, 2, 4 up to 30, less up to a quarter.
+
+    Args:
+        restores: how many in a row have come to nothing.
+        chance: a number in [0, 1).
+    """
+    return 0.0 if restores == 0 else min(30.0, 2.0 ** min(restores - 1, 5)) * (1 - 0.25 * chance)
+
 
 _LOST_TEXTS = ("not loaded", "model not found", "unknown model", "stale request")
 
@@ -83,10 +184,30 @@ def _says_lost(error: BaseException) -> bool:
 
 
 def session_lost(error: BaseException) -> bool:
-    """Whether a refused creation means that the session has ended, and not that the request was wrong."""
+    """Whether a refused call means that the session has ended, and not that the request was wrong."""
     if isinstance(error, SessionGoneError):
         return True
-    return isinstance(error, NotFoundError | BadRequestError) and "session" in str(error).lower()
+    return isinstance(error, NotFoundError | BadRequestError) and _speaks_of_session(error)
+
+
+def _speaks_of_session(error: APIStatusError) -> bool:
+    """Whether a service speaks of a session; the name of a call that it does not have speaks of none."""
+    body = cast("JsonValue", error.body)
+    return "session" in explain(body).lower() and not says_no_route(body)
+
+
+def is_refusal_of_key(error: BaseException) -> bool:
+    """Whether nothing can be done before somebody has changed the key or its rights."""
+    return isinstance(error, AuthenticationError | PermissionDeniedError | CredentialError)
+
+
+def sampler_lost(error: BaseException) -> bool:
+    """Whether a refused sample means that its sampling session has ended, alone or with the session."""
+    if isinstance(error, SessionGoneError):
+        return True
+    if isinstance(error, NotFoundError):
+        return not says_no_route(cast("JsonValue", error.body))
+    return isinstance(error, BadRequestError) and (_says_lost(error) or _speaks_of_session(error))
 
 
 _SAVED_AS: Mapping[OperationKind, str] = {"save_state": "training", "save_for_sampler": "sampler"}
