@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import attrs
 import pytest
 
 from tests.actors.verbs import (
+    ADMIN,
     AROUND,
     MODEL,
     PUBLISHING,
@@ -28,13 +30,16 @@ from tests.actors.verbs import (
     TRAINING_REST,
     UNNAMED,
 )
+from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.message import Sample
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
+from tinker_actors.errors import APIStatusError
 from tinker_actors.kernel import Pending
-from tinker_actors.testing import Probe, open_scripted_service, open_test_system
+from tinker_actors.testing import Probe, ScriptedService, open_scripted_service, open_test_system
+from tinker_actors.transport.config import Config
 
 
 def public(kind: type) -> set[str]:
@@ -58,6 +63,7 @@ def verbs(*tables: Any) -> set[str]:
         (SamplingClient, (SAMPLING, SAMPLING_REST)),
         (ServiceClient, (SERVICE, SERVICE_REST)),
         (RestClient, (REST, REST_REST)),
+        (AdminClient, (ADMIN,)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -168,13 +174,40 @@ def test_only_step_verbs_give_a_pending_and_all_say_when_they_return() -> None:
 # --- calls of the service ------------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def kept() -> AsyncIterator[tuple[ServiceClient, ScriptedService]]:
+    """Open a client of a project, on a scripted service on which a state and weights have been saved."""
+    config = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, project_id="p")
+    async with open_scripted_service(config=config) as (client, service):
+        training = await client.create_lora_training_client("base")
+        await training.save_state("a")
+        yield client, service
+
+
 @pytest.mark.requirement("R1")
 @pytest.mark.parametrize("row", SERVICE)
 async def test_a_verb_of_the_service_makes_its_calls(autojump_clock: Any, row: str) -> None:
     """Those and no others, in this order."""
     call, calls = SERVICE[row]
-    async with open_scripted_service() as (client, service):
+    async with kept() as (client, service):
         assert await calls_of(service, lambda: call(client)) == calls
+
+
+@pytest.mark.requirement("R1", "R153")
+@pytest.mark.lesson("D29")
+@pytest.mark.parametrize("row", [*REST, *ADMIN])
+async def test_a_plain_call_goes_where_the_table_says(autojump_clock: Any, row: str) -> None:
+    """One request, with the documented defaults; what the service refuses is asked for all the same."""
+    call, calls = {**REST, **ADMIN}[row]
+    async with kept() as (client, service):
+        assert client.create_rest_client() is client.rest
+        one = client.rest if row in REST else client.admin
+
+        async def made() -> None:
+            with contextlib.suppress(APIStatusError):
+                await call(one)
+
+        assert await calls_of(service, made) == calls
 
 
 async def test_a_sampler_of_saved_weights_is_a_call(autojump_clock: Any) -> None:
@@ -192,7 +225,7 @@ async def calls_of(service: Any, call: Callable[[], Awaitable[object]]) -> list[
     before = len(service.requests)
     await call()
     return [
-        f"{request.method} {request.path.removeprefix('/api/v1/')}"
+        f"{request.method} {request.path.removeprefix('/api/v1/')}{'?' * bool(request.query)}{request.query}"
         for request in service.requests[before:]
         if request.endpoint not in AROUND
     ]

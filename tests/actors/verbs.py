@@ -6,11 +6,13 @@ names behind a colon.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 
+from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
@@ -35,6 +37,7 @@ from tinker_actors.types import (
     SaveWeightsForSamplerResponse,
     SaveWeightsResponse,
 )
+from tinker_actors.wire.session import SessionSearchRequest
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult
 
 MODEL = "tinker-actors/char-100k"
@@ -162,15 +165,147 @@ SERVICE: dict[str, tuple[Call, list[str]]] = {
         ["POST create_sampling_session"],
     ),
     "get_server_capabilities": (lambda s: s.get_server_capabilities(), ["GET get_server_capabilities"]),
+    "health_check": (lambda s: s.health_check(), ["GET healthz"]),
+    "copy_weights": (lambda s: s.copy_weights(KEPT), ["POST copy_weights"]),
 }
 SERVICE_REST = {
     "get_telemetry": "gives what takes events",
+    "create_rest_client": "gives `rest`",
+    "get_console_url": "puts it together",
     "session_id": "is known",
     "subscribe": "gives events",
 }
-RUN = "session-1:train:0"
-REST: dict[str, tuple[Call, list[str]]] = {}
-REST_REST = {"download_checkpoint": "has tests of its own: a call, and then a file"}
+# What lies on the scripted service when these are called: one model's saved state, and weights for samplers.
+RUN = "session-0:train:0"
+KEPT = f"tinker://{RUN}/weights/a"
+AT = f"training_runs/{RUN}"
+SEARCH = SessionSearchRequest()
+DAY = date(2026, 1, 1)
+HOUR = datetime(2026, 1, 1, tzinfo=UTC)
+WRITTEN = "2026-01-01T%02d%%3A00%%3A00Z"
+
+
+async def every(items: AsyncIterator[object]) -> list[object]:
+    """Go through all of an iterator."""
+    return [item async for item in items]
+
+
+REST: dict[str, tuple[Call, list[str]]] = {
+    "get_server_capabilities": (lambda r: r.get_server_capabilities(), ["GET get_server_capabilities"]),
+    "health_check": (lambda r: r.health_check(), ["GET healthz"]),
+    "get_training_run": (lambda r: r.get_training_run(RUN), [f"GET {AT}?access_scope=owned"]),
+    "get_training_run: scope": (
+        lambda r: r.get_training_run(RUN, "accessible"),
+        [f"GET {AT}?access_scope=accessible"],
+    ),
+    "get_training_run_by_tinker_path": (
+        lambda r: r.get_training_run_by_tinker_path(KEPT),
+        [f"GET {AT}?access_scope=owned"],
+    ),
+    "get_weights_info_by_tinker_path": (
+        lambda r: r.get_weights_info_by_tinker_path(KEPT),
+        ["POST weights_info"],
+    ),
+    "list_training_runs": (
+        lambda r: r.list_training_runs(),
+        ["GET training_runs?limit=20&offset=0&access_scope=owned"],
+    ),
+    "list_training_runs: all": (
+        lambda r: r.list_training_runs(3, 4, "accessible", "p"),
+        ["GET training_runs?limit=3&offset=4&access_scope=accessible&project_id=p"],
+    ),
+    "training_runs": (
+        lambda r: r.training_runs(),
+        ["GET training_runs?limit=20&offset=0&access_scope=owned"],
+    ),
+    "iter_training_runs": (
+        lambda r: every(r.iter_training_runs()),
+        ["GET training_runs?limit=20&offset=0&access_scope=owned"],
+    ),
+    "list_checkpoints": (lambda r: r.list_checkpoints(RUN), [f"GET {AT}/checkpoints"]),
+    "list_user_checkpoints": (lambda r: r.list_user_checkpoints(), ["GET checkpoints?limit=100&offset=0"]),
+    "user_checkpoints": (lambda r: r.user_checkpoints(), ["GET checkpoints?limit=100&offset=0"]),
+    "iter_user_checkpoints": (
+        lambda r: every(r.iter_user_checkpoints()),
+        ["GET checkpoints?limit=100&offset=0"],
+    ),
+    "delete_checkpoint": (
+        lambda r: r.delete_checkpoint(RUN, "weights/a"),
+        [f"DELETE {AT}/checkpoints/weights/a"],
+    ),
+    "delete_checkpoint_from_tinker_path": (
+        lambda r: r.delete_checkpoint_from_tinker_path(KEPT),
+        [f"DELETE {AT}/checkpoints/weights/a"],
+    ),
+    "delete_checkpoints": (
+        lambda r: r.delete_checkpoints([KEPT]),
+        [f"DELETE {AT}/checkpoints/weights/a"],
+    ),
+    "publish_checkpoint_from_tinker_path": (
+        lambda r: r.publish_checkpoint_from_tinker_path(KEPT),
+        [f"POST {AT}/checkpoints/weights/a/publish"],
+    ),
+    "unpublish_checkpoint_from_tinker_path": (
+        lambda r: r.unpublish_checkpoint_from_tinker_path(KEPT),
+        [f"DELETE {AT}/checkpoints/weights/a/publish"],
+    ),
+    "set_checkpoint_ttl_from_tinker_path": (
+        lambda r: r.set_checkpoint_ttl_from_tinker_path(KEPT, 3600),
+        [f"PUT {AT}/checkpoints/weights/a/ttl"],
+    ),
+    "copy_weights": (lambda r: r.copy_weights(KEPT, "p"), ["POST copy_weights"]),
+    "get_checkpoint_archive_url": (
+        lambda r: r.get_checkpoint_archive_url(RUN, "weights/a"),
+        [f"GET {AT}/checkpoints/weights/a/archive"],
+    ),
+    "get_checkpoint_archive_url_from_tinker_path": (
+        lambda r: r.get_checkpoint_archive_url_from_tinker_path(KEPT),
+        [f"GET {AT}/checkpoints/weights/a/archive"],
+    ),
+    "get_external_weights_urls": (
+        lambda r: r.get_external_weights_urls(f"tinker://{RUN}/external_weights/a"),
+        [f"GET {AT}/checkpoints/external_weights/a/external_weights_urls"],
+    ),
+    "get_sampler": (lambda r: r.get_sampler("s:sample:0"), ["GET samplers/s:sample:0"]),
+    "get_session": (lambda r: r.get_session("session-0"), ["GET sessions/session-0?access_scope=owned"]),
+    "list_sessions": (
+        lambda r: r.list_sessions(),
+        ["GET sessions?limit=20&offset=0&access_scope=owned"],
+    ),
+    "sessions": (lambda r: r.sessions(), ["GET sessions?limit=20&offset=0&access_scope=owned"]),
+    "iter_sessions": (
+        lambda r: every(r.iter_sessions()),
+        ["GET sessions?limit=20&offset=0&access_scope=owned"],
+    ),
+    "search_sessions": (lambda r: r.search_sessions(SEARCH), ["POST sessions/search"]),
+    "assign_session_project": (
+        lambda r: r.assign_session_project("session-0", "p"),
+        ["PUT sessions/session-0/project"],
+    ),
+    "export_session_trace": (
+        lambda r: r.export_session_trace("session-0"),
+        ["GET sessions/session-0/trace_export"],
+    ),
+}
+REST_REST = {
+    "download_checkpoint": "has tests of its own: a call, and then a file",
+    "whoami": "reads the token that it has",
+}
+ADMIN: dict[str, tuple[Call, list[str]]] = {
+    "get_audit_log": (lambda a: a.get_audit_log(), ["GET audit?event_type=all"]),
+    "get_audit_log: day": (
+        lambda a: a.get_audit_log("teams", DAY),
+        ["GET audit?event_type=teams&day=2026-01-01"],
+    ),
+    "get_billing_usage": (
+        lambda a: a.get_billing_usage(HOUR, HOUR + timedelta(hours=2)),
+        [f"GET billing/usage/events?starting_on={WRITTEN % 0}&ending_before={WRITTEN % 2}"],
+    ),
+    "get_current_checkpoint_storage_usage": (
+        lambda a: a.get_current_checkpoint_storage_usage("p"),
+        ["GET billing/usage/checkpoints/current?project_id=p"],
+    ),
+}
 
 # What else goes over the line meanwhile, whatever is called.
 AROUND = {"session_heartbeat", "telemetry", "client_dynamic_config"}
@@ -180,8 +315,12 @@ SIGNATURES = {
 create_lora_training_client  base_model, rank=32, seed=None, train_mlp=True, train_attn=True,
                              train_unembed=True, user_metadata=None
 create_sampling_client       model_path=None, base_model=None
+copy_weights                 path, *, ttl_seconds=None, weights_access_token=None
+create_rest_client
+get_console_url
 get_server_capabilities
 get_telemetry
+health_check
 subscribe                    max_buffer=1000
 """,
     TrainingClient: """
@@ -206,6 +345,42 @@ get_tokenizer
 sample                       prompt, num_samples, sampling_params, include_prompt_logprobs=False, topk_prompt_logprobs=0
 """,
     RestClient: """
+assign_session_project       session_id, project_id
+copy_weights                 path, destination_project_id=None, *, ttl_seconds=None, weights_access_token=None
+delete_checkpoint            training_run_id, checkpoint_id
+delete_checkpoint_from_tinker_path tinker_path
+delete_checkpoints           tinker_paths
 download_checkpoint          path, destination
+export_session_trace         session_id
+get_checkpoint_archive_url   training_run_id, checkpoint_id
+get_checkpoint_archive_url_from_tinker_path tinker_path
+get_external_weights_urls    tinker_path
+get_sampler                  sampler_id
+get_server_capabilities
+get_session                  session_id, access_scope='owned'
+get_training_run             training_run_id, access_scope='owned'
+get_training_run_by_tinker_path tinker_path, access_scope='owned'
+get_weights_info_by_tinker_path tinker_path
+health_check
+iter_sessions                *, access_scope='owned', limit=None, page_size=20
+iter_training_runs           *, access_scope='owned', project_id=None, limit=None, page_size=20
+iter_user_checkpoints        *, limit=None, page_size=100
+list_checkpoints             training_run_id
+list_sessions                limit=20, offset=0, access_scope='owned'
+list_training_runs           limit=20, offset=0, access_scope='owned', project_id=None
+list_user_checkpoints        limit=100, offset=0
+publish_checkpoint_from_tinker_path tinker_path
+search_sessions              request
+sessions                     *, access_scope='owned', limit=None, page_size=20
+set_checkpoint_ttl_from_tinker_path tinker_path, ttl_seconds
+training_runs                *, access_scope='owned', project_id=None, limit=None, page_size=20
+unpublish_checkpoint_from_tinker_path tinker_path
+user_checkpoints             *, limit=None, page_size=100
+whoami
+""",
+    AdminClient: """
+get_audit_log                event_type='all', day=None
+get_billing_usage            starting_on, ending_before
+get_current_checkpoint_storage_usage project_id=None
 """,
 }
