@@ -6,7 +6,8 @@
                 case ModelRestored(model_id=model_id, steps=steps):
                     ...
 
-Each is a frozen value; `ServiceEvent` is the union of all of them.
+Each is a frozen value; `ServiceEvent` is the union of all of them. `WaitSeen` is what `service.waits()` is made of, and
+`QueueStateObserver` what `service.ref.observe_queues` takes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from tinker_actors.protocol.event import (
     ServerUnreachable,
     ServiceEvent,
     SessionRenewed,
+    WaitEnded,
+    Waiting,
 )
+from tinker_actors.protocol.queue_state import QueueState, QueueStateObserver
+from tinker_actors.protocol.wait import WaitSeen
 
 __all__ = [
     "ActorFailed",
@@ -38,9 +43,14 @@ __all__ = [
     "ModelRestored",
     "OrphanPossible",
     "QueueChange",
+    "QueueState",
+    "QueueStateObserver",
     "SamplerRebound",
     "ServerBack",
     "ServerUnreachable",
     "ServiceEvent",
     "SessionRenewed",
+    "WaitEnded",
+    "WaitSeen",
+    "Waiting",
 ]

@@ -8,7 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from tinker_actors.actors.event import EventHub, ServiceRef
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.service_ref import ServiceRef
+from tinker_actors.actors.waits import Waits
 from tinker_actors.errors import InputError
 from tinker_actors.protocol.event import (
     HeartbeatMissed,
@@ -24,6 +26,10 @@ def missed(number: int) -> HeartbeatMissed:
     return HeartbeatMissed("s", float(number))
 
 
+def ref_of(hub: EventHub) -> ServiceRef:
+    return ServiceRef(hub, Waits(hub))
+
+
 def drain(channel: Any) -> list[Any]:
     found = []
     while True:
@@ -36,7 +42,7 @@ def drain(channel: Any) -> list[Any]:
 async def test_every_subscriber_has_what_it_asked_for() -> None:
     """All events, or those of the named kinds, from now on."""
     hub = EventHub()
-    ref = ServiceRef(hub)
+    ref = ref_of(hub)
     hub.publish(missed(0))
     everything, beats = ref.subscribe(), ref.subscribe(HeartbeatMissed)
     two = ref.subscribe(HeartbeatMissed, SessionRenewed)
@@ -53,7 +59,7 @@ async def test_every_subscriber_has_what_it_asked_for() -> None:
 async def test_a_subscriber_that_lags_is_told_how_many_it_lost() -> None:
     """In the place where they are missing; the newest are kept, and nobody else loses any."""
     hub = EventHub()
-    ref = ServiceRef(hub)
+    ref = ref_of(hub)
     slow, quick = ref.subscribe(max_buffer=2), ref.subscribe()
     for number in range(5):
         hub.publish(missed(number))
@@ -68,7 +74,7 @@ async def test_a_subscriber_that_lags_is_told_how_many_it_lost() -> None:
 async def test_a_subscriber_of_one_kind_gets_no_other() -> None:
     """What it lost stands in `dropped`; whoever names `Lagged` gets that too."""
     hub = EventHub()
-    ref = ServiceRef(hub)
+    ref = ref_of(hub)
     plain, told = (
         ref.subscribe(HeartbeatMissed, max_buffer=1),
         ref.subscribe(HeartbeatMissed, Lagged, max_buffer=1),
@@ -176,8 +182,26 @@ def test_a_subscription_names_what_it_is() -> None:
 
 def test_what_is_no_event_is_refused() -> None:
     """Before anything is waited for in vain."""
-    ref = ServiceRef(EventHub())
+    ref = ref_of(EventHub())
     with pytest.raises(InputError, match="kinds"):
         ref.subscribe(int)
     with pytest.raises(InputError, match="max_buffer"):
         ref.subscribe(max_buffer=0)
+
+
+def test_a_listener_that_fails_keeps_nothing_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; one that has ended is not called any more."""
+    hub = EventHub()
+    channel, heard = hub.subscribe(), []
+
+    def bad(event: Any) -> None:
+        raise ValueError("mine")
+
+    hub.listen(bad)
+    end = hub.listen(heard.append)
+    hub.publish(missed(1))
+    end()
+    hub.publish(missed(2))
+    assert drain(channel) == [missed(1), missed(2)]
+    assert heard == [missed(1)]
+    assert caplog.messages == ["a function that is told of events failed on a HeartbeatMissed"] * 2

@@ -18,8 +18,8 @@ from tinker_actors.errors import (
     RequestFailedError,
     UnobservedFailure,
 )
+from tinker_actors.events import QueueChange, QueueState, WaitEnded, Waiting
 from tinker_actors.protocol.capability import CapabilityRecord
-from tinker_actors.protocol.event import QueueChange
 from tinker_actors.types import AdamParams, ModelInput, SamplingParams
 
 MODEL = "tinker-actors/char-100k"
@@ -73,7 +73,7 @@ async def test_polls_say_what_they_ask_for_and_how_often(
     ]
 
 
-@pytest.mark.requirement("R100", "R101")
+@pytest.mark.requirement("R100", "R151")
 @pytest.mark.lesson("D41")
 async def test_a_pause_is_an_event_and_so_is_its_end(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
@@ -85,7 +85,7 @@ async def test_a_pause_is_an_event_and_so_is_its_end(
 
     scripted(stub, "optim_step", pause(1), pause(1), TRY_AGAIN, pause(1))
     async with open_stub() as service:
-        events = service.subscribe()
+        events = service.ref.subscribe(QueueChange)
         training = await service.create_lora_training_client(MODEL)
         await (await training.optim_step(AdamParams()))
         seen: list[Any] = []
@@ -95,10 +95,10 @@ async def test_a_pause_is_an_event_and_so_is_its_end(
     model = stub.bodies("optim_step")[0]["model_id"]
     about: Any = pytest.approx
     assert seen == [
-        QueueChange(model, "paused_capacity", "no room", "active", 0.0),
-        QueueChange(model, "active", "", "paused_capacity", about(0.1)),
-        QueueChange(model, "paused_capacity", "no room", "active", 0.0),
-        QueueChange(model, "active", "", "paused_capacity", about(0.05)),
+        QueueChange(model, "paused_capacity", "no room", "active", 0.0, "optim_step#0"),
+        QueueChange(model, "active", "", "paused_capacity", about(0.1), "optim_step#0"),
+        QueueChange(model, "paused_capacity", "no room", "active", 0.0, "optim_step#0"),
+        QueueChange(model, "active", "", "paused_capacity", about(0.05), "optim_step#0"),
     ]
 
 
@@ -116,7 +116,8 @@ async def test_paused_samples_are_logged_before_anything_fails(
             for _ in range(4):
                 nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
     assert caplog.messages == [
-        "Sampling for s0:sample:0 is paused. Reason: concurrent sampler weights limit hit"
+        "Sampling for s0:sample:0 is paused. Reason: concurrent sampler weights limit hit",
+        "Sampling for s0:sample:0 goes on after 0 s",
     ]
 
 
@@ -285,3 +286,162 @@ async def test_a_failure_nobody_awaits_is_told_by_the_next_operation(
         with pytest.raises(UnobservedFailure, match="no disk"):
             await training.save_state("b")
         await training.save_state("c")
+
+
+class Observer:
+    """Writes down what it is told, and may fail."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.seen: list[tuple[str, str | None]] = []
+        self.fails = fails
+
+    def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
+        self.seen.append((queue_state.value, queue_state_reason))
+        if self.fails:
+            raise ValueError("mine")
+
+
+def paused(state: str, reason: str | None = None) -> dict[str, Any]:
+    return TRY_AGAIN | {"queue_state": state, "queue_state_reason": reason}
+
+
+@pytest.mark.requirement("R101")
+async def test_observers_are_told_each_change_once_and_may_fail(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """Of one client or of all, until the block ends; one that raises breaks no poll and no other observer."""
+    room = [paused("paused_capacity", "no room")] * 3
+    scripted(
+        stub, "optim_step", *room, paused("paused_capacity", "still none"), paused("paused_odd"), TRY_AGAIN
+    )
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        other = await service.create_lora_training_client(MODEL)
+        failing, mine, others, over = Observer(fails=True), Observer(), Observer(), Observer()
+        with service.ref.observe_queues(over):
+            pass
+        with (
+            service.ref.observe_queues(failing),
+            service.ref.observe_queues(mine, of=training),
+            service.ref.observe_queues(others, of=other),
+        ):
+            await (await training.optim_step(AdamParams()))
+    assert mine.seen == [
+        ("paused_capacity", "no room"),
+        ("paused_capacity", "still none"),
+        ("unknown", "unknown"),
+        ("active", None),
+    ]
+    assert failing.seen == mine.seen
+    assert (others.seen, over.seen) == ([], [])
+
+
+async def test_samplers_have_observers_of_their_own(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """By the sampling session; all samples of it are one queue."""
+    scripted(stub, "asample", *[paused("paused_rate_limit", "too many")] * 4)
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        another = await service.create_sampling_client(base_model=MODEL)
+        mine, others = Observer(), Observer()
+        with (
+            service.ref.observe_queues(mine, of=sampling),
+            service.ref.observe_queues(others, of=another),
+        ):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+    assert mine.seen == [("paused_rate_limit", "too many"), ("active", None)]
+    assert others.seen == []
+
+
+async def test_who_waits_for_what_can_be_seen(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Subject, work, promise, since when, the queue and why; the oldest first, and nothing once it is over."""
+    stub.results["optim_step#0"] = paused("paused_capacity", "no room")
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        assert service.waits() == []
+        pending = await training.optim_step(AdamParams())
+        await trio.sleep(2)
+        stub.held["asample"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+            await trio.sleep(1)
+            step, samples = service.waits()
+            assert (step.subject, step.what, step.request_id, step.count) == (
+                training.model_id,
+                "OptimStep",
+                "optim_step#0",
+                1,
+            )
+            assert (step.state, step.reason) == ("paused_capacity", "no room")
+            assert step.seconds == pytest.approx(3, abs=0.1)
+            assert (samples.what, samples.count, samples.state, samples.reason) == ("Sample", 3, "active", "")
+            stub.held["asample"].set()
+        stub.results["optim_step#0"] = {"metrics": {}}
+        await pending
+        assert service.waits() == []
+
+
+async def test_why_there_is_no_answer_is_seen_as_well(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """A service that answers 503 is a reason to wait, until it answers otherwise."""
+    stub.rules["retrieve_future"] = lambda body, _: (
+        httpx.Response(503) if body["request_id"] == "asample#0" else None
+    )
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+            await trio.sleep(4)
+            (seen,) = service.waits()
+            assert (seen.state, seen.reason) == ("active", "status 503")
+            stub.rules.clear()
+
+
+async def test_a_long_wait_is_told_at_both_ends(
+    autojump_clock: Any, open_stub: Any, stub: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that takes minutes to make: after one, again when that has doubled, and when it is there."""
+    stub.held["create_model"] = trio.Event()
+    with caplog.at_level(logging.WARNING, "tinker_actors.service"):
+        async with open_stub() as service, trio.open_nursery() as nursery:
+            events = service.ref.subscribe(Waiting, WaitEnded)
+            nursery.start_soon(service.create_lora_training_client, MODEL)
+            await trio.sleep(200)
+            stub.held["create_model"].set()
+    seen = [event async for event in events]
+    assert [type(event).__name__ for event in seen] == ["Waiting", "Waiting", "WaitEnded"]
+    assert [event.seconds for event in seen] == [
+        pytest.approx(60, abs=10),
+        pytest.approx(120, abs=10),
+        pytest.approx(200, abs=1),
+    ]
+    assert {(event.subject, event.what, event.request_id) for event in seen} == {
+        ("s0", "CreateModel", "create_model#0")
+    }
+    lines = [record.getMessage() for record in caplog.records if record.name == "tinker_actors.service"]
+    assert lines == [str(event) for event in seen]
+
+
+async def test_a_service_that_is_away_is_among_the_waits(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """For as long as it is; what waits for it is not lost."""
+
+    def refuse(*_: Any) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    async with open_stub() as service, trio.open_nursery() as nursery:
+        stub.rules["healthz"] = refuse
+        cause = APIConnectionError("refused", doubtful=False)
+        nursery.start_soon(service._tree.session.reachability.wait, cause)
+        await trio.sleep(5)
+        (seen,) = service.waits()
+        assert (seen.subject, seen.what, seen.state) == ("http://stub", "server", "WAITING_SERVER")
+        assert seen.seconds == pytest.approx(5)
+        stub.rules.clear()
+        await trio.sleep(60)
+        assert service.waits() == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinker_actors.protocol.queue_state import ACTIVE, QueueBoard, QueueChange, reason_of
+from tinker_actors.protocol.queue_state import ACTIVE, QueueBoard, QueueChange, QueueState, reason_of
 
 RATE, CAPACITY = "paused_rate_limit", "paused_capacity"
 
@@ -35,10 +35,10 @@ def test_both_edges_of_a_pause_are_told_once() -> None:
     assert report(board, ACTIVE, 0.0) is None
     assert not board.paused
     words = reason_of(CAPACITY, None, sampling=False)
-    assert report(board, CAPACITY, 10.0) == QueueChange("m", CAPACITY, words, ACTIVE, 0.0)
+    assert report(board, CAPACITY, 10.0) == QueueChange("m", CAPACITY, words, ACTIVE, 0.0, "r1")
     assert board.paused
     assert report(board, CAPACITY, 20.0) is None
-    assert report(board, ACTIVE, 70.0) == QueueChange("m", ACTIVE, "", CAPACITY, 60.0)
+    assert report(board, ACTIVE, 70.0) == QueueChange("m", ACTIVE, "", CAPACITY, 60.0, "r1")
     assert not board.paused
 
 
@@ -46,9 +46,9 @@ def test_another_state_or_reason_is_a_change() -> None:
     """Each is told with what was before it and how long that lasted."""
     board = QueueBoard()
     report(board, CAPACITY, 0.0, reason="a")
-    assert report(board, CAPACITY, 5.0, reason="b") == QueueChange("m", CAPACITY, "b", CAPACITY, 5.0)
-    assert report(board, RATE, 7.0, reason="b") == QueueChange("m", RATE, "b", CAPACITY, 2.0)
-    assert board.end("m", "r1", now=8.0) == QueueChange("m", ACTIVE, "", RATE, 1.0)
+    assert report(board, CAPACITY, 5.0, reason="b") == QueueChange("m", CAPACITY, "b", CAPACITY, 5.0, "r1")
+    assert report(board, RATE, 7.0, reason="b") == QueueChange("m", RATE, "b", CAPACITY, 2.0, "r1")
+    assert board.end("m", "r1", now=8.0) == QueueChange("m", ACTIVE, "", RATE, 1.0, "r1")
 
 
 def test_a_subject_is_paused_until_none_of_its_requests_is() -> None:
@@ -58,7 +58,7 @@ def test_a_subject_is_paused_until_none_of_its_requests_is() -> None:
     assert report(board, RATE, 1.0, "r2") is None
     assert board.end("m", "r1", now=2.0) is None
     assert board.end("m", "r9", now=2.5) is None
-    assert board.end("m", "r2", now=3.0) == QueueChange("m", ACTIVE, "", RATE, 3.0)
+    assert board.end("m", "r2", now=3.0) == QueueChange("m", ACTIVE, "", RATE, 3.0, "r2")
     assert board.end("m", "r2", now=4.0) is None
 
 
@@ -71,7 +71,8 @@ def test_subjects_are_apart() -> None:
     assert board.paused
 
 
-def test_samples_are_logged_at_once_and_training_after_a_while() -> None:
+@pytest.mark.requirement("R102")
+def test_samples_are_logged_at_once_and_training_after_a_minute() -> None:
     """Both once a minute at most, with the reason, before any refusal."""
     board = QueueBoard()
     board.report("s", "r1", RATE, None, now=0.0, sampling=True)
@@ -81,9 +82,47 @@ def test_samples_are_logged_at_once_and_training_after_a_while() -> None:
     )
     assert board.line("s", now=59.0) is None
     assert board.line("s", now=60.0) is not None
-    assert board.line("m", now=899.0) is None
-    assert board.line("m", now=900.0) == "Training for m is paused. Reason: no room"
-    assert board.line("m", now=959.0) is None
+    assert board.line("m", now=59.0) is None
+    assert board.line("m", now=60.0) == "Training for m is paused. Reason: no room"
+    assert board.line("m", now=119.0) is None
+
+
+def test_the_log_hears_of_both_ends_of_a_pause_or_of_none() -> None:
+    """With its length; a queue that stops and goes by the second is no news twice a minute."""
+    board = QueueBoard()
+    lines = []
+    for second in range(0, 130, 2):
+        board.report("s", "r1", RATE, None, now=float(second), sampling=True)
+        lines.append(board.line("s", now=float(second)))
+        board.end("s", "r1", now=second + 1.0)
+        lines.append(board.line("s", now=second + 1.0))
+    told = [line for line in lines if line is not None]
+    pause = "Sampling for s is paused. Reason: concurrent sampler weights limit hit"
+    assert told == [pause, "Sampling for s goes on after 1 s"] * 3
+
+
+@pytest.mark.lesson("D43", "L32")
+def test_nothing_is_kept_of_what_is_over() -> None:
+    """A thousand models that pause and go on leave nothing behind, a minute later."""
+    board = QueueBoard()
+    for number in range(1000):
+        subject = f"m{number}"
+        board.report(subject, "r", CAPACITY, None, now=0.0, sampling=number % 2 == 0)
+        board.line(subject, now=0.0)
+        board.report(subject, "r", CAPACITY, None, now=70.0, sampling=number % 2 == 0)
+        board.line(subject, now=70.0)
+        board.end(subject, "r", now=71.0)
+        board.line(subject, now=71.0)
+    board.line("any", now=200.0)
+    assert len(board) == 0
+    assert not board.paused
+
+
+def test_states_have_the_official_names() -> None:
+    """A word that is not known is `unknown`."""
+    assert QueueState.of("paused_capacity") is QueueState.PAUSED_CAPACITY
+    assert QueueState.of("active") == "active"
+    assert QueueState.of("paused_odd") is QueueState.UNKNOWN
 
 
 @given(

@@ -7,29 +7,28 @@ event costs the oldest one, so that a subscriber that fell behind reads what is 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, TypeVar, get_args, overload
+from typing import Any, Generic, TypeVar, get_args
 
 import trio
 
 from tinker_actors.errors import InputError
 from tinker_actors.protocol.event import Lagged, ServiceEvent
 
-__all__ = ["EventChannel", "EventHub", "ServiceRef"]
+__all__ = ["EventChannel", "EventHub"]
 
+_LOG = logging.getLogger("tinker_actors.service")
 _DEFAULT_BUFFER = 1000
 _KINDS: tuple[type, ...] = get_args(ServiceEvent)
 
-E = TypeVar("E")
-E2 = TypeVar("E2")
-E3 = TypeVar("E3")
 E_co = TypeVar("E_co", covariant=True)
 
 
 class EventChannel(trio.abc.ReceiveChannel[E_co], Generic[E_co]):
-    """The receiving end of a subscription. Made by `ServiceRef.subscribe`.
+    """The receiving end of a subscription. Made by `service.ref.subscribe`.
 
     `async for` reads events until the service has ended; leaving a `with` or an `async with` block ends the
     subscription. Any number of tasks may read; each event goes to one of them.
@@ -140,12 +139,11 @@ class EventHub:
     """Hands events to subscribers; nobody waits for one that does not keep up.
 
     Attributes:
-        also: is told of every event as well.
         failures: is told of every failure that a caller is told.
     """
 
     def __init__(self) -> None:
-        self.also: Callable[[ServiceEvent], None] | None = None
+        self._listeners: list[Callable[[ServiceEvent], object]] = []
         self.failures: Callable[[BaseException], object] | None = None
         self._channels: list[EventChannel[Any]] = []
 
@@ -169,10 +167,22 @@ class EventHub:
         self._channels.append(channel)
         return channel
 
+    def listen(self, listener: Callable[[ServiceEvent], object]) -> Callable[[], None]:
+        """Call a function with every event from now on; what it raises is logged.
+
+        Returns:
+            what ends that.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
     def publish(self, event: ServiceEvent) -> None:
         """Hand an event to every subscriber."""
-        if self.also is not None:
-            self.also(event)
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a user's function must not end what has happened to somebody else
+                _LOG.exception("a function that is told of events failed on a %s", type(event).__name__)
         for channel in list(self._channels):
             if channel.closed:
                 self._channels.remove(channel)
@@ -189,44 +199,3 @@ class EventHub:
         for channel in self._channels:
             channel.end()
         self._channels.clear()
-
-
-class ServiceRef:
-    """What may be asked of a service beside its clients: `service.ref`. A service takes no messages as a whole."""
-
-    def __init__(self, events: EventHub) -> None:
-        self._events = events
-
-    @overload
-    def subscribe(self, *, max_buffer: int = ...) -> EventChannel[ServiceEvent]: ...
-
-    @overload
-    def subscribe(self, kind: type[E], /, *, max_buffer: int = ...) -> EventChannel[E]: ...
-
-    @overload
-    def subscribe(
-        self, kind: type[E], second: type[E2], /, *, max_buffer: int = ...
-    ) -> EventChannel[E | E2]: ...
-
-    @overload
-    def subscribe(
-        self, kind: type[E], second: type[E2], third: type[E3], /, *, max_buffer: int = ...
-    ) -> EventChannel[E | E2 | E3]: ...
-
-    @overload
-    def subscribe(
-        self, kind: type, second: type, third: type, fourth: type, /, *more: type, max_buffer: int = ...
-    ) -> EventChannel[Any]: ...
-
-    def subscribe(self, *kinds: type, max_buffer: int = _DEFAULT_BUFFER) -> EventChannel[Any]:
-        """Return a channel of what happens from now on.
-
-        Args:
-            kinds: classes of `tinker_actors.events`; none means all of them.
-            max_buffer: events that may wait to be read. A subscriber that lets more come up loses the oldest, and is
-                told so: by `EventChannel.dropped`, and by `Lagged` if that is among its kinds.
-
-        Raises:
-            InputError: something that is no kind of event, or a buffer without room.
-        """
-        return self._events.subscribe(kinds, max_buffer)

@@ -26,6 +26,7 @@ from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Futures, TellCancelled, WaitForResult
 from tinker_actors.actors.telemetry import Reporter
 from tinker_actors.actors.throttle import BytesGate
+from tinker_actors.actors.waits import PATROL_PERIOD, Waits
 from tinker_actors.errors import ActorStopped, APIConnectionError, APIError, HandlerCrashed, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.backoff import SampleBackoff
@@ -43,8 +44,9 @@ from tinker_actors.protocol.future import (
     overdue,
     take,
 )
-from tinker_actors.protocol.queue_state import QueueBoard, QueueChange
+from tinker_actors.protocol.queue_state import ACTIVE, QueueBoard, QueueChange, reason_of
 from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, Progress
+from tinker_actors.protocol.wait import Entry
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CANCEL_FUTURE
 from tinker_actors.wire.future import CancelFutureRequest, RetrieveFutureRequest
@@ -69,6 +71,7 @@ class Polls:
 
     Attributes:
         events: where changes of queues are told.
+        waits: who waits for what.
         backoff: the clock that holds samples back.
         progress: when samples have ended.
         responses: bytes of large results on their way.
@@ -79,6 +82,7 @@ class Polls:
     """
 
     events: EventHub
+    waits: Waits
     backoff: SampleBackoff = attrs.field(factory=SampleBackoff)
     progress: Progress = attrs.field(factory=Progress)
     responses: BytesGate = attrs.field(factory=lambda: BytesGate(INFLIGHT_RESPONSE_BYTES))
@@ -95,12 +99,14 @@ class _Wait(Generic[T]):
     Attributes:
         message: who waits for what.
         polling: how far it has come.
+        entry: where it stands on the board of those who wait.
         held: bytes of the result that room was made for.
         reported: its queue was paused.
     """
 
     message: WaitForResult[T]
     polling: Polling
+    entry: Entry
     held: int = 0
     reported: bool = False
 
@@ -120,6 +126,11 @@ class FuturesActor(Actor[Futures]):
         self._pollers: dict[str, BatchPoller] = {}
         self._telling = False
 
+    async def on_start(self) -> None:
+        """Begin to look for long waits."""
+        await trio.lowlevel.checkpoint()
+        self.context.every(PATROL_PERIOD, self._polls.waits.patrol)
+
     @handles(WaitForResult)
     async def wait_for_result(self, message: WaitForResult[T]) -> T:
         """Poll until there is a result that can be read.
@@ -138,13 +149,16 @@ class FuturesActor(Actor[Futures]):
             metadata_first=capability.newer_fields,
             patience=capability.patience if self._timeout is None else None,
         )
-        wait = _Wait(message, polling)
+        waits = self._polls.waits
+        wait = _Wait(message, polling, waits.enter(message.subject, message.request_type, message.request_id))
         try:
             return await self._in_time(wait)
         except TinkerError as error:
             if self._polls.reporter is not None:
                 self._polls.reporter.poll_failed(error, message.request_id, message.request_type)
             raise
+        finally:
+            waits.leave(wait.entry)
 
     async def _in_time(self, wait: _Wait[T]) -> T:
         if self._timeout is None:
@@ -242,9 +256,10 @@ class FuturesActor(Actor[Futures]):
                 self._polls.backoff.refused(now=now, retry_after=command.delay)
             if self._polls.progress.is_stuck(now):
                 raise stuck(self._polls.progress.timeout)
-        if command.queue is not None:
+        queue = command.queue
+        _note(wait.entry, command, sampling=message.request_type == SAMPLE)
+        if queue is not None:
             wait.reported = True
-            queue = command.queue
             self._tell(
                 message.subject,
                 self._polls.board.report(
@@ -300,6 +315,17 @@ class FuturesActor(Actor[Futures]):
         line = self._polls.board.line(subject, now=trio.current_time())
         if line is not None:
             _LOG.warning("%s", line)
+
+
+def _note(entry: Entry, command: PollAgain, *, sampling: bool) -> None:
+    """Write down what a poll has said of why there is no result yet."""
+    queue = command.queue
+    if queue is not None:
+        entry.state = queue.state
+        paused = queue.state != ACTIVE
+        entry.reason = reason_of(queue.state, queue.reason, sampling=sampling) if paused else ""
+    else:
+        entry.state, entry.reason = ACTIVE, "" if command.waiting == "result" else command.polling.last_word
 
 
 def stuck(seconds: float) -> APIConnectionError:

@@ -10,12 +10,13 @@ from typing import NoReturn, cast
 import trio
 
 from tinker_actors.actors.admin import AdminClient
-from tinker_actors.actors.event import EventChannel, ServiceRef
+from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import FromBase, FromPath, SampleTarget
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.service_ref import ServiceRef
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
@@ -24,6 +25,7 @@ from tinker_actors.errors import InputError, StartFailed, TinkerError, Unobserve
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
+from tinker_actors.protocol.wait import WaitSeen
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
@@ -59,7 +61,7 @@ class ServiceClient:
         self.backend = backend
         self.rest = RestClient(tree.transport, flags_known=True)
         self.admin = AdminClient(tree.transport, flags_known=True)
-        self.ref = ServiceRef(tree.events)
+        self.ref = ServiceRef(tree.events, tree.waits)
         self._tree = tree
         self._chosen = chosen
         self._samplers = SamplerFactory(tree.sampling, tree.session, self._open_sampler, tree.tokenizers)
@@ -78,6 +80,10 @@ class ServiceClient:
     def subscribe(self, max_buffer: int = 1000) -> EventChannel[ServiceEvent]:
         """Return a channel of all that happens from now on; `ref.subscribe` also takes kinds of events."""
         return self.ref.subscribe(max_buffer=max_buffer)
+
+    def waits(self) -> list[WaitSeen]:
+        """Return who waits for what, since when and why; the oldest wait first. As `ref.waits`."""
+        return self.ref.waits()
 
     def get_telemetry(self) -> TelemetryHandle | None:
         """Return what tells the service of events of your own; None where telemetry is off."""

@@ -38,6 +38,7 @@ from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHa
 from tinker_actors.actors.throttle import BytesGate, SampleGate
 from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.training import TrainingActor
+from tinker_actors.actors.waits import Waits
 from tinker_actors.errors import (
     ActorStopped,
     ModelLost,
@@ -61,6 +62,7 @@ from tinker_actors.kernel import (
 from tinker_actors.protocol.event import ActorFailed
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.throttle import Progress, SampleThrottle
+from tinker_actors.protocol.wait import WaitSeen
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import HttpTransport
@@ -86,6 +88,7 @@ class Tree:
         failures: what nobody has awaited, by client.
         session: the present session.
         samplers: opens sampling sessions.
+        waits: who waits for what.
         tokenizers: where tokenizers come from.
         reporter: takes what telemetry is to tell; None if there is no telemetry.
         telemetry: the same for users.
@@ -102,6 +105,7 @@ class Tree:
     failures: list[FailureLog]
     session: Session = attrs.field(init=False)
     samplers: SamplerOpener = attrs.field(init=False)
+    waits: Waits = attrs.field(init=False)
     tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
     reporter: Reporter | None = None
     telemetry: TelemetryHandle | None = None
@@ -114,6 +118,15 @@ class Tree:
         timeout = self.config.outage_timeout
         self.session = Session(Reachability(self.transport, self.events, self.rng, timeout))
         self.samplers = SamplerOpener(self.transport, self.session, self.events)
+        self.waits = Waits(self.events)
+        self.waits.sources.append(self._outage)
+
+    def _outage(self) -> list[WaitSeen]:
+        since = self.session.reachability.away_since
+        if since is None:
+            return []
+        seconds = trio.current_time() - since
+        return [WaitSeen(self.config.base_url, "server", "", seconds, self.session.reachability.state, "", 1)]
 
     async def start(self, beat_through: TransportOpener | None) -> None:
         """Start everything but models, in the order of the picture above."""
@@ -141,6 +154,7 @@ class Tree:
         limits = self.session.limits
         polls = Polls(
             self.events,
+            self.waits,
             shared_backoff(self.config),
             Progress() if limits.sample_enable_stuck_detection else Progress(math.inf),
             BytesGate(limits.inflight_response_bytes_semaphore_size),
@@ -167,7 +181,8 @@ class Tree:
             on_exhausted="fail",  # nothing else may suffer from it
         )
         self.telemetry = TelemetryHandle(reporter, await self.root.start_child(spec))
-        self.events.also, self.events.failures = reporter.happened, reporter.failed
+        self.events.listen(reporter.happened)
+        self.events.failures = reporter.failed
 
     async def _start_sampling(self, polls: Polls) -> ActorRef[Sampling]:
         config, futures = self.config, self.futures

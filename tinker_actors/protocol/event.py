@@ -7,6 +7,7 @@ from typing import TypeAlias
 import attrs
 
 from tinker_actors.protocol.queue_state import QueueChange
+from tinker_actors.protocol.wait import WaitEnded, Waiting
 
 __all__ = [
     "ActorFailed",
@@ -22,6 +23,8 @@ __all__ = [
     "ServerUnreachable",
     "ServiceEvent",
     "SessionRenewed",
+    "WaitEnded",
+    "Waiting",
 ]
 
 
@@ -164,4 +167,6 @@ ServiceEvent: TypeAlias = (
     | HeartbeatMissed
     | LoopBlocked
     | QueueChange
+    | Waiting
+    | WaitEnded
 )

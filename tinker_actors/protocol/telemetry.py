@@ -30,8 +30,11 @@ from tinker_actors.protocol.event import (
     ModelRestored,
     OrphanPossible,
     QueueChange,
+    ServerBack,
     ServiceEvent,
     SessionRenewed,
+    WaitEnded,
+    Waiting,
 )
 from tinker_actors.protocol.policy import is_user_error
 
@@ -183,11 +186,14 @@ def _short(filename: str) -> str:
 
 # Of each kind of event the fields that are told: ids, numbers, and the service's own words. Others are not told at all.
 _TOLD: Mapping[type, tuple[str, ...]] = {
-    QueueChange: ("subject", "state", "reason", "previous", "seconds"),
+    QueueChange: ("subject", "state", "reason", "previous", "seconds", "request_id"),
     SessionRenewed: ("session_id", "epoch"),
     ModelLostEvent: ("model_id", "in_flight"),
     ModelRestored: ("old_model_id", "model_id", "replayed", "steps"),
     HeartbeatMissed: ("session_id", "seconds"),
+    Waiting: ("subject", "what", "request_id", "seconds", "state", "count"),
+    WaitEnded: ("subject", "what", "request_id", "seconds"),
+    ServerBack: ("seconds",),
     OrphanPossible: ("what", "session_id", "number"),
 }
 
