@@ -16,6 +16,7 @@ from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
+    ForwardBackwardCustom,
     LoadState,
     OptimStep,
     SaveState,
@@ -26,6 +27,7 @@ from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.kernel import Message
+from tinker_actors.rl.losses import cross_entropy
 from tinker_actors.types import (
     AdamParams,
     Datum,
@@ -83,6 +85,12 @@ TRAINING: dict[str, tuple[Call, Message[Any, Any], object, object]] = {
         OUTPUT,
         SAME,
     ),
+    "forward_backward_custom": (
+        lambda t: t.forward_backward_custom(list(DATA), cross_entropy),
+        ForwardBackwardCustom(DATA, cross_entropy),
+        OUTPUT,
+        SAME,
+    ),
     "optim_step": (lambda t: t.optim_step(ADAM), OptimStep(ADAM), STEPPED, SAME),
     "save_state": (lambda t: t.save_state("a"), SaveState("a"), SAVED, SAME),
     "save_state: ttl": (lambda t: t.save_state("a", 3600), SaveState("a", 3600), SAVED, SAME),
@@ -121,7 +129,7 @@ TRAINING_REST = {
     "model_id": "is known",
     "submit": "sends the message it is given",
 }
-STEP_VERBS = {"forward", "forward_backward", "optim_step"}
+STEP_VERBS = {"forward", "forward_backward", "forward_backward_custom", "optim_step"}
 """They return when their message is in line, and give a Pending."""
 
 OPTIONS: dict[str, Any] = {"include_prompt_logprobs": True, "topk_prompt_logprobs": 3}
@@ -327,6 +335,7 @@ subscribe                    max_buffer=1000
 create_sampling_client       model_path
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
+forward_backward_custom      data, loss_fn
 get_info
 get_telemetry
 get_tokenizer

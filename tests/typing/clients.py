@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
 
 import tinker_actors as ta
 from tinker_actors.actors.message import (
     ForwardBackward,
+    ForwardBackwardCustom,
     OptimStep,
     Sample,
     SampleTarget,
@@ -14,6 +19,8 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
 )
 from tinker_actors.events import EventChannel, Lagged, ModelRestored, ServiceEvent, SessionRenewed
+from tinker_actors.rl.losses import compose
+from tinker_actors.rl.regularizers import KL, L2
 from tinker_actors.transport.client import AsyncTinker
 from tinker_actors.transport.options import OMIT, RequestOptions
 from tinker_actors.types import SaveWeightsForSamplerResponse, SaveWeightsResponse
@@ -29,6 +36,20 @@ async def steps_give_pendings(training: ta.TrainingClient, data: list[ta.Datum])
     optim = await training.optim_step(ta.AdamParams())
     assert_type(optim, ta.Pending[ta.OptimStepResponse])
     assert_type(await optim.withdraw(), bool)
+
+
+async def a_loss_of_ones_own(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
+    """A function, a composition of the house, and the typed message."""
+
+    def loss_fn(batch: Sequence[ta.Datum], logprobs: Sequence[NDArray[np.float32]]) -> ta.CustomLoss:
+        return ta.CustomLoss(float(len(batch)), logprobs)
+
+    pending = await training.forward_backward_custom(data, loss_fn)
+    assert_type(pending, ta.Pending[ta.ForwardBackwardOutput])
+    composed = compose(loss_fn, L2(0.1), KL(0.1, reference="reference"))
+    assert_type(await (await training.forward_backward_custom(data, composed)), ta.ForwardBackwardOutput)
+    message = ForwardBackwardCustom(data, composed)
+    assert_type(await training.ref.ask(message), ta.ForwardBackwardOutput)
 
 
 async def everything_else_gives_its_result(training: ta.TrainingClient) -> None:

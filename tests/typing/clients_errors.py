@@ -24,6 +24,15 @@ async def a_loss_nobody_knows(training: ta.TrainingClient, data: list[ta.Datum])
     await training.forward_backward(data, "crossentropy")  # E: mypy[arg-type] pyright[reportArgumentType]
 
 
+async def a_loss_of_another_package(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
+    """What gives a pair of numbers and metrics has to be bridged."""
+
+    def loss_fn(_: object, logprobs: object) -> tuple[float, dict[str, float]]:
+        return 0.0, {}
+
+    await training.forward_backward_custom(data, loss_fn)  # E: mypy[arg-type] pyright[reportArgumentType]
+
+
 async def a_subscription_taken_for_another(service: ta.ServiceClient) -> None:
     """Who asks for one kind of event has no other."""
     events: EventChannel[SessionRenewed] = service.ref.subscribe(ModelRestored)  # E: mypy[arg-type] pyright[reportAssignmentType]

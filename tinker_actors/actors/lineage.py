@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
 
 from tinker_actors.errors import ModelPoisoned, TinkerError
-from tinker_actors.kernel import ReplyToken
 from tinker_actors.protocol.journal import Journal
 from tinker_actors.wire.model import (
     GetInfoResponse,
@@ -20,7 +19,19 @@ if TYPE_CHECKING:
     from tinker_actors.actors.target import SampleTarget
     from tinker_actors.kernel import ActorRef
 
-__all__ = ["Lineage", "Publication"]
+__all__ = ["Answer", "Lineage", "Publication"]
+
+
+class Answer(Protocol):
+    """Who waits for an operation."""
+
+    def settle(self, value: Any) -> bool:
+        """Answer with a value; False if there was an answer already."""
+        ...
+
+    def fail(self, error: Exception) -> bool:
+        """Answer with an error; False if there was an answer already."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -65,6 +76,7 @@ class Lineage:
         publications: weights published without a name that somebody may sample from.
         actor: who trains it.
         changed: set, and replaced, when any of this may have changed for those who wait for a publication.
+        losses: bounds how many of its user's loss functions run at once: also those that an incarnation has left.
     """
 
     base_model: str
@@ -73,7 +85,7 @@ class Lineage:
     user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
     info: GetInfoResponse | None = None
-    waiting: dict[int, ReplyToken[Any]] = attrs.field(factory=dict)
+    waiting: dict[int, Answer] = attrs.field(factory=dict)
     poison: ModelPoisoned | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
     epoch: int = 0
@@ -84,6 +96,7 @@ class Lineage:
     publications: list[Publication] = attrs.field(factory=list[Publication])
     actor: ActorRef[Any] | None = None
     changed: trio.Event = attrs.field(factory=trio.Event)
+    losses: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     def tell(self) -> None:
         """Let those who wait for a publication look again."""

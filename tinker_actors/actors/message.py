@@ -15,6 +15,7 @@ from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
+from tinker_actors.protocol.custom_loss import CustomLossFn, check_function, forward_data
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
@@ -26,6 +27,7 @@ __all__ = [
     "Flush",
     "Forward",
     "ForwardBackward",
+    "ForwardBackwardCustom",
     "FromBase",
     "FromPath",
     "Futures",
@@ -111,6 +113,31 @@ class ForwardBackward(_Batch):
     """
 
     unit: ClassVar[Unit] = "part"
+
+
+@attrs.frozen
+class ForwardBackwardCustom(Message[Training, ForwardBackwardOutput]):
+    """Add the gradient of a loss of the user's own; see `actors.custom_loss`.
+
+    Attributes:
+        data: the batch, as the user's function sees it.
+        loss_fn: the user's function.
+        forward: what is sent of the batch to learn the log probabilities.
+
+    Raises:
+        InputError: see `protocol.custom_loss.forward_data`; a loss function that cannot be called.
+    """
+
+    unit: ClassVar[Unit] = "part"
+    max_redeliver: ClassVar[int] = 1_000_000  # how often its model is restored is for its supervisor to say
+
+    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    loss_fn: CustomLossFn
+    forward: tuple[Datum, ...] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_function(self.loss_fn)
+        object.__setattr__(self, "forward", forward_data(self.data))
 
 
 @attrs.frozen

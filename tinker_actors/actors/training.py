@@ -26,12 +26,14 @@ from typing import Any, Literal, NoReturn
 
 import trio
 
+from tinker_actors.actors.custom_loss import CustomAnswer, CustomLosses
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.futures import wait_for_result
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
+    ForwardBackwardCustom,
     Futures,
     LoadState,
     OptimStep,
@@ -56,12 +58,13 @@ from tinker_actors.errors import (
     TinkerError,
 )
 from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
+from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Operation, Record
 from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
 from tinker_actors.protocol.recovery import classify, find_saved, is_refusal_of_key, says_not_done
 from tinker_actors.protocol.retry import Applied, Look
-from tinker_actors.protocol.step import Step, judge
+from tinker_actors.protocol.step import OperationKind, Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import LIST_CHECKPOINTS
 from tinker_actors.wire.optimizer import OptimStepResponse
@@ -95,9 +98,11 @@ class TrainingActor(Actor[Training]):
         self._events = events
         self._submitter = Submitter(transport, session)
         self._restoring = Restoring(lineage, transport, session, futures, events, rng)
+        inline = transport.config.heartbeat == "loop"
+        self._custom = CustomLosses(self._compute, None if inline else lineage.losses)
         self._unconfirmed: set[int] = set()
         self._step = Step()
-        self._void: tuple[int, TinkerError] | None = None  # last message in line, and the cause
+        self._void: tuple[int, Exception] | None = None  # last message in line, and the cause
         self._losing = False
         self._progress = trio.Event()
 
@@ -233,6 +238,36 @@ class TrainingActor(Actor[Training]):
         self._refuse_if_void(ends_step=False)
         return await self._take(_batch_operation("forward_backward", message))
 
+    @handles(ForwardBackwardCustom)
+    async def forward_backward_custom(
+        self, message: ForwardBackwardCustom
+    ) -> ReplyToken[ForwardBackwardOutput]:
+        """Accumulate the gradient of a loss of the user's own; see `actors.custom_loss`."""
+        self._refuse_if_void(ends_step=False)
+        self._refuse_if_poisoned()
+        try:
+            loss = await self._custom.compute(message)
+        except ModelLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the answer
+            token: ReplyToken[ForwardBackwardOutput] = self.context.detach_reply()
+            self._follow("forward_backward", error, self._step, taken=False)
+            token.fail(error)
+            return token
+        self._refuse_if_void(ends_step=False)  # another part of the step may have failed meanwhile
+        operation = Operation(kind="forward_backward", data=backward_data(message.forward, loss))
+        return await self._take(operation, loss)
+
+    async def _compute(self, operation: Operation) -> Reply:
+        """Have an operation done that changes nothing, and that the journal needs not know."""
+        sent = await self._submit(operation)
+        try:
+            return reply_of(await self._results(operation, sent))
+        except TinkerError as error:
+            if self._is_loss(error, operation, sent):
+                await self._lose_once(error)
+            raise
+
     @handles(OptimStep)
     async def optim_step(self, message: OptimStep) -> ReplyToken[OptimStepResponse]:
         """Apply the gradient."""
@@ -276,12 +311,15 @@ class TrainingActor(Actor[Training]):
         error = StepVoid(f"another part of this step failed, so this part was not sent: {cause}")
         raise error from cause
 
-    async def _take(self, operation: Operation) -> ReplyToken[Any]:
+    def _refuse_if_poisoned(self) -> None:
         if self._lineage.poison is not None:
             raise self._lineage.poison.renewed()
+
+    async def _take(self, operation: Operation, loss: CustomLoss | None = None) -> ReplyToken[Any]:
+        self._refuse_if_poisoned()
         token: ReplyToken[Any] = self.context.detach_reply(survives_restart=True)
         position = self._lineage.journal.record(operation)
-        self._lineage.waiting[position] = token
+        self._lineage.waiting[position] = token if loss is None else CustomAnswer(token, loss)
         await self._send(Record(position, operation))
         return token
 
@@ -383,11 +421,8 @@ class TrainingActor(Actor[Training]):
         except ResultLost as error:
             reply = error
         except TinkerError as error:
-            fenced = any(one.sends.is_fence for one in sent)
-            if fenced or classify(error, record.operation.kind) == "gone":
-                if not self._losing:  # the others that find out end with the first
-                    self._lose(error)
-                return
+            if self._is_loss(error, record.operation, sent):
+                await self._lose_once(error)
             step.gradients -= record.operation.kind == "forward_backward"
             self._failed(record, error, step, taken=True)
             return
@@ -435,8 +470,16 @@ class TrainingActor(Actor[Training]):
         self._confirm(record.position)
         self._lineage.journal.strike(record.position)
         self._events.report(error)
+        self._follow(record.operation.kind, error, step, taken=taken)
+        token = self._lineage.waiting.pop(record.position, None)
+        if token is not None:
+            token.fail(error)
+        self._tell_progress()
+
+    def _follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> None:
+        """Do what follows for its step from an operation's failure."""
         certain = not taken or says_not_done(error)
-        match judge(record.operation.kind, step, taken=taken, certain=certain):
+        match judge(kind, step, taken=taken, certain=certain):
             case "poison":
                 self._poison(error)
             case "void":
@@ -445,10 +488,16 @@ class TrainingActor(Actor[Training]):
                     self._step = Step()
             case "fail":
                 pass
-        token = self._lineage.waiting.pop(record.position, None)
-        if token is not None:
-            token.fail(error)
-        self._tell_progress()
+
+    def _is_loss(self, error: TinkerError, operation: Operation, sent: list[Sent]) -> bool:
+        """Whether a result that failed says that the model is gone, or may have changed."""
+        return any(one.sends.is_fence for one in sent) or classify(error, operation.kind) == "gone"
+
+    async def _lose_once(self, cause: TinkerError) -> NoReturn:
+        """End this incarnation; who finds out while it ends waits for that."""
+        if not self._losing:
+            self._lose(cause)
+        await trio.sleep_forever()
 
     def _failed_again(self, record: Record, error: TinkerError) -> None:
         """Something that was done before the loss was sent again, and failed."""
@@ -466,7 +515,7 @@ class TrainingActor(Actor[Training]):
         message = f"the state of model {model_id} on the service is lost: {cause}"
         raise ModelLost(message, model_id=model_id) from cause
 
-    def _poison(self, cause: TinkerError) -> ModelPoisoned:
+    def _poison(self, cause: Exception) -> ModelPoisoned:
         """Send nothing to this model any more."""
         if self._lineage.poison is None:
             model_id = self._lineage.model_id

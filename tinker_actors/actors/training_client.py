@@ -17,6 +17,7 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
+    ForwardBackwardCustom,
     FromPath,
     LoadState,
     OptimStep,
@@ -29,6 +30,7 @@ from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
+from tinker_actors.protocol.custom_loss import CustomLossFn
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.wire.input import Datum
@@ -121,6 +123,33 @@ class TrainingClient:
             UnobservedFailure: see `submit`.
         """
         return await self.submit(ForwardBackward(data, loss_fn, _config(loss_fn_config)))
+
+    async def forward_backward_custom(
+        self, data: Sequence[Datum], loss_fn: CustomLossFn
+    ) -> Pending[ForwardBackwardOutput]:
+        """Put the accumulation of the gradient of a loss of your own in line.
+
+        When its turn comes, the log probabilities of the targets are computed, `loss_fn` is called with them, and its
+        gradients are sent; nothing else of this model runs in between. The function runs in a worker thread, and may
+        run again if the model is lost meanwhile. What it raises, the result raises, and the step it belongs to is
+        given up.
+
+        Args:
+            data: the batch. Of the loss inputs only `target_tokens`, of shape (n,) or (n, k), are sent; all others
+                are for `loss_fn` alone.
+            loss_fn: takes the batch and, for each datum, the log probabilities of its targets (float32, read-only, of
+                the targets' shape), and returns a `CustomLoss`. `tinker_actors.bridges` makes one of a function of
+                torch, jax or autograd.
+
+        Returns:
+            the output of the backward pass, with `loss:sum` and the metrics that the function returned;
+            `surrogate_loss:sum` is what the service makes of the gradients.
+
+        Raises:
+            InputError: a batch without targets, or a loss function that is none.
+            UnobservedFailure: see `submit`.
+        """
+        return await self.submit(ForwardBackwardCustom(data, loss_fn))
 
     async def optim_step(self, adam_params: AdamParams) -> Pending[OptimStepResponse]:
         """Put the step with the accumulated gradient in line; it ends the training step.

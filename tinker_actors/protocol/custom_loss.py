@@ -14,6 +14,7 @@ float32 of the targets' shape in both passes, so both weigh the same and are cut
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
@@ -33,6 +34,7 @@ __all__ = [
     "CustomLossFn",
     "Logprobs",
     "backward_data",
+    "check_function",
     "checked_loss",
     "forward_data",
     "logprobs_of",
@@ -92,6 +94,16 @@ class CustomLoss:
 
 CustomLossFn: TypeAlias = Callable[[Sequence[Datum], Sequence[Logprobs]], CustomLoss]
 """A loss of the user's own: (the batch, the log probabilities of each datum's targets) to value and gradients."""
+
+
+def check_function(function: object) -> None:
+    """Check what shall be called.
+
+    Raises:
+        InputError: it cannot be called, or is async: it runs in a thread that has no loop.
+    """
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise InputError("loss_fn", function, "must be a plain function of (data, logprobs)")
 
 
 # --- what is sent ----------------------------------------------------------------------------------------
