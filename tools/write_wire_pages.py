@@ -206,6 +206,8 @@ RETRIES_HEAD = f"""\
 
 Nothing is retried in two layers. The transport sends a call again as the first table says, and no more often than the
 call's *retries*. Calls without retries are never sent again there: who decides about them stands in the third table.
+Where a key is exchanged for a token, that is a call of its own (`service.auth_token`), made once for all that wait for
+the token. If its retries are used up, those calls fail with it, unsent, and do not begin it anew.
 
 A send is *doubtful* when a byte of it was written and no complete answer was read, or the answer was 408 or 5xx: the
 service may have carried it out. What may be done then depends on the kind of call:

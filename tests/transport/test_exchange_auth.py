@@ -12,10 +12,12 @@ import trio
 
 from tests.transport.test_auth import jwt, wall
 from tinker_actors.errors import (
+    APIConnectionError,
     APIResponseValidationError,
     AuthenticationError,
     ConfigError,
     CredentialError,
+    RateLimitError,
 )
 from tinker_actors.protocol.retry import Sends
 from tinker_actors.transport.config import Config
@@ -177,20 +179,53 @@ async def step(transport: HttpTransport, sends: Sends) -> None:
     await transport.call(OPTIM_STEP, OptimStepRequest(AdamParams(), "m", 1), sends=sends)
 
 
-@pytest.mark.parametrize("trouble", [httpx.Response(503), httpx.ReadTimeout("slow")], ids=["503", "timeout"])
-async def test_an_exchange_that_fails_leaves_no_call_in_doubt(
-    autojump_clock: Any, trouble: httpx.Response | Exception
-) -> None:
+TROUBLE = {
+    "503": (httpx.Response(503), APIConnectionError),
+    "timeout": (httpx.ReadTimeout("slow"), APIConnectionError),
+    "429": (httpx.Response(429, headers={"retry-after": "2"}), RateLimitError),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_an_exchange_that_fails_leaves_no_call_in_doubt(autojump_clock: Any, name: str) -> None:
     """A call that waits for its token has not been sent: it is made when there is one, and nothing is fenced."""
     service = Service()
-    service.trouble = [trouble] * 12
+    service.trouble = [TROUBLE[name][0]] * 10
     sends = Sends()
     async with opened(service) as transport:
         transport.learn(TOKENS)
         with pytest.raises(APIResponseValidationError):  # the service answers it with something else
             await step(transport, sends)
+    assert len(service.keys("auth/token")) == 11
     assert len(service.keys("optim_step")) == 1
-    assert (sends.doubtful, sends.attempts) == (False, 1)  # that is eleven exchanges
+    assert (sends.doubtful, sends.attempts) == (False, 0)
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_an_exchange_is_not_begun_anew_by_each_call(autojump_clock: Any, name: str) -> None:
+    """Its retries are counted once, for all that wait: not ten times ten."""
+    trouble, kind = TROUBLE[name]
+    service = Service()
+    service.trouble = [trouble] * 1000
+    doubtful: list[bool] = []
+    async with opened(service) as transport:
+        transport.learn(TOKENS)
+
+        async def call() -> None:
+            sends = Sends()
+            with pytest.raises(kind):
+                await step(transport, sends)
+            doubtful.append(sends.doubtful)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(call)
+        assert len(service.keys("auth/token")) == 11
+        assert doubtful == [False] * 5
+        answer = await transport.poll(RetrieveFutureRequest("r"))
+    assert answer.status == (429 if name == "429" else None)
+    assert answer.retry_after == (2.0 if name == "429" else None)
+    assert service.keys("optim_step") == service.keys("retrieve_future") == []
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Job:
         trying: what is assumed of the service for one send, in place of what is known.
         body: the body as it was made last, and of what.
         sent: the request that went out last.
+        no_token: the exchange of the key, which has retries of its own, brought none: the call is not tried again.
     """
 
     endpoint: AnyEndpoint
@@ -78,6 +79,7 @@ class Job:
     trying: CapabilityRecord | None = None
     body: tuple[object, Body] | None = None
     sent: WireRequest | None = None
+    no_token: bool = False
 
 
 @attrs.define(eq=False)

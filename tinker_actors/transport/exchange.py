@@ -280,6 +280,9 @@ class HttpTransport:
             payload = reply.payload()
         except (APIConnectionError, APIResponseValidationError) as error:
             return Answer(status=None, elapsed=trio.current_time() - started, error=error)
+        except RateLimitError as error:  # of the exchange of the key
+            elapsed = trio.current_time() - started
+            return Answer(status=429, elapsed=elapsed, retry_after=error.retry_after)
         elapsed = trio.current_time() - started
         if reply.status == 200:
             return Answer(status=200, payload=payload, elapsed=elapsed)
@@ -362,6 +365,8 @@ class HttpTransport:
             try:
                 return self._accepted(job, await self._exchange(job, sends.attempts))
             except APIError as error:
+                if job.no_token:
+                    raise
                 verdict = self._failed(job, error, sends)
                 error.attempts = sends.attempts
                 if isinstance(verdict, Applied):
@@ -404,11 +409,11 @@ class HttpTransport:
         options = job.options
         if self._prepare_options is not None:
             options = await self._prepare_options(options)
-        credentials = await self._credentials()
+        credentials = await self._credentials_for(job)
         reply = await self._send(job, options, credentials, attempt)
         if reply.status == 401 and says_invalid_token(reply.header(b"www-authenticate")):
             if await self._authority.rejected(credentials):
-                reply = await self._send(job, options, await self._credentials(), attempt)
+                reply = await self._send(job, options, await self._credentials_for(job), attempt)
         elif reply.status == 415 and (learnt := self._form_refused(job)) is not None:
             self.capability = learnt
             reply = await self._send(job, options, credentials, attempt)
@@ -416,6 +421,13 @@ class HttpTransport:
             reply = await self._try_protobuf(job, options, credentials, attempt, reply)
         log_deprecation(job.endpoint.name, reply, self._told)
         return reply
+
+    async def _credentials_for(self, job: Job) -> Mapping[str, str]:
+        """Return the headers for a call; if there are none, the exchange has been tried as often as it is worth."""
+        job.no_token = True
+        headers = await self._credentials()
+        job.no_token = False
+        return headers
 
     async def _credentials(self) -> Mapping[str, str]:
         """Return the headers that say who we are.
