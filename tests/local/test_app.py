@@ -3,12 +3,14 @@ from __future__ import annotations
 import httpx
 
 from tinker_actors.local.handler import HANDLERS
+from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.model import GetInfoRequest
-from tinker_actors.wire.service import ClientConfigRequest
+from tinker_actors.wire.service import ClientConfigRequest, Empty
 from tinker_actors.wire.telemetry import TelemetrySendRequest
 from tinker_actors.wire.weights import SaveWeightsRequest
 
+PLACES = {"training_run_id": "r", "checkpoint_id": "weights/a", "session_id": "s", "sampler_id": "s"}
 SERVED = [endpoint for endpoint in ENDPOINTS if endpoint.name in HANDLERS]
 
 
@@ -17,27 +19,29 @@ def test_every_handler_has_its_endpoint() -> None:
     assert set(HANDLERS) <= {endpoint.name for endpoint in ENDPOINTS}
 
 
-async def test_what_has_no_handler_has_no_route(make_service, connect) -> None:
-    """A call that the service does not have is 404, or 405 where its path has another method; archives have theirs."""
-    path = {"training_run_id": "r", "checkpoint_id": "weights/a", "session_id": "s", "sampler_id": "s"}
+async def test_what_has_no_handler_says_so(make_service, connect) -> None:
+    """A call that the service does not have is 404 with its name; archives have a route of their own."""
     async with connect(make_service()) as caller:
         for endpoint in ENDPOINTS:
             if endpoint in SERVED or endpoint.name == "get_checkpoint_archive_url":
                 continue
-            target = endpoint.target({place: path[place] for place in endpoint.places})
+            target = endpoint.target({place: PLACES[place] for place in endpoint.places})
             response = await caller.http.request(endpoint.method, target)
-            assert response.json() in ({"detail": "Not Found"}, {"detail": "Method Not Allowed"}), (
-                endpoint.name
-            )
+            assert response.status_code == 404
+            assert response.json() == {"detail": f"the embedded service has no route for {endpoint.name}"}
+            assert says_no_route(response.json())
 
 
 async def test_every_handler_has_its_route(make_service, connect) -> None:
     """No path of what is served is unknown (404 without our detail) or knows another method only (405)."""
     async with connect(make_service()) as caller:
         for endpoint in SERVED:
-            response = await caller.http.request(endpoint.method, endpoint.path.format(session_id="nobody"))
-            expected = 200 if endpoint.method == "GET" else 422
+            target = endpoint.path.format(**PLACES)
+            response = await caller.http.request(endpoint.method, target)
+            bare = endpoint.request is Empty
+            expected = (404 if endpoint.places else 200) if bare else 422
             assert response.status_code == expected, (endpoint.name, response.text)
+            assert response.json() != {"detail": "Not Found"}
         assert (await caller.http.get("/api/v1/nothing")).json() == {"detail": "Not Found"}
         assert (await caller.http.get("/api/v1/asample")).json() == {"detail": "Method Not Allowed"}
 
@@ -88,7 +92,7 @@ async def test_a_key_is_asked_for_where_one_is_set(make_service, connect, kit) -
         stranger = httpx.AsyncClient(transport=caller.http._transport, base_url="http://embedded")
         for headers in ({}, {"x-api-key": "tml-other"}):
             for endpoint in SERVED:
-                path = endpoint.path.format(session_id="s")
+                path = endpoint.path.format(**PLACES)
                 response = await stranger.request(endpoint.method, path, headers=headers)
                 assert response.status_code == 401, endpoint.name
             refused = await stranger.get(kit.archive_url(f"tinker://{model_id}/weights/a"), headers=headers)

@@ -17,6 +17,7 @@ from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.session import SessionHeartbeatRequest
 
+PLACES = {"training_run_id": "r", "checkpoint_id": "weights/a", "session_id": "s", "sampler_id": "s"}
 SERVED = [endpoint for endpoint in ENDPOINTS if endpoint.name in HANDLERS]
 
 
@@ -94,7 +95,9 @@ class Stall:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
-    "path", [endpoint.path.format(session_id="s") for endpoint in SERVED], ids=lambda path: path[8:]
+    "path",
+    sorted({endpoint.path.format(**PLACES) for endpoint in SERVED}),
+    ids=lambda path: path[8:],
 )
 async def test_a_caller_cancelled_at_any_request_leaves_nothing(
     make_service, kit, living_tasks, path: str, moment: str
@@ -109,7 +112,7 @@ async def test_a_caller_cancelled_at_any_request_leaves_nothing(
             trio.open_nursery() as n,
         ):
             for endpoint in SERVED:
-                n.start_soon(http.request, endpoint.method, endpoint.path.format(session_id="s"))
+                n.start_soon(http.request, endpoint.method, endpoint.path.format(**PLACES))
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinker_actors.errors import ConflictError, InputError, NotFoundError
-from tinker_actors.local.store import CheckpointPath, CheckpointStore
+from tinker_actors.local.store import CheckpointPath, CheckpointStore, Note
 
 PATH = CheckpointPath("session-1:train:0", "weights", "step-10")
 FILES = {"adapter_model.safetensors": b"weights", "adapter_config.json": b"{}"}
@@ -118,6 +118,7 @@ def test_paths_are_written_as_they_are_read() -> None:
         "tinker://session/weights/a/b",
         "tinker://session/other/a",
         "tinker:///weights/a",
+        "tinker://../weights/a",
         "tinker://session/weights/..",
         "tinker://session/weights/a b",
         "tinker://session/weights/",
@@ -129,3 +130,68 @@ def test_wrong_paths_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         CheckpointPath.parse(text)
     assert caught.value.field == "path"
+
+
+def test_what_there_is_can_be_listed(store: CheckpointStore) -> None:
+    """The latest first, with sizes and notes; of one run if that is asked."""
+    other = CheckpointPath("session-2:train:0", "sampler_weights", "a")
+    store.save(PATH, FILES, note=Note(time=10.0, user_metadata={"step": "10"}), expires=50.0)
+    store.save(other, {"a": b"12"}, note=Note(time=20.0))
+    first, second = store.kept(0)
+    assert (first.path, first.size, first.note, first.expires) == (other, 2, Note(time=20.0), math.inf)
+    assert (second.path, second.size, second.expires) == (PATH, 9, 50.0)
+    assert second.note == Note(time=10.0, user_metadata={"step": "10"})
+    assert [kept.path for kept in store.kept(0, PATH.run)] == [PATH]
+    assert store.describe(PATH, 0) == second
+    assert store.load(PATH, 0) == FILES
+    assert [kept.path for kept in store.kept(50)] == [other]
+
+
+def test_what_is_deleted_is_gone(store: CheckpointStore) -> None:
+    """Its name is free; deleting it again is 404, and so is everything else about it."""
+    store.save(PATH, FILES)
+    store.delete(PATH, 0)
+    assert store.kept(0) == []
+    for ask in (store.delete, store.describe, store.load):
+        with pytest.raises(NotFoundError):
+            ask(PATH, 0)
+    store.save(PATH, FILES, note=Note(time=3.0))
+    assert store.describe(PATH, 0).note.time == 3.0
+
+
+def test_a_checkpoint_is_published_and_hidden_once(store: CheckpointStore) -> None:
+    """Doing it again is 409; its other notes stay as they are."""
+    store.save(PATH, FILES, note=Note(time=3.0, user_metadata={"a": "b"}))
+    for public in (True, False):
+        store.publish(PATH, 0, public=public)
+        assert store.describe(PATH, 0).note == Note(time=3.0, public=public, user_metadata={"a": "b"})
+        with pytest.raises(ConflictError, match="already"):
+            store.publish(PATH, 0, public=public)
+    assert store.load(PATH, 0) == FILES
+
+
+def test_how_long_a_checkpoint_is_kept_can_change(store: CheckpointStore) -> None:
+    """A time, another time, for ever."""
+    store.save(PATH, FILES, expires=10.0)
+    store.set_expiry(PATH, 0, math.inf)
+    assert store.exists(PATH, 20)
+    store.set_expiry(PATH, 20, 30.0)
+    assert store.describe(PATH, 29).expires == 30.0
+    with pytest.raises(NotFoundError):
+        store.set_expiry(PATH, 30, math.inf)
+
+
+def test_notes_lie_beside_the_files(tmp_path: Path) -> None:
+    """A second store reads them; a checkpoint without, or with a damaged one, has the time of its folder."""
+    CheckpointStore(tmp_path).save(PATH, FILES, note=Note(time=3.0))
+    plain = CheckpointPath("run", "weights", "plain")
+    CheckpointStore(tmp_path).save(plain, FILES)
+    second = CheckpointStore(tmp_path)
+    second.publish(PATH, 0, public=True)
+    third = CheckpointStore(tmp_path)
+    assert third.describe(PATH, 0).note == Note(time=3.0, public=True)
+    assert third.describe(plain, 0).note.time > 1e9
+    (tmp_path / "run" / "weights" / "plain" / ".note.json").write_bytes(b"{")
+    (tmp_path / "run" / "weights" / "not a name").mkdir()
+    assert [kept.path for kept in third.kept(0)] == [plain, PATH]
+    assert third.load(plain, 0) == FILES

@@ -1,7 +1,7 @@
 """The ASGI application of the embedded service: routes, decoding, and errors as answers.
 
 The table of endpoints is walked, so what a client calls and what the service serves cannot differ; a call without
-a handler has no route, and is answered with 404.
+a handler is answered with 404, and is told that there is no route for it.
 A body may be compressed, and is read in the form its content type names: JSON, which is decoded strictly (an unknown
 field is an error), or protobuf where the table says so. Results of training and sampling are answered
 in protobuf to who accepts it, and in JSON to everybody else. Whether a request repeats another is told by its bytes,
@@ -13,9 +13,7 @@ decompressed. Errors become answers here and nowhere else:
     APIStatusError       its own status {"detail"}, and Retry-After if it says when to come again
     anything else        500 {"detail"}, and the log has the traceback
 
-Beside the endpoints there are two routes for checkpoint archives: one answers with the address of a
-download, and the download's address carries a signature instead of the API key, so that it can be handed
-on.
+Beside the endpoints there are the routes of checkpoint archives (`download`).
 """
 
 from __future__ import annotations
@@ -25,17 +23,16 @@ import hmac
 import inspect
 import logging
 import math
-import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tinker_actors.errors import APIStatusError, ConfigError, DecodeError, InputError
@@ -47,11 +44,11 @@ from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.payload import JSON, PROTOBUF
 from tinker_actors.wire.service import Empty
 
-from .archive import tar_chunks
+from .call import Call, Reply
+from .download import archive_routes
 from .engine import Engine
-from .handler import ANY_LOOP, HANDLERS, Call, Handler, Reply
+from .handler import ANY_LOOP, HANDLERS
 from .refusal import refusal
-from .store import CheckpointPath
 
 __all__ = ["build_app"]
 
@@ -68,15 +65,14 @@ def build_app(engine: Engine, *, api_key: str | None = None) -> Starlette:
         api_key: what requests must carry in `x-api-key`; None asks for none.
     """
     gate = _Gate(engine, api_key)
-    routes = [
-        gate.route(endpoint, HANDLERS[endpoint.name]) for endpoint in ENDPOINTS if endpoint.name in HANDLERS
-    ]
+    archives = archive_routes(engine, gate.check_key, gate.check_loop, answering)
+    routes = [gate.route(endpoint) for endpoint in ENDPOINTS if endpoint.name not in archives]
 
     def lifespan(_: Starlette) -> AbstractAsyncContextManager[None]:
         return engine.running()
 
     return Starlette(
-        routes=[*routes, *_ArchiveRoutes(engine, gate).routes()],
+        routes=[*routes, *archives.values()],
         exception_handlers={HTTPException: _http_exception},
         lifespan=lifespan,
     )
@@ -89,19 +85,23 @@ class _Gate:
         self._engine = engine
         self._api_key = None if api_key is None else api_key.encode()
 
-    def route(self, endpoint: Endpoint[Any, Any], handler: Handler) -> Route:
+    def route(self, endpoint: Endpoint[Any, Any]) -> Route:
         """Return the route of an endpoint."""
+        handler = HANDLERS.get(endpoint.name)
 
         async def serve(request: Request) -> Response:
             self.check_key(request)
             if endpoint.name not in ANY_LOOP:
                 self.check_loop()
+            if handler is None:
+                raise refusal(404, f"the embedded service has no route for {endpoint.name}")
             reply = handler(self._engine, await _call(endpoint, request))
             if inspect.isawaitable(reply):
                 reply = await reply
             return _response(endpoint, request.headers.get("accept", ""), reply)
 
-        return Route(endpoint.path, answering(endpoint.name, serve), methods=[endpoint.method])
+        path = endpoint.path.replace("{checkpoint_id}", "{kind}/{name}")
+        return Route(path, answering(endpoint.name, serve), methods=[endpoint.method])
 
     def check_key(self, request: Request) -> None:
         """Make sure that a request carries the key.
@@ -148,7 +148,7 @@ async def _call(endpoint: Endpoint[Any, Any], request: Request) -> Call[Any]:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    return Call(payload, digest, request.path_params, disconnected)
+    return Call(payload, digest, request.path_params, disconnected, request.query_params)
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:
@@ -218,61 +218,3 @@ async def _http_exception(_: Request, exc: Exception) -> Response:
     await trio.lowlevel.checkpoint()
     assert isinstance(exc, HTTPException)
     return _json(exc.status_code, {"detail": exc.detail}, dict(exc.headers or {}))
-
-
-class _ArchiveRoutes:
-    """Where checkpoints can be downloaded."""
-
-    def __init__(self, engine: Engine, gate: _Gate) -> None:
-        self._engine = engine
-        self._gate = gate
-        self._secret = secrets.token_bytes(32)
-
-    def routes(self) -> list[Route]:
-        """Return both routes."""
-        ask = "/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive"
-        get = "/api/v1/archives/{run}/{kind}/{name}"
-        return [
-            Route(ask, answering("archive", self._locate), methods=["GET"]),
-            Route(get, answering("download", self._download), methods=["GET"], name="download"),
-        ]
-
-    async def _locate(self, request: Request) -> Response:
-        self._gate.check_key(request)
-        self._gate.check_loop()
-        path = _path_of(request)
-        await self._engine.compute.call(lambda: self._engine.store.check_exists(path, self._engine.now()))
-        url = request.url_for("download", **request.path_params)
-        return RedirectResponse(url.include_query_params(signature=self._signature(path)), 302)
-
-    async def _download(self, request: Request) -> Response:
-        self._gate.check_loop()
-        path = _path_of(request)
-        if not hmac.compare_digest(request.query_params.get("signature", ""), self._signature(path)):
-            raise refusal(403, "the signature is missing or wrong")
-        files = await self._engine.compute.call(lambda: self._engine.store.load(path, self._engine.now()))
-        return StreamingResponse(_Chunks(tar_chunks(files)), media_type="application/x-tar")
-
-    def _signature(self, path: CheckpointPath) -> str:
-        return hmac.new(self._secret, str(path).encode(), hashlib.sha256).hexdigest()
-
-
-def _path_of(request: Request) -> CheckpointPath:
-    return CheckpointPath(*(request.path_params[part] for part in ("run", "kind", "name")))
-
-
-class _Chunks:
-    """An iterator as an asynchronous one."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        await trio.lowlevel.checkpoint()
-        try:
-            return next(self._chunks)
-        except StopIteration as end:
-            raise StopAsyncIteration from end

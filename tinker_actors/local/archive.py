@@ -22,7 +22,15 @@ from tinker_actors.errors import InputError
 from .lora import ALPHA, LoraConfig
 from .transformer import Array
 
-__all__ = ["AdapterConfig", "checkpoint_files", "read_arrays", "read_config", "tar_chunks"]
+__all__ = [
+    "AdapterConfig",
+    "checkpoint_files",
+    "part_of",
+    "read_arrays",
+    "read_config",
+    "tar_chunks",
+    "tar_size",
+]
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -130,6 +138,24 @@ def tar_chunks(files: Mapping[str, bytes]) -> Iterator[bytes]:
             yield piece
     size += 2 * tarfile.BLOCKSIZE  # two empty blocks end an archive, which is whole records long
     yield bytes(2 * tarfile.BLOCKSIZE + -size % tarfile.RECORDSIZE)
+
+
+def tar_size(files: Mapping[str, bytes]) -> int:
+    """Return the bytes of the tar archive that `tar_chunks` makes of the files."""
+    blocks = sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for content in files.values()) + 2
+    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+def part_of(chunks: Iterator[bytes], part: range) -> Iterator[bytes]:
+    """Yield the bytes of a part from pieces of the whole."""
+    at = 0
+    for chunk in chunks:
+        begin, end = max(part.start - at, 0), max(part.stop - at, 0)
+        at += len(chunk)
+        if piece := chunk[begin:end]:
+            yield piece
+        if at >= part.stop:
+            return
 
 
 def _tar_member(name: str, content: bytes) -> Iterator[bytes]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
 
 import attrs
 import numpy as np
@@ -63,9 +64,10 @@ class Settings:
         compute: where numpy runs. seed: of the service's own draws: adapters and samples whose client names
         no seed. poll_hold: seconds a poll waits for its result. session_timeout: seconds without a beat
         after which a session expires. clock: the time in seconds, callable from any thread; None means that
-        of the loop that opens the service. new_id: makes the part of ids that no other life of a service
-        may repeat. max_rows: samples under way at once per decoder. max_decoders: idle decoders kept for
-        their next request. max_samples: samples that may be queued or under way.
+        of the loop that opens the service. utc_now: the calendar, asked once. new_id: makes the part of ids
+        that no other life of a service may repeat. max_rows: samples under way at once per decoder.
+        max_decoders: idle decoders kept for their next request. max_samples: samples that may be queued or
+        under way.
     """
 
     compute: ComputeMode = "thread"
@@ -73,10 +75,32 @@ class Settings:
     poll_hold: float = 30.0
     session_timeout: float = 300.0
     clock: Callable[[], float] | None = None
+    utc_now: Callable[[], datetime] = lambda: datetime.now(UTC)
     new_id: Callable[[], str] = _fresh_id
     max_rows: int = 64
     max_decoders: int = 8
     max_samples: int = 2048
+
+
+@attrs.define(eq=False, kw_only=True)
+class Run:
+    """A model that was made, loaded or not.
+
+    Attributes:
+        run_id: its id.
+        session_id: the session that it was made in.
+        base_model: what it is made of.
+        rank: of its adapter.
+        user_metadata: what its user keeps with it.
+        last_request: the service's time of the last request for it.
+    """
+
+    run_id: str
+    session_id: str
+    base_model: str
+    rank: int
+    user_metadata: Mapping[str, str]
+    last_request: float
 
 
 @attrs.frozen(kw_only=True)
@@ -128,6 +152,7 @@ class Engine:
         sessions, promises, samplers, store, catalog, compute: its parts.
         life: a name no other life of a service has.
         telemetry_events: events received so far.
+        runs: every model of this life of the service, by its id, the oldest first.
     """
 
     def __init__(self, settings: Settings, catalog: Catalog, store: CheckpointStore) -> None:
@@ -136,7 +161,10 @@ class Engine:
         self.compute = Compute(settings.compute)
         self.life = settings.new_id()
         self.telemetry_events = 0
+        self.runs: dict[str, Run] = {}
         self._clock = settings.clock
+        self._utc_now = settings.utc_now
+        self._epoch = 0.0
         adapter_seeds, sample_seeds = np.random.SeedSequence(settings.seed).spawn(2)
         self._draw_adapter_seed = _drawer(adapter_seeds)
         self.sessions = SessionTable(
@@ -174,6 +202,10 @@ class Engine:
             raise RuntimeError("the embedded service is not open")
         return self._clock()
 
+    def calendar(self, time: float) -> float:
+        """Return what the calendar says at a time of the service, in seconds since 1970."""
+        return self._epoch + time
+
     # ------------------------------------------------------------------------------------------------- life
 
     @contextlib.asynccontextmanager
@@ -188,6 +220,7 @@ class Engine:
         self._token = trio.lowlevel.current_trio_token()
         if self._clock is None:
             self._clock = trio.lowlevel.current_clock().current_time  # other loops' clocks have other origins
+        self._epoch = self._utc_now().timestamp() - self._clock()
         with self.compute.active():
             await self.compute.call(lambda: [self.catalog.get(name) for name in self.catalog.names])
             failure: Exception | None = None
@@ -275,6 +308,14 @@ class Engine:
         )
         self.nursery.start_soon(worker.run, name=f"model {model_id}")
         self._models[model_id] = worker
+        self.runs[model_id] = Run(
+            run_id=model_id,
+            session_id=request.session_id,
+            base_model=base.name,
+            rank=config.rank,
+            user_metadata=dict(request.user_metadata or {}),
+            last_request=self.now(),
+        )
         request_id = worker.submit(0, CREATE, digest, _creation(worker))
         log.note(request.model_seq_id, digest, request_id)
         return UntypedAPIFuture(request_id, model_id)
@@ -288,6 +329,7 @@ class Engine:
         worker = self._models.get(model_id)
         if worker is None:
             raise refusal(404, f"Model {model_id!r} is not loaded")
+        self.runs[model_id].last_request = self.now()
         return worker
 
     def unload_model(self, model_id: str) -> str:

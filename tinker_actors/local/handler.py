@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any
 
-import attrs
 import trio
 
 from tinker_actors.errors import InputError
@@ -50,42 +49,12 @@ from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
 from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
 
 from . import operation
+from .call import Call, Handler, Reply
 from .engine import Engine
+from .listing import LISTING_HANDLERS
 from .worker import ModelWorker, Work
 
-__all__ = ["ANY_LOOP", "HANDLERS", "Call", "Handler", "Reply"]
-
-RequestT = TypeVar("RequestT")
-
-
-@attrs.frozen
-class Call(Generic[RequestT]):
-    """A request as a handler sees it.
-
-    Attributes:
-        request: the decoded body.
-        digest: of the endpoint's name and the body's bytes: tells a repetition from another request.
-        path: the variable parts of the path.
-        disconnected: returns when the client has left.
-    """
-
-    request: RequestT
-    digest: bytes
-    path: Mapping[str, str]
-    disconnected: Callable[[], Awaitable[None]]
-
-
-@attrs.frozen
-class Reply:
-    """An answer that is not simply 200."""
-
-    status: int
-    body: object
-
-
-# The request's class differs from endpoint to endpoint; the table of endpoints says which one comes.
-Handler: TypeAlias = Callable[[Engine, Call[Any]], object]
-
+__all__ = ["ANY_LOOP", "HANDLERS"]
 
 # --------------------------------------------------------------------------------------- service and session
 
@@ -115,7 +84,9 @@ def get_server_capabilities(engine: Engine, _: Call[Empty]) -> GetServerCapabili
 
 def create_session(engine: Engine, call: Call[CreateSessionRequest]) -> CreateSessionResponse:
     """Open a session."""
-    session_id = engine.sessions.create(call.request.tags, call.request.user_metadata)
+    session_id = engine.sessions.create(
+        call.request.tags, call.request.user_metadata, call.request.display_name
+    )
     engine.session_created()
     return CreateSessionResponse(session_id=session_id)
 
@@ -268,7 +239,8 @@ async def _cancel_when(event: Callable[[], Awaitable[None]], scope: trio.CancelS
 
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
-    {
+    {**LISTING_HANDLERS}
+    | {
         handler.__name__: handler
         for handler in (
             healthz,

@@ -7,6 +7,7 @@ only be known when its turn comes (a path that an earlier request is going to sa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire.optimizer import OptimStepRequest, OptimStepResponse
@@ -26,10 +27,17 @@ from .engine import Engine
 from .example import check_examples
 from .losses import loss_spec
 from .refusal import refusal
-from .store import CheckpointKind, CheckpointPath
+from .store import CheckpointKind, CheckpointPath, Note
 from .worker import ModelWorker, Work
 
-__all__ = ["forward_backward", "load_weights", "optim_step", "save_weights", "save_weights_for_sampler"]
+__all__ = [
+    "forward_backward",
+    "load_weights",
+    "optim_step",
+    "save_weights",
+    "save_weights_for_sampler",
+    "time_to_live",
+]
 
 
 def forward_backward(worker: ModelWorker, request: ForwardBackwardInput, *, backward: bool) -> Work:
@@ -74,10 +82,10 @@ def save_weights(engine: Engine, worker: ModelWorker, request: SaveWeightsReques
     if request.path is None:
         raise InputError("path", None, "must be given")
     path = _free_path(engine, worker, "weights", request.path)
-    ttl = _time_to_live(request.ttl_seconds)
+    ttl, about = time_to_live(request.ttl_seconds), request.user_metadata
 
     async def run() -> SaveWeightsResponse:
-        await worker.compute.call(lambda: _save(engine, worker, path, ttl, optimizer=True))
+        await worker.compute.call(lambda: _save(engine, worker, path, ttl, about, optimizer=True))
         return SaveWeightsResponse(str(path), "save_weights")
 
     return Work(run, saves=path)
@@ -97,18 +105,24 @@ def save_weights_for_sampler(
     number = request.sampling_session_seq_id
     if (request.path is None) == (number is None):
         raise InputError("path", request.path, "one of path and sampling_session_seq_id must be given")
-    ttl = _time_to_live(request.ttl_seconds)
+    ttl = time_to_live(request.ttl_seconds)
     if request.path is not None:
         return _save_for_sampler(
-            engine, worker, _free_path(engine, worker, "sampler_weights", request.path), ttl
+            engine,
+            worker,
+            _free_path(engine, worker, "sampler_weights", request.path),
+            ttl,
+            request.user_metadata,
         )
     assert number is not None
     return _snapshot(engine, worker, engine.samplers.reserve(worker.session_id, number, digest))
 
 
-def _save_for_sampler(engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float) -> Work:
+def _save_for_sampler(
+    engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float, about: Mapping[str, str] | None
+) -> Work:
     async def run() -> SaveWeightsForSamplerResult:
-        await worker.compute.call(lambda: _save(engine, worker, path, ttl, optimizer=False))
+        await worker.compute.call(lambda: _save(engine, worker, path, ttl, about, optimizer=False))
         return SaveWeightsForSamplerResult(path=str(path), type="save_weights_for_sampler")
 
     return Work(run, saves=path)
@@ -147,7 +161,12 @@ def _free_path(engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: 
     return path
 
 
-def _time_to_live(seconds: int | None) -> float:
+def time_to_live(seconds: int | None) -> float:
+    """Return how long something is kept; None is for ever.
+
+    Raises:
+        InputError: no time at all.
+    """
     if seconds is None:
         return math.inf
     if seconds < 1:
@@ -155,10 +174,20 @@ def _time_to_live(seconds: int | None) -> float:
     return float(seconds)
 
 
-def _save(engine: Engine, worker: ModelWorker, path: CheckpointPath, ttl: float, *, optimizer: bool) -> None:
+def _save(
+    engine: Engine,
+    worker: ModelWorker,
+    path: CheckpointPath,
+    ttl: float,
+    about: Mapping[str, str] | None,
+    *,
+    optimizer: bool,
+) -> None:
     config = AdapterConfig.of(worker.base.name, worker.config)
     files = checkpoint_files(config, worker.model.state(optimizer=optimizer))
-    engine.store.save(path, files, expires=engine.now() + ttl)
+    now = engine.now()
+    note = Note(time=engine.calendar(now), user_metadata=about)
+    engine.store.save(path, files, expires=now + ttl, note=note)
 
 
 def _load(engine: Engine, worker: ModelWorker, path: CheckpointPath, *, optimizer: bool) -> None:

@@ -154,6 +154,25 @@ class Samplers:
         for key in [key for key in self._sampling if _session_of(key) == session_id]:
             del self._sampling[key]
 
+    def ids(self, session_id: str) -> list[str]:
+        """Return the sampling sessions of a session that are in use, in the order of their numbers."""
+        prefix = f"{session_id}:sample:"
+        found = [key for key in self._sampling if key.startswith(prefix)]
+        return sorted(found, key=lambda key: int(key.removeprefix(prefix)))
+
+    def describe(self, sampling_session_id: str) -> tuple[str, str | None]:
+        """Return what a sampling session samples from: a base model's name, and its weights' path if they have one.
+
+        Raises:
+            NotFoundError: there is no such sampling session.
+        """
+        entry = self._sampling.get(sampling_session_id)
+        if entry is None or entry.source is None:
+            raise refusal(404, f"Sampling session {sampling_session_id!r} does not exist")
+        key = entry.source.key
+        path = str(key[0]) if isinstance(key, tuple) and isinstance(key[0], CheckpointPath) else None
+        return entry.source.base.name, path
+
     @property
     def sampling_sessions(self) -> int:
         """Sampling sessions in use."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -37,6 +38,7 @@ class EmbeddedService:
         poll_hold: seconds a poll waits for its result.
         session_timeout: seconds without a heartbeat after which a session and all it owns ends.
         clock: the time in seconds, callable from any thread; None means that of the loop that opens it.
+        utc_now: the calendar, for the times of what is listed; asked once, when the service opens.
         max_rows: samples under way at once per set of weights.
         max_samples: sampling requests that may be queued or under way; more are refused with 429.
 
@@ -55,6 +57,7 @@ class EmbeddedService:
         poll_hold: float = 30.0,
         session_timeout: float = 300.0,
         clock: Callable[[], float] | None = None,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_rows: int = 64,
         max_samples: int = 2048,
     ) -> None:
@@ -69,6 +72,7 @@ class EmbeddedService:
             poll_hold=poll_hold,
             session_timeout=session_timeout,
             clock=clock,
+            utc_now=utc_now,
             max_rows=max_rows,
             max_samples=max_samples,
         )

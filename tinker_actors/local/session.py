@@ -50,6 +50,7 @@ class Beats:
 class _Session:
     tags: tuple[str, ...]
     user_metadata: dict[str, str]
+    display_name: str | None
     beats: Beats
     state: SessionState = SessionState.ALIVE
 
@@ -82,12 +83,17 @@ class SessionTable:
         self._unswept: list[str] = []
         self._total_beats = 0
 
-    def create(self, tags: Sequence[str] = (), user_metadata: Mapping[str, str] | None = None) -> str:
+    def create(
+        self,
+        tags: Sequence[str] = (),
+        user_metadata: Mapping[str, str] | None = None,
+        display_name: str | None = None,
+    ) -> str:
         """Open a session and return its id."""
         with self._lock:
             session_id = self._new_id()
             beats = Beats(0, self._clock())
-            self._alive[session_id] = _Session(tuple(tags), dict(user_metadata or {}), beats)
+            self._alive[session_id] = _Session(tuple(tags), dict(user_metadata or {}), display_name, beats)
             return session_id
 
     def heartbeat(self, session_id: str) -> Beats:
@@ -145,6 +151,22 @@ class SessionTable:
         with self._lock:
             self._expire()
             return self._find(session_id).state
+
+    def about(self, session_id: str) -> tuple[Mapping[str, str], str | None]:
+        """Return what is kept with a session, alive or ended, and what it is called.
+
+        Raises:
+            NotFoundError: there is no such session.
+        """
+        with self._lock:
+            session = self._find(session_id)
+            return dict(session.user_metadata), session.display_name
+
+    def ids(self) -> list[str]:
+        """Return all sessions that are remembered, those that live first, the latest first."""
+        with self._lock:
+            self._expire()
+            return [*reversed(self._alive), *reversed(self._ended)]
 
     def sweep(self) -> list[str]:
         """Return the sessions that ended since the last call, however they ended."""

@@ -7,6 +7,9 @@ afterwards:
                                                  optimizer.safetensors
     tinker://<model id>/sampler_weights/<name>   the first two
 
+Beside them lies a note (`Note`): when it was saved, whether everybody may read it, and what its user keeps with it.
+The note alone may change; it is no part of what is loaded or downloaded.
+
 A name is used once. In a directory each checkpoint is a folder that is written beside its place and then
 renamed into it: a crash leaves a checkpoint or none. The same weights give the same bytes.
 
@@ -28,20 +31,23 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import attrs
+import cattrs
+import orjson
 
 from tinker_actors.errors import InputError
 
 from .refusal import refusal
 
-__all__ = ["CheckpointKind", "CheckpointPath", "CheckpointStore"]
+__all__ = ["CheckpointKind", "CheckpointPath", "CheckpointStore", "Kept", "Note"]
 
 CheckpointKind = Literal["weights", "sampler_weights"]
 KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights")
 SCHEME = "tinker://"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
+NOTE_FILE = ".note.json"
 
 
 @attrs.frozen
@@ -64,7 +70,7 @@ class CheckpointPath:
     def __attrs_post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError("path", str(self), f"the kind must be one of {', '.join(KINDS)}")
-        if not self.run or "/" in self.run:
+        if not self.run or "/" in self.run or set(self.run) == {"."}:
             raise InputError("path", str(self), "must name the model that saved it")
         if not NAME.fullmatch(self.name) or set(self.name) == {"."}:
             raise InputError("path", self.name, "a name has letters, digits, '_', '-' and '.' only")
@@ -86,6 +92,38 @@ class CheckpointPath:
         return f"{SCHEME}{self.run}/{self.kind}/{self.name}"
 
 
+@attrs.frozen(kw_only=True)
+class Note:
+    """What is known of a checkpoint beside its files.
+
+    Attributes:
+        time: when it was saved, in seconds of the calendar (UTC, since 1970).
+        public: whether everybody may read it.
+        user_metadata: what its user keeps with it.
+    """
+
+    time: float = 0.0
+    public: bool = False
+    user_metadata: Mapping[str, str] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """A checkpoint as it is listed.
+
+    Attributes:
+        path: where it lies.
+        note: what is known of it.
+        size: bytes of its files.
+        expires: the service's time from which on it is gone; infinity is never.
+    """
+
+    path: CheckpointPath
+    note: Note
+    size: int
+    expires: float
+
+
 class CheckpointStore:
     """Keeps checkpoints.
 
@@ -97,27 +135,38 @@ class CheckpointStore:
         self._root = root
         self._lock = threading.Lock()  # guards the dictionaries
         self._memory: dict[CheckpointPath, dict[str, bytes]] = {}
+        self._notes: dict[CheckpointPath, Note] = {}
         self._expiry: dict[CheckpointPath, float] = {}
         self._versions: Counter[CheckpointPath] = Counter()
 
-    def save(self, path: CheckpointPath, files: Mapping[str, bytes], *, expires: float = math.inf) -> None:
+    def save(
+        self,
+        path: CheckpointPath,
+        files: Mapping[str, bytes],
+        *,
+        expires: float = math.inf,
+        note: Note | None = None,
+    ) -> None:
         """Keep a checkpoint. With a directory, this writes and syncs files.
 
         Args:
             path: where; must be unused.
             files: by name.
             expires: time from which on it is gone.
+            note: what is known of it.
 
         Raises:
             ConflictError: the path is in use. Nothing was changed.
         """
         if self._root is not None:
-            _write_folder(self._root, self._folder(self._root, path), path, files)
+            written = dict(files) if note is None else {**files, NOTE_FILE: _note_bytes(note)}
+            _write_folder(self._root, self._folder(self._root, path), path, written)
         with self._lock:
             if path in self._memory:
                 raise _in_use(path)
             if self._root is None:
                 self._memory[path] = dict(files)
+                self._notes[path] = note or Note()
             self._versions[path] += 1
             if expires < math.inf:
                 self._expiry[path] = expires
@@ -132,7 +181,8 @@ class CheckpointStore:
         if self._root is None:
             with self._lock:
                 return dict(self._memory[path])
-        return {file.name: file.read_bytes() for file in sorted(self._folder(self._root, path).iterdir())}
+        folder = self._folder(self._root, path)
+        return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != NOTE_FILE}
 
     def check_exists(self, path: CheckpointPath, now: float) -> None:
         """Make sure that there is a checkpoint.
@@ -141,7 +191,7 @@ class CheckpointStore:
             NotFoundError: there is none, or it has expired.
         """
         if not self.exists(path, now):
-            raise refusal(404, f"Checkpoint '{path}' does not exist")
+            raise _missing(path)
 
     def exists(self, path: CheckpointPath, now: float) -> bool:
         """Tell whether there is a checkpoint that has not expired."""
@@ -156,19 +206,147 @@ class CheckpointStore:
         with self._lock:
             return self._versions[path]
 
+    # ---------------------------------------------------------------------------------------- what there is
+
+    def kept(self, now: float, run: str | None = None) -> list[Kept]:
+        """Return the checkpoints there are, the latest first. With a directory, this reads it.
+
+        Args:
+            now: the service's time.
+            run: of this run only.
+        """
+        self._expire(now)
+        if self._root is None:
+            with self._lock:
+                found = [self._describe(path) for path in reversed(self._memory)]
+        else:
+            found = [kept for path in _paths_under(self._root) if (kept := self._read(self._root, path))]
+        wanted = [kept for kept in found if run is None or kept.path.run == run]
+        return sorted(wanted, key=lambda kept: -kept.note.time)
+
+    def describe(self, path: CheckpointPath, now: float) -> Kept:
+        """Return one checkpoint.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+        """
+        self.check_exists(path, now)
+        if self._root is not None:
+            kept = self._read(self._root, path)
+            if kept is None:  # deleted meanwhile
+                raise _missing(path)
+            return kept
+        with self._lock:
+            if path not in self._memory:
+                raise _missing(path)
+            return self._describe(path)
+
+    def delete(self, path: CheckpointPath, now: float) -> None:
+        """Remove a checkpoint; its name is free again.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+        """
+        self.check_exists(path, now)
+        with self._lock:
+            self._forget([path])
+        self._remove_folders([path])
+
+    def publish(self, path: CheckpointPath, now: float, *, public: bool) -> None:
+        """Let everybody read a checkpoint, or nobody else any more.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+            ConflictError: it is so already.
+        """
+        note = self.describe(path, now).note
+        if note.public == public:
+            raise refusal(409, f"Checkpoint '{path}' is {'public' if public else 'not public'} already")
+        note = attrs.evolve(note, public=public)
+        if self._root is not None:
+            file = self._folder(self._root, path) / NOTE_FILE
+            draft = file.with_name(f"{NOTE_FILE}.draft")
+            draft.write_bytes(_note_bytes(note))
+            draft.replace(file)
+        with self._lock:
+            self._notes[path] = note
+
+    def set_expiry(self, path: CheckpointPath, now: float, expires: float) -> None:
+        """Say from when on a checkpoint is gone; infinity is never.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+        """
+        self.check_exists(path, now)
+        with self._lock:
+            if expires < math.inf:
+                self._expiry[path] = expires
+            else:
+                self._expiry.pop(path, None)
+
+    def _describe(self, path: CheckpointPath) -> Kept:
+        size = sum(len(content) for content in self._memory[path].values())
+        return Kept(path=path, note=self._notes[path], size=size, expires=self._expiry.get(path, math.inf))
+
+    def _read(self, root: Path, path: CheckpointPath) -> Kept | None:
+        """Describe a checkpoint of a directory; None if it has just gone."""
+        folder = self._folder(root, path)
+        try:
+            size = sum(
+                file.stat().st_size for file in folder.iterdir() if not file.name.startswith(NOTE_FILE)
+            )
+            note = _read_note(folder)
+        except FileNotFoundError:
+            return None
+        return Kept(path=path, note=note, size=size, expires=self._expiry.get(path, math.inf))
+
+    def _forget(self, paths: list[CheckpointPath]) -> None:
+        for path in paths:
+            self._expiry.pop(path, None)
+            self._memory.pop(path, None)
+            self._notes.pop(path, None)
+
+    def _remove_folders(self, paths: list[CheckpointPath]) -> None:
+        if self._root is not None:
+            for path in paths:
+                shutil.rmtree(self._folder(self._root, path), ignore_errors=True)
+
     def _expire(self, now: float) -> None:
         with self._lock:
             over = [path for path, expires in self._expiry.items() if expires <= now]
-            for path in over:
-                del self._expiry[path]
-                self._memory.pop(path, None)
-        if self._root is not None:
-            for path in over:
-                shutil.rmtree(self._folder(self._root, path), ignore_errors=True)
+            self._forget(over)
+        self._remove_folders(over)
 
     @staticmethod
     def _folder(root: Path, path: CheckpointPath) -> Path:
         return root / quote(path.run, safe="") / path.kind / path.name
+
+
+def _paths_under(root: Path) -> list[CheckpointPath]:
+    """Return the paths of the checkpoints in a directory, in order."""
+    folders = sorted(folder for kind in KINDS for folder in root.glob(f"*/{kind}/*") if folder.is_dir())
+    return [
+        CheckpointPath(unquote(folder.parent.parent.name), kind, folder.name)
+        for folder in folders
+        for kind in KINDS
+        if folder.parent.name == kind and NAME.fullmatch(folder.name)
+    ]
+
+
+def _note_bytes(note: Note) -> bytes:
+    return orjson.dumps(attrs.asdict(note), option=orjson.OPT_SORT_KEYS)
+
+
+def _read_note(folder: Path) -> Note:
+    """Return a checkpoint's note; one that was saved without has the time of its folder."""
+    try:
+        return cattrs.structure(orjson.loads((folder / NOTE_FILE).read_bytes()), Note)
+    except (FileNotFoundError, ValueError, cattrs.BaseValidationError):
+        return Note(time=folder.stat().st_mtime)
+
+
+def _missing(path: CheckpointPath) -> Exception:
+    return refusal(404, f"Checkpoint '{path}' does not exist")
 
 
 def _in_use(path: CheckpointPath) -> Exception:
