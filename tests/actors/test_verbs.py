@@ -6,7 +6,8 @@ import contextlib
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
@@ -30,14 +31,15 @@ from tests.actors.verbs import (
     TRAINING_REST,
     UNNAMED,
 )
+from tinker_actors.actors import message as messages
 from tinker_actors.actors.admin import AdminClient
-from tinker_actors.actors.message import Sample
+from tinker_actors.actors.message import Sample, Sampling, Training
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import APIStatusError
-from tinker_actors.kernel import Pending
+from tinker_actors.kernel import Message, Pending
 from tinker_actors.testing import Probe, ScriptedService, open_scripted_service, open_test_system
 from tinker_actors.transport.config import Config
 
@@ -101,6 +103,34 @@ def written(method: Any) -> str:
         default = "" if one.default is one.empty else f"={one.default!r}"
         words.append(f"{stars.get(one.kind, '')}{one.name}{default}")
     return ", ".join(words)
+
+
+TYPED = "".join(
+    file.read_text("utf-8") for file in sorted(Path(__file__).parents[1].glob("typing/verbs_*.py"))
+)
+"""What type checkers are shown."""
+
+
+@pytest.mark.parametrize("kind", SIGNATURES, ids=lambda kind: kind.__name__)
+def test_every_verb_is_shown_to_type_checkers(kind: type) -> None:
+    """What it gives stands in tests/typing; so does everything else that is public."""
+    assert [name for name in sorted(public(kind)) if not re.search(rf"\.{name}\b", TYPED)] == []
+
+
+@pytest.mark.parametrize("role", [Training, Sampling])
+def test_every_message_is_shown_to_type_checkers(role: type) -> None:
+    """Asked for and submitted, with the reply that it promises."""
+    kinds = [kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Message)]
+    named = [kind.__name__ for kind in kinds if role_of(kind) is role and not kind.__name__.startswith("_")]
+    assert named
+    for way in ("ask", "submit"):
+        assert [name for name in named if not re.search(rf"ref\.{way}\(\s*{name}\(", TYPED)] == []
+
+
+def role_of(kind: type) -> object:
+    """Return the role that a message is addressed to."""
+    bases = [base for one in kind.__mro__ for base in getattr(one, "__orig_bases__", ())]
+    return next((get_args(base)[0] for base in bases if get_origin(base) is Message), None)
 
 
 # --- messages ------------------------------------------------------------------------------------------------

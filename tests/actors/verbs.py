@@ -182,6 +182,7 @@ SERVICE_REST = {
     "get_console_url": "puts it together",
     "session_id": "is known",
     "subscribe": "gives events",
+    "waits": "looks at what is under way here",
 }
 # What lies on the scripted service when these are called: one model's saved state, and weights for samplers.
 RUN = "session-0:train:0"
@@ -330,6 +331,7 @@ get_server_capabilities
 get_telemetry
 health_check
 subscribe                    max_buffer=1000
+waits
 """,
     TrainingClient: """
 create_sampling_client       model_path

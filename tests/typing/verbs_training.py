@@ -1,0 +1,89 @@
+"""What each verb of a TrainingClient gives, and each message for its actor; checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tinker_actors as ta
+from tinker_actors.actors.message import (
+    Forward,
+    ForwardBackward,
+    ForwardBackwardCustom,
+    LoadState,
+    OptimStep,
+    SaveState,
+    SaveWeightsForSampler,
+    Training,
+)
+from tinker_actors.actors.telemetry import TelemetryHandle
+from tinker_actors.kernel import ActorRef
+from tinker_actors.text.tokenizer import Tokenizer
+from tinker_actors.types import (
+    CustomLoss,
+    GetInfoResponse,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+)
+from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult
+
+
+def half(data: Sequence[ta.Datum], logprobs: Sequence[NDArray[np.float32]]) -> CustomLoss:
+    """Lose half of what the tokens are unlikely."""
+    return CustomLoss(sum(-0.5 * float(one.sum()) for one in logprobs), [0 * one - 0.5 for one in logprobs])
+
+
+async def steps(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
+    """They are in line when they return."""
+    assert_type(await training.forward(data, "ppo", {"a": 1.0}), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await training.forward_backward(data, "ppo"), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await training.forward_backward_custom(data, half), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await training.optim_step(ta.AdamParams()), ta.Pending[ta.OptimStepResponse])
+    assert_type(await (await training.optim_step(ta.AdamParams())), ta.OptimStepResponse)
+
+
+async def results(training: ta.TrainingClient) -> None:
+    """They are done when they return."""
+    assert_type(await training.save_state("a", 3600), SaveWeightsResponse)
+    assert_type(await training.load_state("tinker://a/weights/b"), LoadWeightsResponse)
+    assert_type(await training.load_state_with_optimizer("tinker://a/weights/b"), LoadWeightsResponse)
+    assert_type(await training.save_weights_for_sampler("a"), SaveWeightsForSamplerResponse)
+    assert_type(await training.save_weights_and_get_sampling_client(), ta.SamplingClient)
+    assert_type(await training.create_sampling_client("tinker://a/sampler_weights/b"), ta.SamplingClient)
+    assert_type(await training.get_tokenizer(), Tokenizer)
+
+
+def known(training: ta.TrainingClient) -> None:
+    """They need not be waited for."""
+    assert_type(training.get_info(), GetInfoResponse)
+    assert_type(training.get_telemetry(), TelemetryHandle | None)
+    assert_type(training.model_id, str)
+    assert_type(training.ref, ActorRef[Training])
+
+
+async def asks(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
+    """Each message knows its reply."""
+    ref = training.ref
+    assert_type(await ref.ask(Forward(data, "ppo")), ta.ForwardBackwardOutput)
+    assert_type(await ref.ask(ForwardBackward(data, "ppo")), ta.ForwardBackwardOutput)
+    assert_type(await ref.ask(ForwardBackwardCustom(data, half)), ta.ForwardBackwardOutput)
+    assert_type(await ref.ask(OptimStep(ta.AdamParams())), ta.OptimStepResponse)
+    assert_type(await ref.ask(SaveState("a")), SaveWeightsResponse)
+    assert_type(await ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResult)
+    assert_type(await ref.ask(LoadState("tinker://a/weights/b", optimizer=True)), LoadWeightsResponse)
+
+
+async def submits(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
+    """So does a Pending, by the client as by its actor's address."""
+    ref = training.ref
+    assert_type(await ref.submit(Forward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await ref.submit(ForwardBackward(data, "ppo")), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await ref.submit(ForwardBackwardCustom(data, half)), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await ref.submit(OptimStep(ta.AdamParams())), ta.Pending[ta.OptimStepResponse])
+    assert_type(await ref.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
+    assert_type(await ref.submit(SaveWeightsForSampler()), ta.Pending[SaveWeightsForSamplerResult])
+    assert_type(await ref.submit(LoadState("tinker://a/weights/b", True)), ta.Pending[LoadWeightsResponse])
+    assert_type(await training.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
