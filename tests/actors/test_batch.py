@@ -127,6 +127,25 @@ async def test_it_is_off_unless_the_service_says_so(autojump_clock: Any, open_st
     assert not together.polls
 
 
+@pytest.mark.requirement("R99")
+async def test_a_new_word_for_a_state_fails_nobody(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Its sample is asked for, and all others of the same answer have their results."""
+    news = [
+        {"state": "finished", "request_id": "asample#0"},
+        {"state": "moved_on", "request_id": "asample#1"},
+        {"state": "resting"},
+    ]
+    stub.rules["retrieve_futures"] = lambda _, __: httpx.Response(
+        200, json={"completions": news, "cursor": 3}
+    )
+    async with open_stub(batch_polls=True) as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+
+
 async def test_a_service_without_the_call_is_polled_sample_by_sample(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from tests.wire.refusals import problems_of
+from tinker_actors.wire.codec import structure
 from tinker_actors.wire.future import (
     CompleteMetadata,
+    FutureFailed,
+    FutureFinished,
     RequestFailed,
     RetrieveFuturesRequest,
+    RetrieveFuturesResponse,
     SamplingSessionTarget,
     TryAgain,
 )
@@ -30,3 +34,24 @@ def test_many_promises_are_asked_for_from_the_start() -> None:
     request = RetrieveFuturesRequest(target=SamplingSessionTarget(sampling_session_id="s"))
     assert (request.prev_cursor, request.timeout, request.retrieved_request_ids) == (0, None, ())
     assert request.target.cloned_sampler_id == 0
+
+
+def test_a_state_that_is_not_known_spoils_no_answer() -> None:
+    """The other completions are read; one without any state is refused."""
+    body = {
+        "completions": [
+            {"state": "finished", "request_id": "a", "response_payload_uncompressed_size": 3},
+            {"state": "cancelled", "request_id": "b"},
+            {"state": "failed", "request_id": "c"},
+        ],
+        "cursor": 3,
+    }
+    assert structure(RetrieveFuturesResponse, body, strict=True).completions == (
+        FutureFinished(request_id="a", response_payload_uncompressed_size=3),
+        {"state": "cancelled", "request_id": "b"},
+        FutureFailed(request_id="c"),
+    )
+    without = {"completions": [{"request_id": "b"}], "cursor": 1}
+    assert problems_of(RetrieveFuturesResponse, without, strict=False) == [
+        "required field missing: state @ $.completions[0]"
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping
 
 import trio
 
@@ -101,7 +102,7 @@ class BatchPoller:
             else:
                 await trio.sleep(outcome)
         else:
-            completions = [_completion(one) for one in reply.completions]
+            completions = [done for one in reply.completions if (done := _completion(one)) is not None]
             self._tell(self._machine.answered(poll, reply.cursor, completions))
             if poll.waits and not completions:
                 await trio.sleep(max(0.0, started + MIN_HOLD - trio.current_time()))
@@ -132,6 +133,13 @@ class BatchPoller:
                 event.set()
 
 
-def _completion(one: FutureCompletion) -> Completion:
+def _completion(one: FutureCompletion) -> Completion | None:
+    """Return what has ended; None if it is not said what.
+
+    A state that is not known counts as an end: the fetch of the result says what it means, and waits if it is none.
+    """
+    if isinstance(one, Mapping):
+        request_id = one.get("request_id")
+        return Completion(request_id) if isinstance(request_id, str) else None
     size = one.response_payload_uncompressed_size if isinstance(one, FutureFinished) else None
     return Completion(one.request_id, size or 0)

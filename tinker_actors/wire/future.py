@@ -1,5 +1,6 @@
 """Promises: what the service gives for work that takes long, and asking for the results."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import attrs
@@ -134,7 +135,8 @@ class FutureFailed:
     state: Literal["failed"] = "failed"
 
 
-FutureCompletion: TypeAlias = FutureFinished | FutureFailed
+FutureCompletion: TypeAlias = FutureFinished | FutureFailed | Mapping[str, object]
+"""A mapping if its state is a word that this package does not know; the other completions can be read all the same."""
 
 
 @attrs.frozen
