@@ -5,6 +5,7 @@
     ├── InputError                        local: a value refused before a byte was sent (`field`, `value`)
     ├── DecodeError                       bytes that are not the message they should be (`problems`)
     ├── StreamAlreadyConsumed             a response's body or events were asked for a second time
+    ├── NotPicklable                      local: it cannot be sent to another process; says what can
     ├── UnobservedFailure                 an earlier operation failed and nobody had awaited it
     ├── ForeignCancellation               asyncio cancelled what trio had called there, or the other way round
     ├── PortalClosed                      a call through a portal that is closed, or closed before it had ended
@@ -28,6 +29,7 @@
     │   ├── ModelPoisoned                 the model's state is not known any more; nothing is sent to it
     │   ├── SamplerLost                   weights to sample from are gone and cannot be had again
     │   ├── StepVoid                      a step was given up because a part of it failed
+    │   ├── ServiceTooOld                 the service answered without what was asked for (`field`)
     │   └── ServiceClosing                the service was closing before the operation started
     └── ActorError                        from the actor kernel
         ├── ActorStopped                  the actor has ended, or ended while the message was with it
@@ -82,6 +84,7 @@ __all__ = [
     "ModelLost",
     "ModelPoisoned",
     "NotFoundError",
+    "NotPicklable",
     "PermissionDeniedError",
     "PortalClosed",
     "RateLimitError",
@@ -91,6 +94,7 @@ __all__ = [
     "RetryableException",
     "SamplerLost",
     "ServiceClosing",
+    "ServiceTooOld",
     "SessionGoneError",
     "StartFailed",
     "StepVoid",
@@ -200,6 +204,10 @@ class DecodeError(TinkerActorsError):
 
 class StreamAlreadyConsumed(TinkerActorsError):
     """A body or a stream of events can be gone through once, and it has been."""
+
+
+class NotPicklable(TinkerActorsError, TypeError):
+    """Something that lives in this process alone was pickled; the message says what to send in its place."""
 
 
 class UnobservedFailure(TinkerActorsError):
@@ -503,6 +511,18 @@ class StepVoid(TinkerError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.started = False
+
+
+class ServiceTooOld(TinkerError):
+    """The service answered, and does not know something that was asked for: it is older than that.
+
+    Attributes:
+        field: the argument it does not know.
+    """
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"the service is too old for {field}: {why}")
+        self.field = field
 
 
 class ServiceClosing(TinkerError):

@@ -10,12 +10,13 @@ import trio
 import trio.testing
 
 from tinker_actors.actors.throttle import BytesGate, SampleGate
+from tinker_actors.protocol.aimd import AdaptiveLimit
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.throttle import SampleThrottle
 
 
-def gate(free: int = 10**9) -> SampleGate:
-    return SampleGate(SampleThrottle(SampleBackoff(), free))
+def gate(free: int = 10**9, most: int = 10**6) -> SampleGate:
+    return SampleGate(SampleThrottle(SampleBackoff(), AdaptiveLimit(most), free))
 
 
 async def test_bytes_come_in_order(autojump_clock: Any) -> None:
@@ -80,7 +81,7 @@ async def test_after_a_refusal_ten_go_at_a_time(autojump_clock: Any) -> None:
         await trio.sleep(0.5)
         samples.leave(weight)
 
-    samples.refused(1, 30.0)
+    samples.refused(1, 30.0, 0)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(25):
@@ -96,18 +97,18 @@ async def test_a_longer_pause_is_noticed_by_who_minds_the_clock(autojump_clock: 
     """Also if it comes from another service with the same key."""
     samples = gate()
     started = trio.current_time()
-    samples.refused(1, 5.0)
+    samples.refused(1, 5.0, 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(samples.enter, 1)
         await trio.sleep(1)
-        samples.refused(1, 60.0)
+        samples.refused(1, 60.0, 1)
     assert trio.current_time() - started == pytest.approx(61)
 
 
 async def test_who_minds_the_clock_may_leave(autojump_clock: Any) -> None:
     """The next in line takes the place."""
     samples = gate()
-    samples.refused(1, 5.0)
+    samples.refused(1, 5.0, 0)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         scope = trio.CancelScope()
@@ -144,7 +145,7 @@ async def test_no_wake_up_is_lost(autojump_clock: Any, seed: int) -> None:
                 try:
                     await trio.sleep(rng.random() * 3)
                     if rng.random() < 0.1:
-                        samples.refused(size, rng.choice([None, 3.0]))
+                        samples.refused(size, rng.choice([None, 3.0]), samples.throttle.limit.generation)
                 finally:
                     samples.leave(weight)
         done += 1

@@ -27,6 +27,7 @@ from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.kernel import Message
+from tinker_actors.protocol.sampler_handle import SamplerHandle, write_handle
 from tinker_actors.rl.losses import cross_entropy
 from tinker_actors.types import (
     AdamParams,
@@ -40,6 +41,7 @@ from tinker_actors.types import (
     SaveWeightsResponse,
 )
 from tinker_actors.wire.session import SessionSearchRequest
+from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult
 
 MODEL = "tinker-actors/char-100k"
@@ -63,6 +65,7 @@ SAVED = SaveWeightsResponse(STATE)
 LOADED = LoadWeightsResponse(path=STATE)
 NAMED = SaveWeightsForSamplerResult(path=WEIGHTS)
 UNNAMED = SaveWeightsForSamplerResult(sampling_session_id="session-7")
+HANDLE = write_handle(SamplerHandle(session_id="session-9", sampling_session_id="session-9:sample:0"))
 SAMPLED = SampleResponse((), np.array([np.nan, -1.0, -2.0], np.float32))
 
 Call = Callable[[Any], Awaitable[object]]
@@ -132,7 +135,14 @@ TRAINING_REST = {
 STEP_VERBS = {"forward", "forward_backward", "forward_backward_custom", "optim_step"}
 """They return when their message is in line, and give a Pending."""
 
-OPTIONS: dict[str, Any] = {"include_prompt_logprobs": True, "topk_prompt_logprobs": 3}
+OPTIONS: dict[str, Any] = {
+    "include_prompt_logprobs": True,
+    "topk_prompt_logprobs": 3,
+    "topk_sample_logprobs": 2,
+    "target_prompt_logprobs": TensorData.from_numpy(np.zeros((2, 1), np.int64)),
+    "prompt_alt_tokens_k": 4,
+    "prompt_logprobs_last_n": 2,
+}
 SAMPLING: dict[str, tuple[Call, dict[str, Any], object]] = {
     "sample": (
         lambda s: s.sample(PROMPT, 2, PARAMS),
@@ -157,9 +167,15 @@ SAMPLING: dict[str, tuple[Call, dict[str, Any], object]] = {
 }
 SAMPLING_REST = {
     "base_model": "is known",
+    "evaluation": "gives the same client on the other lane",
+    "from_sampler_handle": "is the service's",
     "get_base_model": "is known",
+    "get_sampler_handle": "puts it together",
     "get_tokenizer": "loads it here",
+    "priority": "is known",
+    "record_stability_info": "is known",
     "ref": "is the pool",
+    "retry_config": "is known",
     "target": "is known",
     "version": "is known",
 }
@@ -172,6 +188,11 @@ SERVICE: dict[str, tuple[Call, list[str]]] = {
         lambda s: s.create_sampling_client(base_model="base"),
         ["POST create_sampling_session"],
     ),
+    "create_sampling_client: of a path": (
+        lambda s: s.create_sampling_client(KEPT),
+        ["POST create_sampling_session", "GET samplers/session-0:sample:0"],
+    ),
+    "from_sampler_handle": (lambda s: s.from_sampler_handle(HANDLE), []),
     "get_server_capabilities": (lambda s: s.get_server_capabilities(), ["GET get_server_capabilities"]),
     "health_check": (lambda s: s.health_check(), ["GET healthz"]),
     "copy_weights": (lambda s: s.copy_weights(KEPT), ["POST copy_weights"]),
@@ -323,9 +344,10 @@ SIGNATURES = {
     ServiceClient: """
 create_lora_training_client  base_model, rank=32, seed=None, train_mlp=True, train_attn=True,
                              train_unembed=True, user_metadata=None
-create_sampling_client       model_path=None, base_model=None
+create_sampling_client       model_path=None, base_model=None, retry_config=None, record_stability_info=False
 copy_weights                 path, *, ttl_seconds=None, weights_access_token=None
 create_rest_client
+from_sampler_handle          handle, retry_config=None
 get_console_url
 get_server_capabilities
 get_telemetry
@@ -334,7 +356,7 @@ subscribe                    max_buffer=1000
 waits
 """,
     TrainingClient: """
-create_sampling_client       model_path
+create_sampling_client       model_path, retry_config=None, record_stability_info=False
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
 forward_backward_custom      data, loss_fn
@@ -345,15 +367,20 @@ load_state                   path
 load_state_with_optimizer    path
 optim_step                   adam_params
 save_state                   name, ttl_seconds=None
-save_weights_and_get_sampling_client
+save_weights_and_get_sampling_client retry_config=None, record_stability_info=False
 save_weights_for_sampler     name, ttl_seconds=None
 submit                       message
 """,
     SamplingClient: """
-compute_logprobs             prompt
+compute_logprobs             prompt, prompt_logprobs_last_n=None
+evaluation
+from_sampler_handle          handle, *, service, retry_config=None
 get_base_model
+get_sampler_handle
 get_tokenizer
-sample                       prompt, num_samples, sampling_params, include_prompt_logprobs=False, topk_prompt_logprobs=0
+sample                       prompt, num_samples, sampling_params, include_prompt_logprobs=False,
+                             topk_prompt_logprobs=0, topk_sample_logprobs=0, target_prompt_logprobs=None,
+                             prompt_alt_tokens_k=0, prompt_logprobs_last_n=None
 """,
     RestClient: """
 assign_session_project       session_id, project_id

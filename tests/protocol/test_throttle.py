@@ -15,13 +15,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tinker_actors.protocol.aimd import AdaptiveLimit
 from tinker_actors.protocol.backoff import SampleBackoff
 from tinker_actors.protocol.throttle import (
     DISPATCH_BYTES,
     INFLIGHT_RESPONSE_BYTES,
     SAMPLE_DISPATCH_BYTES,
     BytesSemaphore,
-    Progress,
+    Priority,
     SampleThrottle,
     Ticket,
     sample_bytes,
@@ -137,8 +138,8 @@ def test_a_budget_is_its_model() -> None:
 # --- samples ---------------------------------------------------------------------------------------------
 
 
-def throttle(free: int = SAMPLE_DISPATCH_BYTES) -> SampleThrottle:
-    return SampleThrottle(SampleBackoff(), free)
+def throttle(free: int = SAMPLE_DISPATCH_BYTES, most: int = 10**6) -> SampleThrottle:
+    return SampleThrottle(SampleBackoff(), AdaptiveLimit(most), free)
 
 
 @pytest.mark.lesson("D24")
@@ -210,24 +211,97 @@ def test_nobody_overtakes_a_waiting_sample() -> None:
     assert (gate.running, gate.free) == (0, 0)
 
 
+def test_a_sample_holds_its_place_until_it_has_ended() -> None:
+    """Being submitted and being in flight are two things; a sample that was not submitted is neither."""
+    gate = throttle(most=2)
+    first, second = gate.enter(5, now=0.0), gate.enter(5, now=0.0)
+    assert first == second == 5
+    gate.submitted(5)
+    assert (gate.running, gate.in_flight) == (1, 2)
+    assert gate.enter(5, now=0.0) is None
+    ticket = gate.enqueue(5)
+    gate.leave(5)
+    assert (gate.running, gate.in_flight) == (0, 1)
+    assert gate.admit(now=0.0) == [ticket]
+    gate.submitted(5)
+    gate.ended()
+    gate.ended()
+    assert (gate.running, gate.in_flight, gate.free) == (0, 0, SAMPLE_DISPATCH_BYTES)
+
+
+def test_refusals_and_pauses_lower_the_limit() -> None:
+    """A refusal also moves the clock; what had been promised counts, and so does what is promised later."""
+    gate = throttle(most=100)
+    for _ in range(40):
+        gate.enter(1, now=0.0)
+    for _ in range(20):
+        gate.submitted(1)
+    gate.refused(1, now=0.0, retry_after=3.0, generation=0)
+    assert (gate.limit.allowed, gate.backoff.until) == (18, 3.0)
+    gate.leave(1)
+    for _ in range(10):
+        gate.submitted(1)
+    assert gate.limit.allowed == 27
+    for _ in range(30):
+        gate.ended()
+    assert gate.limit.allowed == 27  # nobody had to wait
+    gate.paused()
+    assert gate.limit.allowed == 1
+
+
+def test_who_comes_back_waits_before_those_who_were_never_sent() -> None:
+    """In order among themselves."""
+    gate = throttle(0)
+    assert gate.enter(1, now=0.0) == 1
+    fresh = [gate.enqueue(0) for _ in range(2)]
+    back = [gate.enqueue(0, again=True) for _ in range(2)]
+    assert gate.waiting == 4
+    gate.give_up(back[0])
+    gate.leave(1)
+    assert gate.admit(now=0.0) == [back[1], *fresh]
+
+
+def test_evaluations_go_first_and_training_does_not_starve() -> None:
+    """After three evaluations that were preferred, one sample of training goes; alone, each lane goes as it comes."""
+    gate = throttle(0)
+    gate.enter(1, now=0.0)
+    for lane in ("training", "evaluation"):
+        for _ in range(8):
+            gate.enqueue(0, "evaluation" if lane == "evaluation" else "training")
+    gate.leave(1)
+    lanes = "".join(ticket.lane[0] for ticket in gate.admit(now=0.0))
+    assert lanes == "eeeteeeteetttttt"
+    assert gate.first is None
+
+
 class ThrottleModel(RuleBasedStateMachine):
     """The throttle under any events: bounded, in order, and nobody waits who could go."""
 
-    @initialize(free=st.integers(0, 300))
-    def start(self, free: int) -> None:
-        self.gate = throttle(free)
+    @initialize(free=st.integers(0, 300), most=st.integers(1, 30) | st.just(1000))
+    def start(self, free: int, most: int) -> None:
+        self.gate = throttle(free, most)
         self.size = free
         self.now = 0.0
         self.held: list[int] = []
-        self.line: deque[Ticket] = deque()
+        self.promised = 0
+        self.lines: dict[tuple[str, bool], deque[Ticket]] = {
+            (lane, again): deque() for lane in ("training", "evaluation") for again in (True, False)
+        }
+
+    def waiting(self, lane: str) -> list[Ticket]:
+        return [*self.lines[lane, True], *self.lines[lane, False]]
 
     def limit(self) -> int:
         return 10 if self.gate.is_throttled(self.now) else 400
 
     def settle(self) -> None:
         for ticket in self.gate.admit(now=self.now):
-            assert ticket is self.line.popleft()
+            assert ticket is self.waiting(ticket.lane)[0]
+            self.forget(ticket)
             self.took(ticket.weight, ticket.size)
+
+    def forget(self, ticket: Ticket) -> None:
+        next(line for line in self.lines.values() if ticket in line).remove(ticket)
 
     def took(self, weight: int, size: int) -> None:
         assert self.now >= self.gate.backoff.until
@@ -236,31 +310,57 @@ class ThrottleModel(RuleBasedStateMachine):
         assert weight == size * (20 if self.limit() == 10 else 1)
         self.held.append(weight)
 
-    @rule(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=30))
-    def enter(self, sizes: list[int]) -> None:
+    @rule(
+        sizes=st.lists(st.integers(0, 40), min_size=1, max_size=30),
+        lane=st.sampled_from(["training", "evaluation"]),
+        again=st.booleans(),
+    )
+    def enter(self, sizes: list[int], lane: Priority, again: bool) -> None:
         for size in sizes:
-            weight = self.gate.enter(size, now=self.now)
+            weight = None if again else self.gate.enter(size, now=self.now)
             if weight is None:
-                self.line.append(self.gate.enqueue(size))
+                self.lines[lane, again].append(self.gate.enqueue(size, lane, again=again))
             else:
-                assert not self.line
+                assert not any(self.lines.values())
                 self.took(weight, size)
         self.settle()
 
     @precondition(lambda self: self.held)
     @rule(count=st.integers(1, 20), refused=st.none() | st.floats(0, 20))
     def leave(self, count: int, refused: float | None) -> None:
+        if refused is not None:
+            generation = self.gate.limit.generation
+            self.gate.refused(1, now=self.now, retry_after=refused, generation=generation)
         for _ in range(min(count, len(self.held))):
             self.gate.leave(self.held.pop(0))
-        if refused is not None:
-            self.gate.backoff.refused(now=self.now, retry_after=refused)
         self.settle()
 
-    @precondition(lambda self: self.line)
+    @precondition(lambda self: self.held)
+    @rule(count=st.integers(1, 20))
+    def submitted(self, count: int) -> None:
+        for _ in range(min(count, len(self.held))):
+            self.gate.submitted(self.held.pop(0))
+            self.promised += 1
+        self.settle()
+
+    @precondition(lambda self: self.promised)
+    @rule(count=st.integers(1, 20))
+    def ended(self, count: int) -> None:
+        for _ in range(min(count, self.promised)):
+            self.gate.ended()
+            self.promised -= 1
+        self.settle()
+
+    @rule()
+    def paused(self) -> None:
+        self.gate.paused()
+
+    @precondition(lambda self: any(self.lines.values()))
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        ticket = self.line[data.draw(st.integers(0, len(self.line) - 1))]
-        self.line.remove(ticket)
+        waiting = self.waiting("training") + self.waiting("evaluation")
+        ticket = data.draw(st.sampled_from(waiting))
+        self.forget(ticket)
         self.gate.give_up(ticket)
         self.settle()
 
@@ -278,42 +378,20 @@ class ThrottleModel(RuleBasedStateMachine):
     def nobody_waits_who_could_go(self) -> None:
         if not hasattr(self, "gate"):
             return
-        assert (self.gate.running, self.gate.waiting) == (len(self.held), len(self.line))
-        assert self.gate.first is (self.line[0] if self.line else None)
-        assert self.gate.free == self.size - sum(self.held)
-        if self.line:
-            held_back = self.now < self.gate.backoff.until
-            assert held_back or self.gate.free < 0 or len(self.held) >= self.limit()
+        gate = self.gate
+        waiting = self.waiting("training") + self.waiting("evaluation")
+        assert (gate.running, gate.waiting) == (len(self.held), len(waiting))
+        assert gate.in_flight == len(self.held) + self.promised
+        assert gate.free == self.size - sum(self.held)
+        if not waiting:
+            assert gate.first is None
+            return
+        assert gate.first in [line[0] for lane in ("training", "evaluation") if (line := self.waiting(lane))]
+        held_back = self.now < gate.backoff.until
+        full = gate.in_flight >= gate.limit.allowed
+        assert held_back or full or gate.free < 0 or len(self.held) >= self.limit()
 
 
-@pytest.mark.requirement("R127")
-@pytest.mark.lesson("L13")
 def test_the_throttle_is_its_model() -> None:
     """Never over a limit, first in first out, no lost wake-up."""
     run_state_machine_as_test(ThrottleModel, settings=SHORT)
-
-
-# --- progress --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.requirement("R132")
-@pytest.mark.lesson("D26")
-def test_all_are_stuck_when_none_has_ended_for_long() -> None:
-    """One that ends, well or badly, starts the time anew; without any there is nothing to be stuck."""
-    progress = Progress(100.0)
-    assert not progress.is_stuck(10**9)
-    progress.begin(1000.0)
-    progress.begin(1099.0)
-    assert not progress.is_stuck(1099.9)
-    assert progress.is_stuck(1100.0)
-    progress.end(1100.0)
-    assert not progress.is_stuck(1199.0)
-    assert progress.is_stuck(1200.0)
-    progress.begin(1199.0)
-    progress.leave()
-    assert progress.is_stuck(1200.0)
-    progress.end(1200.0)
-    assert not progress.is_stuck(10**9)
-    progress.begin(2000.0)
-    assert not progress.is_stuck(2099.0)
-    assert Progress().timeout == 7200.0

@@ -6,17 +6,21 @@ caller that leaves ends its poll. `protocol.future` decides what an answer means
 that way is kept short.
 
 Samples may be waited for together, by one poll for each sampling session (`batch`), if the service offers that; then
-only their results are fetched one by one. Samples whose callers have left are told to a service that wants to know.
+only their results are fetched one by one. A poller runs while somebody waits and for a moment after that; what it has
+read is remembered for as long as the sampling session has a client. Samples whose callers have left are told to a
+service that wants to know.
 
 What the polls of a service share is in `Polls`, which outlives an incarnation: how many bytes of large results may
-be on their way, what the queues are in, the clock that a refused sample moves, and what counts as stuck.
+be on their way, what the queues are in, and the throttle of samples, which hears of paused queues and refused polls.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 import trio
@@ -24,13 +28,14 @@ import trio
 from tinker_actors.actors.batch import BatchPoller
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Futures, TellCancelled, WaitForResult
+from tinker_actors.actors.silence import check_progress
+from tinker_actors.actors.target import SampleTarget
 from tinker_actors.actors.telemetry import Reporter
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import PATROL_PERIOD, Waits
-from tinker_actors.errors import ActorStopped, APIConnectionError, APIError, HandlerCrashed, TinkerError
+from tinker_actors.errors import ActorStopped, APIError, HandlerCrashed, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
-from tinker_actors.protocol.backoff import SampleBackoff
-from tinker_actors.protocol.batch_poll import Alone, Broken, Ready
+from tinker_actors.protocol.batch_poll import Alone, BatchPoll, Broken, Ready
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.future import (
     Answer,
@@ -45,13 +50,13 @@ from tinker_actors.protocol.future import (
     take,
 )
 from tinker_actors.protocol.queue_state import ACTIVE, QueueBoard, QueueChange, reason_of
-from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, Progress
+from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, SampleThrottle
 from tinker_actors.protocol.wait import Entry
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import CANCEL_FUTURE
 from tinker_actors.wire.future import CancelFutureRequest, RetrieveFutureRequest
 
-__all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "stuck", "wait_for_result"]
+__all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "wait_for_result"]
 
 CONCURRENCY = 4096
 """Promises that may be waited for at once."""
@@ -65,6 +70,10 @@ _LOG = logging.getLogger("tinker_actors.futures")
 _IN_PROTOBUF = frozenset({SAMPLE, "Forward", "ForwardBackward"})
 
 
+def _never() -> bool:
+    return False
+
+
 @attrs.define(eq=False)
 class Polls:
     """What all polls of a service share.
@@ -72,24 +81,24 @@ class Polls:
     Attributes:
         events: where changes of queues are told.
         waits: who waits for what.
-        backoff: the clock that holds samples back.
-        progress: when samples have ended.
+        throttle: what samples pass on their way to the service.
         responses: bytes of large results on their way.
         board: what the queues are in.
         cancels: samples that nobody waits for any more.
         together: samples are waited for together.
         reporter: takes what telemetry is to tell; None if there is no telemetry.
+        is_away: whether the service cannot be reached at all, so that silence is not the samples'.
     """
 
     events: EventHub
     waits: Waits
-    backoff: SampleBackoff = attrs.field(factory=SampleBackoff)
-    progress: Progress = attrs.field(factory=Progress)
+    throttle: SampleThrottle
     responses: BytesGate = attrs.field(factory=lambda: BytesGate(INFLIGHT_RESPONSE_BYTES))
     board: QueueBoard = attrs.field(factory=QueueBoard)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
     together: bool = False
     reporter: Reporter | None = None
+    is_away: Callable[[], bool] = _never
 
 
 @attrs.define(eq=False)
@@ -123,7 +132,8 @@ class FuturesActor(Actor[Futures]):
         self._transport = transport
         self._polls = polls
         self._timeout = transport.config.promise_timeout
-        self._pollers: dict[str, BatchPoller] = {}
+        self._streams: WeakKeyDictionary[SampleTarget, BatchPoll] = WeakKeyDictionary()
+        self._pollers: dict[SampleTarget, BatchPoller] = {}  # those that run
         self._telling = False
 
     async def on_start(self) -> None:
@@ -169,15 +179,18 @@ class FuturesActor(Actor[Futures]):
 
     async def _result(self, wait: _Wait[T]) -> T:
         message = wait.message
-        if self._polls.together and message.request_type == SAMPLE and not message.again:
-            return await self._together(wait)
+        target = message.target
+        if self._polls.together and target is not None and not message.again:
+            return await self._together(wait, target)
         return await self._alone(wait)
 
-    async def _together(self, wait: _Wait[T]) -> T:
+    async def _together(self, wait: _Wait[T], target: SampleTarget) -> T:
         """Wait for a sample with all others of its session; then fetch its result."""
-        request_id = wait.message.request_id
-        poller = self._poller(wait.message.subject)
-        match await poller.wait(request_id):
+        stream = self._streams.get(target)
+        if stream is None:
+            stream = self._streams[target] = BatchPoll()
+        poller = self._poller(target, stream)
+        match await poller.wait(wait.message):
             case Alone():
                 return await self._alone(wait)
             case Broken(error):
@@ -187,14 +200,22 @@ class FuturesActor(Actor[Futures]):
                 try:
                     return await self._fetch(wait, size)
                 finally:  # whatever came of it, and also if the caller has left: nobody asks for it again
-                    poller.fetched(request_id)
+                    poller.fetched(wait.message.request_id)
 
-    def _poller(self, sampling_session_id: str) -> BatchPoller:
-        poller = self._pollers.get(sampling_session_id)
+    def _poller(self, target: SampleTarget, stream: BatchPoll) -> BatchPoller:
+        poller = self._pollers.get(target)
         if poller is None:
-            poller = self._pollers[sampling_session_id] = BatchPoller(self._transport, sampling_session_id)
-            self.context.spawn(poller.run)
+            poller = BatchPoller(self._transport, self._polls.events, target, stream)
+            if not stream.ended:
+                self._pollers[target] = poller
+                self.context.spawn(self._run, target, poller)
         return poller
+
+    async def _run(self, target: SampleTarget, poller: BatchPoller) -> None:
+        try:
+            await poller.run()
+        finally:
+            del self._pollers[target]
 
     async def _fetch(self, wait: _Wait[T], size: int) -> T:
         await self._polls.responses.take(size)
@@ -251,13 +272,10 @@ class FuturesActor(Actor[Futures]):
     async def _pause(self, wait: _Wait[Any], command: PollAgain) -> None:
         """Wait as long as the answer asks for; a checkpoint only if it does."""
         now, message = trio.current_time(), wait.message
-        if message.request_type == SAMPLE:
-            if command.waiting == "limit":
-                self._polls.backoff.refused(now=now, retry_after=command.delay)
-            if self._polls.progress.is_stuck(now):
-                raise stuck(self._polls.progress.timeout)
         queue = command.queue
         _note(wait.entry, command, sampling=message.request_type == SAMPLE)
+        if message.target is not None:
+            self._look_at_sample(message, message.target, command, is_news=not wait.reported)
         if queue is not None:
             wait.reported = True
             self._tell(
@@ -273,6 +291,25 @@ class FuturesActor(Actor[Futures]):
             )
         if command.delay:
             await trio.sleep(command.delay)
+
+    def _look_at_sample(
+        self, message: WaitForResult[Any], target: SampleTarget, command: PollAgain, *, is_news: bool
+    ) -> None:
+        """Tell the throttle what a poll without a result says about samples, and whether these move on."""
+        polls, now = self._polls, trio.current_time()
+        if command.waiting == "limit":
+            polls.throttle.backoff.refused(now=now, retry_after=command.delay)
+            polls.throttle.paused()
+        elif command.queue is not None and command.queue.is_paused and is_news:
+            polls.throttle.paused()
+        if polls.is_away():
+            target.progress.resume(now)
+            return
+        stuck = check_progress(
+            polls.events, target, message.era, message.progress_timeout, command.polling.last_word
+        )
+        if stuck is not None:
+            raise stuck
 
     @handles(TellCancelled)
     async def tell_cancelled(self, _: TellCancelled) -> None:
@@ -326,13 +363,6 @@ def _note(entry: Entry, command: PollAgain, *, sampling: bool) -> None:
         entry.reason = reason_of(queue.state, queue.reason, sampling=sampling) if paused else ""
     else:
         entry.state, entry.reason = ACTIVE, "" if command.waiting == "result" else command.polling.last_word
-
-
-def stuck(seconds: float) -> APIConnectionError:
-    """Return what all samples end with when none has ended for long."""
-    # tinker 0.38.0 lib/retry_handler.py
-    message = f"No progress made in {seconds:g}s. Requests appear to be stuck."
-    return APIConnectionError(message, doubtful=True, retryable=False)
 
 
 async def wait_for_result(futures: ActorRef[Futures], message: WaitForResult[T]) -> T:

@@ -5,6 +5,7 @@ Messages check their contents when they are made, so bad input is refused before
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
@@ -16,9 +17,13 @@ from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
 from tinker_actors.protocol.custom_loss import CustomLossFn, check_function, forward_data
+from tinker_actors.protocol.policy import RetryConfig
+from tinker_actors.protocol.sample import check_extras
+from tinker_actors.protocol.throttle import Priority
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
 from tinker_actors.wire.sampling import SampleResponse, SamplingParams
+from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
 
@@ -202,8 +207,23 @@ class LoadState(Message[Training, LoadWeightsResponse]):
 class Sample(Message[Sampling, SampleResponse]):
     """Draw sequences that continue a prompt.
 
+    Attributes:
+        target: where from.
+        prompt: what is continued.
+        num_samples: how many sequences.
+        sampling_params: how tokens are drawn.
+        include_prompt_logprobs: also give the log probability of each prompt token.
+        topk_prompt_logprobs: also give that many likeliest tokens per prompt position.
+        topk_sample_logprobs: the same for each drawn token.
+        target_prompt_logprobs: also give the log probabilities of these tokens; see `SampleRequest`.
+        prompt_alt_tokens_k: also draw that many tokens for each prompt position but the first.
+        prompt_logprobs_last_n: give what is given per prompt position only for the last n.
+        record_stability_info: have the service keep what the loss `stable_reinforce` needs.
+        retry_config: when it is drawn anew; None: as the service says.
+        priority: its lane once a handler has it; `SamplingClient.evaluation` has the way that is never crowded.
+
     Raises:
-        InputError: an empty prompt, or parameters out of range.
+        InputError: an empty prompt, parameters out of range, or a request for what does not go together.
     """
 
     target: SampleTarget
@@ -212,10 +232,37 @@ class Sample(Message[Sampling, SampleResponse]):
     sampling_params: SamplingParams
     include_prompt_logprobs: bool = False
     topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+    target_prompt_logprobs: TensorData | None = None
+    prompt_alt_tokens_k: int = 0
+    prompt_logprobs_last_n: int | None = None
+    record_stability_info: bool = False
+    retry_config: RetryConfig | None = None
+    priority: Priority = "training"
 
     def __attrs_post_init__(self) -> None:
         check_prompt(self.prompt, self.num_samples, self.topk_prompt_logprobs)
         check_sampling(self.sampling_params)
+        if self.has_extras:
+            check_extras(
+                include_prompt_logprobs=self.include_prompt_logprobs,
+                topk_sample_logprobs=self.topk_sample_logprobs,
+                target_prompt_logprobs=self.target_prompt_logprobs,
+                prompt_alt_tokens_k=self.prompt_alt_tokens_k,
+                prompt_logprobs_last_n=self.prompt_logprobs_last_n,
+            )
+        if self.priority not in {"training", "evaluation"}:
+            raise InputError("priority", self.priority, "must be 'training' or 'evaluation'")
+
+    @property
+    def has_extras(self) -> bool:
+        """Whether it asks for something that few ask for."""
+        return bool(
+            self.topk_sample_logprobs
+            or self.prompt_alt_tokens_k
+            or self.target_prompt_logprobs is not None
+            or self.prompt_logprobs_last_n is not None
+        )
 
 
 # --- what surrounds the work -----------------------------------------------------------------------------
@@ -231,6 +278,9 @@ class WaitForResult(Message[Futures, T]):
         request_type: what was promised, in the service's words, such as `Sample`.
         subject: whose request it is: a model, or a sampling session.
         again: it was waited for before, by a FuturesActor that crashed.
+        target: for a sample: what it is drawn from.
+        era: the sample's era in the target's progress.
+        progress_timeout: seconds without progress after which the sample is stuck.
     """
 
     kind: type[T]
@@ -238,6 +288,9 @@ class WaitForResult(Message[Futures, T]):
     request_type: str = ""
     subject: str = ""
     again: bool = False
+    target: SampleTarget | None = None
+    era: int = 0
+    progress_timeout: float = math.inf
 
 
 @attrs.frozen

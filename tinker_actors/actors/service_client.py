@@ -13,20 +13,20 @@ from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
-from tinker_actors.actors.message import FromBase, FromPath, SampleTarget
 from tinker_actors.actors.rest import RestClient
-from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.sampler_factory import SamplerFactory
+from tinker_actors.actors.sampling_client import SamplerHome, SamplingClient
 from tinker_actors.actors.service_ref import ServiceRef
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
-from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
+from tinker_actors.errors import InputError, StartFailed, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
+from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.wait import WaitSeen
-from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
@@ -64,7 +64,15 @@ class ServiceClient:
         self.ref = ServiceRef(tree.events, tree.waits)
         self._tree = tree
         self._chosen = chosen
-        self._samplers = SamplerFactory(tree.sampling, tree.session, self._open_sampler, tree.tokenizers)
+        self._samplers = SamplerFactory(
+            SamplerHome(tree.sampling, tree.evaluation, tree.session, tree.config.base_url, tree.tokenizers),
+            tree.session,
+            tree.samplers,
+            tree.transport,
+            tree.rng,
+            tree.most_samples,
+            chosen,
+        )
 
     def __repr__(self) -> str:
         return f"<ServiceClient {self.backend}>"
@@ -172,35 +180,40 @@ class ServiceClient:
         return TrainingClient(ref, lineage, self._samplers, failures, self._tree.telemetry)
 
     async def create_sampling_client(
-        self, model_path: str | None = None, base_model: str | None = None
+        self,
+        model_path: str | None = None,
+        base_model: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,
     ) -> SamplingClient:
         """Return a client that samples from a base model or from saved weights.
 
         Args:
             model_path: `tinker://` path of saved weights.
             base_model: name of a base model; beside a path it only names the tokenizer.
+            retry_config: when samples are drawn anew, and when they count as stuck.
+            record_stability_info: have the service keep what the loss `stable_reinforce` needs.
 
         Raises:
-            InputError: neither was given, or a path that is none.
+            InputError: neither was given, a path that is none, or a policy that is none; nothing was sent.
             APIStatusError: the service does not know it.
         """
-        if model_path is None and base_model is None:
-            raise InputError("model_path", None, "give a model_path or a base_model")
-        if model_path is not None and not str(model_path).startswith("tinker://"):
-            raise InputError(
-                "model_path", model_path, "must start with tinker://; a base model is given as base_model="
-            )
-        origin = FromBase(base_model or "") if model_path is None else FromPath(model_path)
-        target = await self._open_sampler(origin)
-        name = base_model or ""
-        return self._samplers.make(target, name, resolve_tokenizer_id(name))
+        return await self._samplers.create(model_path, base_model, retry_config, record_stability_info)
 
-    async def _open_sampler(self, origin: FromPath | FromBase) -> SampleTarget:
-        try:
-            return await self._tree.samplers.open(origin)
-        except TinkerError as error:
-            error.add_note(self._chosen)
-            raise
+    async def from_sampler_handle(
+        self, handle: str, retry_config: RetryConfig | None = None
+    ) -> SamplingClient:
+        """Return a client of the weights behind a handle, which may come from another process.
+
+        Args:
+            handle: what `SamplingClient.get_sampler_handle` returned.
+            retry_config: as in `create_sampling_client`.
+
+        Raises:
+            InputError: a text that is no handle, or one that leads to another service.
+            APIStatusError: the service does not know the sampling session any more.
+        """
+        return await self._samplers.adopt(handle, retry_config)
 
 
 @contextlib.asynccontextmanager

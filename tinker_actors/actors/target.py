@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from tinker_actors.actors.lineage import Lineage
+from tinker_actors.protocol.progress import Progress
 
 __all__ = ["CLONE_NUMBERS", "FromBase", "FromPath", "Origin", "Published", "SampleTarget"]
 
@@ -68,20 +69,26 @@ class SampleTarget:
         sampling_session_id: the service's id of the weights.
         epoch: the session it belongs to, counted as `Session.epoch` does; 0: to none of this process's.
         origin: what it can be opened from again; None: from nothing that is known here.
+        session_id: the service's id of a session of another process; empty: it is this process's.
+        clone: which client of the sampling session this process is; who opened it is client 0.
+        progress: when its samples have ended.
     """
 
     sampling_session_id: str
     epoch: int = 0
     origin: Origin | None = None
-    _next_number: int = attrs.field(default=0, repr=False)
+    session_id: str = ""
+    clone: int = 0
+    progress: Progress = attrs.field(factory=Progress, init=False, repr=False)
+    _taken: int = attrs.field(default=0, init=False, repr=False)
 
     def rebind(self, sampling_session_id: str, epoch: int) -> None:
         """Go on with another sampling session of the same weights; its numbers begin anew."""
         self.sampling_session_id, self.epoch = sampling_session_id, epoch
-        self._next_number = 0
+        self._taken = 0
 
     def take_number(self) -> int:
         """Return the next number for a request in this sampling session."""
-        number = self._next_number
-        self._next_number = number + 1
+        number = self.clone * CLONE_NUMBERS + self._taken
+        self._taken += 1
         return number

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import trio
 
-from tinker_actors.protocol.throttle import BytesSemaphore, SampleThrottle, Ticket
+from tinker_actors.protocol.throttle import BytesSemaphore, Priority, SampleThrottle, Ticket
 
 __all__ = ["BytesGate", "SampleGate"]
 
@@ -77,17 +77,22 @@ class SampleGate:
         """Begin to submit a sample of `size` bytes; None: it is not its turn, `enter` waits for it.
 
         Returns:
-            what to give to `leave`.
+            what to give to `submitted` or `leave`.
         """
         return self.throttle.enter(size, now=trio.current_time())
 
-    async def enter(self, size: int) -> int:
+    async def enter(self, size: int, lane: Priority = "training", *, again: bool = False) -> int:
         """Wait in line to submit a sample, and begin; a checkpoint unless there is room at once.
 
+        Args:
+            size: bytes.
+            lane: where it waits.
+            again: it was sent before, and waits before those that were not.
+
         Returns:
-            what to give to `leave`.
+            what to give to `submitted` or `leave`.
         """
-        ticket = self.throttle.enqueue(size)
+        ticket = self.throttle.enqueue(size, lane, again=again)
         try:
             while True:
                 self._admit()
@@ -111,15 +116,32 @@ class SampleGate:
         with trio.move_on_at(deadline):
             await event.wait()
 
+    def submitted(self, weight: int) -> None:
+        """The sample was submitted, and stays in flight until it has `ended`."""
+        self.throttle.submitted(weight)
+        if self.throttle.waiting:
+            self._admit()
+
+    def ended(self) -> None:
+        """A sample that was submitted has ended, or is not waited for any more."""
+        self.throttle.ended()
+        if self.throttle.waiting:
+            self._admit()
+
     def leave(self, weight: int) -> None:
-        """The sample was submitted, or it was not; the next ones may go."""
+        """The sample was not submitted; the next ones may go."""
         self.throttle.leave(weight)
         if self.throttle.waiting:
             self._admit()
 
-    def refused(self, size: int, retry_after: float | None) -> None:
-        """Hold everybody back who samples from this service with this key."""
-        self.throttle.backoff.refused(now=trio.current_time(), retry_after=retry_after, size=size)
+    def hold_back(self, size: int) -> None:
+        """Hold everybody back for a moment who samples from this service with this key."""
+        self.throttle.backoff.refused(now=trio.current_time(), retry_after=None, size=size)
+
+    def refused(self, size: int, retry_after: float | None, generation: int) -> None:
+        """Take in a 429: hold everybody back, and have fewer in flight; see `SampleThrottle.refused`."""
+        now = trio.current_time()
+        self.throttle.refused(size, now=now, retry_after=retry_after, generation=generation)
 
     def _admit(self) -> None:
         for ticket in self.throttle.admit(now=trio.current_time()):

@@ -25,12 +25,14 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
     Training,
 )
-from tinker_actors.actors.sampling_client import SamplerFactory, SamplingClient
+from tinker_actors.actors.sampler_factory import SamplerFactory
+from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.protocol.custom_loss import CustomLossFn
+from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.wire.input import Datum
@@ -204,10 +206,17 @@ class TrainingClient:
             raise APIResponseValidationError("the service gave no path")
         return SaveWeightsForSamplerResponse(reply.path)
 
-    async def save_weights_and_get_sampling_client(self) -> SamplingClient:
+    async def save_weights_and_get_sampling_client(
+        self, retry_config: RetryConfig | None = None, record_stability_info: bool = False
+    ) -> SamplingClient:
         """Publish the weights as they are at this place in line, and return a client that samples from them.
 
+        Args:
+            retry_config: when samples are drawn anew, and when they count as stuck.
+            record_stability_info: have the service keep what the loss `stable_reinforce` needs.
+
         Raises:
+            InputError: a policy that is none.
             APIResponseValidationError: the service gave no sampling session.
         """
         reply = await (await self.submit(SaveWeightsForSampler()))
@@ -215,17 +224,37 @@ class TrainingClient:
             raise APIResponseValidationError("the service gave no sampling_session_id")
         self._published += 1
         target = self._samplers.published(reply.sampling_session_id, self._lineage, self._published)
-        return self._samplers.make(target, self._lineage.base_model, self._tokenizer_id, self._published)
+        return self._samplers.make(
+            target,
+            self._lineage.base_model,
+            self._tokenizer_id,
+            self._published,
+            retry_config,
+            record_stability_info,
+        )
 
-    async def create_sampling_client(self, model_path: str) -> SamplingClient:
+    async def create_sampling_client(
+        self, model_path: str, retry_config: RetryConfig | None = None, record_stability_info: bool = False
+    ) -> SamplingClient:
         """Return a client that samples from weights saved under a path.
 
+        Args:
+            model_path: `tinker://` path of saved weights.
+            retry_config: when samples are drawn anew, and when they count as stuck.
+            record_stability_info: have the service keep what the loss `stable_reinforce` needs.
+
         Raises:
-            InputError: not a `tinker://` path.
+            InputError: not a `tinker://` path, or a policy that is none.
             NotFoundError: no such weights.
         """
         target = await self._samplers.open(FromPath(_tinker_path(model_path)))
-        return self._samplers.make(target, self._lineage.base_model, self._tokenizer_id)
+        return self._samplers.make(
+            target,
+            self._lineage.base_model,
+            self._tokenizer_id,
+            retry_config=retry_config,
+            record_stability_info=record_stability_info,
+        )
 
     def get_info(self) -> GetInfoResponse:
         """Return what the service said of the model when it was made, under its present id."""
@@ -243,7 +272,7 @@ class TrainingClient:
         Raises:
             ConfigError: there is none.
         """
-        return await self._samplers.tokenizers.get(self._tokenizer_id)
+        return await self._samplers.home.tokenizers.get(self._tokenizer_id)
 
     @property
     def _tokenizer_id(self) -> str:

@@ -7,8 +7,10 @@ service                   one for one; started top to bottom, stopped bottom to 
 ├── futures               waits for the results of promises
 ├── training              one TrainingActor per model
 │   └── model-0 …
-└── sampling              a pool of SamplingActors behind one limiter
-    └── worker-0 …
+├── sampling              a pool of SamplingActors behind one throttle
+│   └── worker-0 …
+└── evaluation            another one behind the same throttle, for samples that go first
+    └── worker-0
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import Futures, Sampling, Telemetry, Training
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.rebinding import SamplerOpener
-from tinker_actors.actors.sampling import SamplingActor, SamplingShare, shared_backoff
+from tinker_actors.actors.sampling import SamplingActor, SamplingShare, sampling_policy, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle
 from tinker_actors.actors.throttle import BytesGate, SampleGate
@@ -59,9 +61,9 @@ from tinker_actors.kernel import (
     open_supervisor,
     start_pool,
 )
+from tinker_actors.protocol.aimd import AdaptiveLimit
 from tinker_actors.protocol.event import ActorFailed
-from tinker_actors.protocol.policy import RetryConfig
-from tinker_actors.protocol.throttle import Progress, SampleThrottle
+from tinker_actors.protocol.throttle import SampleThrottle
 from tinker_actors.protocol.wait import WaitSeen
 from tinker_actors.transport.config import TINKER_SERVICE, Config
 from tinker_actors.transport.heartbeat import TransportOpener
@@ -95,6 +97,8 @@ class Tree:
         futures: the FuturesActor.
         training: the supervisor of the TrainingActors.
         sampling: the sampling pool.
+        evaluation: the pool of the lane that goes first.
+        most_samples: samples in flight at most.
     """
 
     config: Config
@@ -112,6 +116,8 @@ class Tree:
     futures: ActorRef[Futures] = attrs.field(init=False)
     training: Supervisor = attrs.field(init=False)
     sampling: ActorRef[Sampling] = attrs.field(init=False)
+    evaluation: ActorRef[Sampling] = attrs.field(init=False)
+    most_samples: int = attrs.field(init=False, default=0)
     _models: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -152,15 +158,22 @@ class Tree:
             )
         )
         limits = self.session.limits
+        in_flight = max(1, min(self.config.max_samples, limits.sample_max_concurrent_requests))
+        throttle = SampleThrottle(
+            shared_backoff(self.config),
+            AdaptiveLimit(in_flight),
+            limits.sample_dispatch_bytes_semaphore_size,
+        )
+        reachability = self.session.reachability
         polls = Polls(
             self.events,
             self.waits,
-            shared_backoff(self.config),
-            Progress() if limits.sample_enable_stuck_detection else Progress(math.inf),
+            throttle,
             BytesGate(limits.inflight_response_bytes_semaphore_size),
             cancels=self.session.cancels,
             together=_waits_together(self.config, limits),
             reporter=self.reporter,
+            is_away=lambda: reachability.away_since is not None,
         )
         self.futures = await self.root.start_child(
             ChildSpec(
@@ -171,7 +184,7 @@ class Tree:
             )
         )
         self.training = self.root.start_supervisor("training", "dynamic", intensity=_ANY_NUMBER)
-        self.sampling = await self._start_sampling(polls)
+        await self._start_sampling(polls)
 
     async def _start_telemetry(self) -> None:
         reporter = self.reporter = Reporter(lambda: datetime.now(UTC), uuid.uuid4)
@@ -184,32 +197,33 @@ class Tree:
         self.events.listen(reporter.happened)
         self.events.failures = reporter.failed
 
-    async def _start_sampling(self, polls: Polls) -> ActorRef[Sampling]:
-        config, futures = self.config, self.futures
-        in_flight = max(1, min(config.max_samples, self.session.limits.sample_max_concurrent_requests))
-        limits = self.session.limits
-        gate = SampleGate(SampleThrottle(polls.backoff, limits.sample_dispatch_bytes_semaphore_size))
-        policy = RetryConfig(enable_retry_logic=not limits.sample_no_retries)
+    async def _start_sampling(self, polls: Polls) -> None:
+        """Start a pool for each lane; both draw through one throttle."""
+        futures, in_flight = self.futures, polls.throttle.limit.most
         share = SamplingShare(
-            trio.CapacityLimiter(in_flight),
-            gate,
-            polls.progress,
+            SampleGate(polls.throttle),
             self.rng,
             self.session,
             self.samplers,
-            policy,
+            self.events,
+            sampling_policy(None, self.session.limits),
             polls.cancels,
-            self.events.report,
         )
-        spec = PoolSpec(
-            name="sampling",
-            intensity=_ANY_NUMBER,
-            workers=config.sampling_actors,
-            concurrency=-(-in_flight // config.sampling_actors),
-            refusal=refusal,
-        )
-        pool = await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
-        return pool.ref
+
+        async def start(name: str, workers: int) -> ActorRef[Sampling]:
+            spec = PoolSpec(
+                name=name,
+                intensity=_ANY_NUMBER,
+                workers=workers,
+                concurrency=-(-in_flight // workers),
+                refusal=refusal,
+            )
+            pool = await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
+            return pool.ref
+
+        self.most_samples = in_flight
+        self.sampling = await start("sampling", self.config.sampling_actors)
+        self.evaluation = await start("evaluation", 1)
 
     async def start_model(self, lineage: Lineage) -> ActorRef[Training]:
         """Start the TrainingActor of a new model.

@@ -1,7 +1,8 @@
 """Decisions: pure functions and tables over wire types. Time and chance are arguments; nothing here waits.
 
     the service   capability, credential, recovery, reachability
-    sending       query, retry, policy, backoff, throttle
+    sending       query, retry, policy, backoff, throttle, aimd
+    sampling      sample, progress, sampler_handle
     waiting       future, batch_poll, failure, queue_state, cancel
     answers       sse, pagination, archive, console
     training      batch, custom_loss, plan, chunking, metric, number, step, journal

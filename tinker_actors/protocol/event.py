@@ -19,6 +19,7 @@ __all__ = [
     "OrphanPossible",
     "QueueChange",
     "SamplerRebound",
+    "SamplingSlow",
     "ServerBack",
     "ServerUnreachable",
     "ServiceEvent",
@@ -93,6 +94,23 @@ class OrphanPossible:
 
 
 @attrs.frozen
+class SamplingSlow:
+    """None of a client's samples has ended for a while: told after five minutes, then after ten, twenty and so on.
+
+    Attributes:
+        sampling_session_id: what they are drawn from.
+        seconds: how long.
+        waiting: how many wait.
+        why: what the service said last, as far as it is known.
+    """
+
+    sampling_session_id: str
+    seconds: float
+    waiting: int
+    why: str
+
+
+@attrs.frozen
 class SessionRenewed:
     """The session was lost and a new one was opened."""
 
@@ -160,6 +178,7 @@ ServiceEvent: TypeAlias = (
     | ModelLostEvent
     | ModelRestored
     | OrphanPossible
+    | SamplingSlow
     | SessionRenewed
     | SamplerRebound
     | ServerUnreachable

@@ -96,6 +96,11 @@ class QueueReport:
     state: str
     reason: str | None = None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of it runs."""
+        return self.state.startswith("paused")
+
 
 @attrs.frozen
 class Polling:
@@ -229,13 +234,12 @@ def take(polling: Polling, payload: Payload, kind: type[T]) -> Result[T] | PollA
 
 def overdue(polling: Polling, seconds: float) -> Failed:
     """Return the outcome of a promise that was waited for long enough."""
-    return _timed_out(
-        polling, f"no result within {seconds:g} s; the service's last word was: {polling.last_word}"
-    )
+    why = f"no result within {seconds:g} s; the service's last word was: {polling.last_word}"
+    return _timed_out(polling, why, retryable=False)
 
 
-def _timed_out(polling: Polling, why: str) -> Failed:
-    error = APITimeoutError(f"request {polling.request_id}: {why}", doubtful=True)
+def _timed_out(polling: Polling, why: str, *, retryable: bool = True) -> Failed:
+    error = APITimeoutError(f"request {polling.request_id}: {why}", doubtful=True, retryable=retryable)
     error.request_id = polling.request_id
     return Failed(error)
 

@@ -5,6 +5,7 @@ One rule for all who ask: policies of retries, and telemetry.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -171,7 +172,14 @@ class RetryConfig:
         """Whether this policy tries again after the error."""
         if not self.enable_retry_logic or is_user_error(error):
             return False
+        if isinstance(error, APIConnectionError) and not error.retryable:
+            return False  # somebody's patience has ended
         return is_retryable(error) or isinstance(error, self.retryable_exceptions)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without progress after which samples are given up; infinity: never."""
+        return self.progress_timeout if self.enable_stuck_detection else math.inf
 
     def delay(self, attempt: int, chance: float) -> float:
         """Return the seconds before retry `attempt` (from 0), for a chance in [0, 1)."""
