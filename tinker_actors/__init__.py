@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tinker_actors.actors.training_client import TrainingClient
     from tinker_actors.bridges.crossing import aio, from_aio
     from tinker_actors.bridges.guest import run, run_guest
+    from tinker_actors.bridges.portal import Portal, open_portal
     from tinker_actors.errors import TinkerActorsError
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
@@ -68,6 +69,7 @@ __all__ = [
     "ModelInput",
     "OptimStepResponse",
     "Pending",
+    "Portal",
     "RequestOptions",
     "RestClient",
     "SampleResponse",
@@ -85,6 +87,7 @@ __all__ = [
     "from_aio",
     "kernel",
     "open_admin_client",
+    "open_portal",
     "open_rest_client",
     "open_service",
     "run",
@@ -109,6 +112,7 @@ _HOME = {
     "ModelInput": "types",
     "OptimStepResponse": "types",
     "Pending": "kernel",
+    "Portal": "bridges.portal",
     "RequestOptions": "transport.options",
     "RestClient": "actors.rest",
     "SampleResponse": "types",
@@ -122,6 +126,7 @@ _HOME = {
     "aio": "bridges.crossing",
     "from_aio": "bridges.crossing",
     "open_admin_client": "opening",
+    "open_portal": "bridges.portal",
     "open_rest_client": "opening",
     "open_service": "opening",
     "run": "bridges.guest",

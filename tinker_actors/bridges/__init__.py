@@ -4,7 +4,9 @@
 |---|---|
 | `guest` | trio as a guest of an asyncio loop, in one thread: `run(main, asyncio=True)`, `run_guest` |
 | `crossing` | calls between the two loops: `aio` from trio, `from_aio` from asyncio |
+| `waiting` | how asyncio waits for something that is cancelled with its caller, and cleans up first |
 | `portal` | a trio loop in a thread of its own, for plain scripts and notebooks: `open_portal` |
+| `call`, `keeper` | one call through a portal; one context manager that a portal holds open |
 
 The rest of the package is written for trio alone. What a bridge leads to is imported inside its module or its
 functions, so that nobody pays for a bridge that is not used. Each bridge keeps the one rule of structured

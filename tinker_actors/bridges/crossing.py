@@ -22,18 +22,18 @@ health. A `Cancelled` of nobody would end the caller's task without a word; so i
 from __future__ import annotations
 
 import asyncio  # noqa: TID251 - the loop on the other side
-import contextlib
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import Generic, NoReturn, ParamSpec, TypeVar
 
 import attrs
 import outcome
 import trio
 
+from tinker_actors.bridges.waiting import wait_for_the_end
 from tinker_actors.errors import ForeignCancellation
 
-__all__ = ["Host", "aio", "from_aio", "install_host", "wait_for_the_end"]
+__all__ = ["Host", "aio", "from_aio", "install_host"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -245,24 +245,3 @@ class _TrioCall(Generic[T]):
         if self._outcome is None:
             raise _foreign("trio", None)
         return self._outcome.unwrap()
-
-
-async def wait_for_the_end(
-    ended: asyncio.Future[Any], cancel: Callable[[], object]
-) -> asyncio.CancelledError | None:
-    """Wait, in asyncio, until a future is done; a cancellation calls `cancel` and waits on.
-
-    Returns:
-        The first cancellation, for the caller to raise; None if there was none.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    with contextlib.ExitStack() as abandoned:
-        abandoned.callback(cancel)  # the coroutine was closed; it will not hear of the end
-        while not ended.done():
-            try:
-                await asyncio.wait([ended])
-            except asyncio.CancelledError as error:  # noqa: ASYNC103 - the caller raises it
-                cancelled = cancelled or error
-                cancel()
-        abandoned.pop_all()
-    return cancelled

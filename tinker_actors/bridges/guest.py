@@ -29,7 +29,8 @@ import outcome
 import trio
 from trio.abc import Clock, Instrument
 
-from tinker_actors.bridges.crossing import Host, aio, install_host, wait_for_the_end
+from tinker_actors.bridges.crossing import Host, aio, install_host
+from tinker_actors.bridges.waiting import wait_for_the_end
 
 __all__ = ["run", "run_guest"]
 
