@@ -221,21 +221,16 @@ class UnobservedFailure(TinkerActorsError):
 class ForeignCancellation(TinkerActorsError):
     """A call into the other event loop was cancelled there, by somebody who is not its caller.
 
-    Neither loop's own cancellation says that: each belongs to the scope or the task that was cancelled, and would end
-    the caller in silence. The cause is what the other loop raised, where it raised something.
+    Neither loop's own cancellation says that: it would end the caller in silence.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.started = True
+    started = True
 
 
 class PortalClosed(TinkerActorsError):
     """The portal is closed: what was called did not begin, or was cancelled with the portal (`started`)."""
 
-    def __init__(self, message: str, *, started: bool = False) -> None:
-        super().__init__(message)
-        self.started = started
+    started = False
 
 
 class RetryableException(TinkerActorsError):
@@ -396,9 +391,7 @@ class CredentialError(TinkerError):
     Nothing was sent with it. The key itself is never in the message.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.started = False
+    started = False
 
 
 class ArchiveError(TinkerError):
@@ -500,17 +493,13 @@ class SamplerLost(TinkerError):
     or is not used any more.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.started = False
+    started = False
 
 
 class StepVoid(TinkerError):
     """The operation belonged to a step that was given up because another part failed; that is the cause."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.started = False
+    started = False
 
 
 class ServiceTooOld(TinkerError):

@@ -477,67 +477,7 @@ def test_without_trio_the_error_says_how_to_start() -> None:
     asyncio.run(main())
 
 
-# --- many at once ----------------------------------------------------------------------------------------
-
-
-class AsyncioEnvironment:
-    """An environment as existing ones are: asyncio's locks and sleeps, and a clean-up of its own."""
-
-    open = 0
-
-    def __init__(self, lock: asyncio.Lock) -> None:
-        self._lock = lock
-        self.steps = 0
-
-    async def step(self, action: int) -> int:
-        type(self).open += 1
-        try:
-            async with self._lock:
-                self.steps += 1
-            await asyncio.sleep(0.001)
-            if action < 0:
-                raise ValueError(f"no such action: {action}")
-            return action + 1
-        finally:
-            await asyncio.sleep(0)
-            type(self).open -= 1
-
-
-def test_a_thousand_concurrent_steps_of_asyncio_environments() -> None:
-    """All run at once on one asyncio lock, each answers its own caller, and none is left open."""
-    AsyncioEnvironment.open = 0
-    results: dict[int, int] = {}
-
-    async def main() -> None:
-        environment = AsyncioEnvironment(asyncio.Lock())
-
-        async def one(action: int) -> None:
-            results[action] = await aio(environment.step, action)
-
-        async with trio.open_nursery() as nursery:
-            for action in range(1000):
-                nursery.start_soon(one, action)
-        assert environment.steps == 1000
-
-    hosted(main)
-    assert results == {action: action + 1 for action in range(1000)}
-    assert AsyncioEnvironment.open == 0
-
-
-def test_one_of_a_thousand_fails_and_the_others_are_cancelled_and_clean_up() -> None:
-    """An exception crosses one way, the cancellation it causes the other way, and every clean-up runs."""
-    AsyncioEnvironment.open = 0
-
-    async def main() -> None:
-        environment = AsyncioEnvironment(asyncio.Lock())
-        with pytest.raises(ExceptionGroup) as caught:
-            async with trio.open_nursery() as nursery:
-                for action in range(-1, 999):
-                    nursery.start_soon(aio, environment.step, action)
-        assert [str(error) for error in caught.value.exceptions] == ["no such action: -1"]
-
-    hosted(main)
-    assert AsyncioEnvironment.open == 0
+# --- Ctrl-C, and generators ------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("default_sigint")

@@ -523,7 +523,9 @@ def test_ctrl_c_while_closing_does_not_wait_for_the_rest(where: str) -> None:
         portal.close()
     assert log == ["cleaned up", "first was cancelled"]
     if where == "in a call":
-        assert isinstance(future.exception(0), PortalClosed)
+        error = future.exception(0)
+        assert isinstance(error, PortalClosed)
+        assert error.started is True
 
 
 @pytest.mark.usefixtures("default_sigint")

@@ -62,7 +62,7 @@ class Call(concurrent.futures.Future[T]):
                 value = await self._function()
                 self.set_result(value)
         except trio.Cancelled:
-            self.refuse(PortalClosed("the portal was closed before the call had ended", started=True))
+            self.refuse(PortalClosed("the portal was closed before the call had ended"))
             raise
         except BaseException as error:  # noqa: ASYNC103, BLE001 - raised again in the thread that waits
             self.set_exception(error)
@@ -71,6 +71,7 @@ class Call(concurrent.futures.Future[T]):
 
     def refuse(self, error: PortalClosed) -> None:
         """Settle the call with this error, if nothing else has; in any thread."""
+        error.started = self._begun
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.set_exception(error)
 

@@ -295,7 +295,7 @@ class Portal:
         except BaseException as error:  # noqa: ASYNC103, BLE001 - whoever closes the portal raises it
             self._errors.append(error)
         for call in list(self._running):
-            call.refuse(PortalClosed("the loop of the portal broke down", started=True))
+            call.refuse(PortalClosed("the loop of the portal broke down"))
         if not self._ready.done():
             self._ready.set_exception(PortalClosed("the loop of the portal did not start"))
         self._ended.set()
