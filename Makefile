@@ -196,6 +196,7 @@ pages: $(VENV)/.run ## write the generated pages of docs anew
 	@$(PYTHON) tools/write_kernel_pages.py
 	@$(PYTHON) tools/write_wire_pages.py
 	@$(PYTHON) tools/write_requirement_pages.py
+	@$(PYTHON) tools/write_channel_pages.py
 
 # ---------------------------------------------------------------------------------------------------- distribution
 

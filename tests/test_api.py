@@ -42,6 +42,7 @@ NAMES = [
     "events",
     "from_aio",
     "kernel",
+    "messages",
     "open_admin_client",
     "open_portal",
     "open_rest_client",

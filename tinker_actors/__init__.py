@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
-    from tinker_actors import errors, events, kernel, text, types
+    from tinker_actors import errors, events, kernel, messages, text, types
     from tinker_actors.actors.admin import AdminClient
     from tinker_actors.actors.rest import RestClient
     from tinker_actors.actors.sampling_client import SamplingClient
@@ -86,6 +86,7 @@ __all__ = [
     "events",
     "from_aio",
     "kernel",
+    "messages",
     "open_admin_client",
     "open_portal",
     "open_rest_client",
@@ -132,7 +133,7 @@ _HOME = {
     "run": "bridges.guest",
     "run_guest": "bridges.guest",
 }
-_ROOMS = ("errors", "events", "kernel", "text", "types")
+_ROOMS = ("errors", "events", "kernel", "messages", "text", "types")
 
 
 def __getattr__(name: str) -> object:

@@ -3,7 +3,7 @@
     the service   capability, credential, recovery, reachability
     sending       query, retry, policy, backoff, throttle, aimd
     sampling      sample, progress, sampler_handle
-    waiting       future, batch_poll, failure, queue_state, cancel
+    waiting       future, batch_poll, failure, queue_state, wait, cancel
     answers       sse, pagination, archive, console
     training      batch, custom_loss, plan, chunking, metric, number, step, journal
     telling       event, telemetry
