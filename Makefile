@@ -44,6 +44,7 @@ INTEROP_ARGS ?=
 
 # ---------------------------------------------------------------------------------------------------- environments
 
+comma := ,
 # $(call install,<venv>,<extras>,<what for>): hatchling comes first, so that the build obeys constraints.txt as well.
 define install
 	@echo "Installing into $(1), for $(3) ..."
@@ -95,6 +96,14 @@ $(BENCH_VENV)/.bench: $(INPUTS) benchmarks/requirements.txt | $(BENCH_VENV)/bin/
 	@.venv-tinker/bin/python -m pip install -qq -c constraints.txt -r tests/interop/requirements.txt
 	@touch $@
 
+# Packages with automatic gradients have an environment of their own: they are large. The pin of torch also admits a
+# build without CUDA (2.13.0+cpu), which pip prefers where it finds one; else pip on Linux fetches CUDA as well.
+.venv-torch/bin/python:
+	@python=$$(sh .ci/find-python 3.11 or-newer) && "$$python" -m venv .venv-torch
+
+.venv-torch/.gradients: $(INPUTS) | .venv-torch/bin/python
+	$(call install,.venv-torch,[test$(comma)torch$(comma)jax$(comma)autograd],torch$(comma) jax and autograd)
+
 # ------------------------------------------------------------------------------------------------------------- use
 
 .PHONY: demo
@@ -122,6 +131,10 @@ test-py312: .venv-py312/.test ## the same on Python 3.12
 .PHONY: test-py313
 test-py313: .venv-py313/.test ## the same on Python 3.13
 	@.venv-py313/bin/python $(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+.PHONY: test-torch
+test-torch: .venv-torch/.gradients ## losses written in torch, jax and autograd, with these packages (some GB, minutes at first)
+	@.venv-torch/bin/python $(PYTEST) tests/bridges/gradients $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## the slow tests only, in full

@@ -33,6 +33,10 @@ from tinker_actors.wire.training import ForwardBackwardOutput
 
 __all__ = ["CustomAnswer", "CustomLosses"]
 
+_NOTE = (
+    "raised by the loss_fn of forward_backward_custom, which is given numpy arrays; "
+    "tinker_actors.bridges makes one of a function of torch, jax or autograd"
+)
 _FORWARDS = 3  # passes are made so often, if the service makes them and loses their results
 
 
@@ -108,6 +112,6 @@ def _called(message: ForwardBackwardCustom, logprobs: tuple[Logprobs, ...]) -> C
     try:
         result: object = message.loss_fn(message.data, logprobs)
     except Exception as error:
-        error.add_note("raised by the loss_fn of forward_backward_custom")
+        error.add_note(_NOTE)
         raise
     return checked_loss(result, logprobs)

@@ -7,6 +7,8 @@
 | `waiting` | how asyncio waits for something that is cancelled with its caller, and cleans up first |
 | `portal` | a trio loop in a thread of its own, for plain scripts and notebooks: `open_portal` |
 | `call`, `keeper` | one call through a portal; one context manager that a portal holds open |
+| `torch`, `jax`, `autograd` | losses with automatic gradients: `loss(function)`; each needs the extra of its name |
+| `gradient` | what these three share |
 
 The rest of the package is written for trio alone. What a bridge leads to is imported inside its module or its
 functions, so that nobody pays for a bridge that is not used. Each bridge keeps the one rule of structured
