@@ -21,7 +21,7 @@ PROMPT = ModelInput.from_ints([1, 2, 3])
 PARAMS = SamplingParams(max_tokens=2)
 
 
-@pytest.mark.requirement("R19")
+@pytest.mark.requirement("R19", "R98")
 async def test_numbers_in_a_session_are_never_used_twice(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -16,6 +16,8 @@ from tests.actors.verbs import (
     ADMIN,
     AROUND,
     MODEL,
+    PARAMS,
+    PROMPT,
     PUBLISHING,
     REST,
     REST_REST,
@@ -26,6 +28,7 @@ from tests.actors.verbs import (
     SERVICE,
     SERVICE_REST,
     SIGNATURES,
+    STATE,
     STEP_VERBS,
     TRAINING,
     TRAINING_REST,
@@ -40,6 +43,7 @@ from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import APIStatusError
 from tinker_actors.kernel import Message, Pending
+from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.testing import Probe, ScriptedService, open_scripted_service, open_test_system
 from tinker_actors.transport.config import Config
 
@@ -188,6 +192,33 @@ async def test_a_sampling_verb_sends_its_message(autojump_clock: Any, open_stub:
         assert probe.received == [message]
         assert await sampling.ref.ask(message) == SAMPLED
         assert await (await sampling.ref.submit(message)) == SAMPLED
+
+
+@pytest.mark.requirement("R5")
+@pytest.mark.lesson("D11")
+async def test_what_a_sampling_client_is_set_to_travels_in_its_messages(
+    autojump_clock: Any, open_stub: Any
+) -> None:
+    """Its retries, what the service is to record, and its lane; who published weights says it as well."""
+    retries = RetryConfig(progress_timeout=60.0)
+    async with open_stub() as service, open_test_system() as system:
+        training, probe = await service.create_lora_training_client(MODEL), Probe()
+        await probe.start(system.root)
+        probe.reply_with(Sample, SAMPLED)
+        clients = [
+            await service.create_sampling_client(None, MODEL, retries, True),
+            await training.save_weights_and_get_sampling_client(
+                retry_config=retries, record_stability_info=True
+            ),
+            await training.create_sampling_client(STATE, retries, True),
+        ]
+        for client in clients:
+            for one, lane in ((client, "training"), (client.evaluation(), "evaluation")):
+                await attrs.evolve(one, ref=probe.ref).sample(PROMPT, 1, PARAMS)
+                sent = await probe.expect(Sample)
+                assert (sent.retry_config, sent.record_stability_info, sent.priority) == (retries, True, lane)
+                assert sent.target is client.target
+        assert clients[0].evaluation().ref is not clients[0].ref
 
 
 @pytest.mark.requirement("R16", "R119")

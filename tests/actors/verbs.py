@@ -164,6 +164,17 @@ SAMPLING: dict[str, tuple[Call, dict[str, Any], object]] = {
         },
         [None, -1.0, -2.0],
     ),
+    "compute_logprobs: the last": (
+        lambda s: s.compute_logprobs(PROMPT, 2),
+        {
+            "prompt": PROMPT,
+            "num_samples": 1,
+            "sampling_params": SamplingParams(max_tokens=1),
+            "include_prompt_logprobs": True,
+            "prompt_logprobs_last_n": 2,
+        },
+        [None, -1.0, -2.0],
+    ),
 }
 SAMPLING_REST = {
     "base_model": "is known",

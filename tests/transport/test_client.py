@@ -18,7 +18,8 @@ from tinker_actors.transport.config import Config
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
-from tinker_actors.wire.endpoints import GET_INFO, OPTIM_STEP
+from tinker_actors.wire.endpoint import Endpoint
+from tinker_actors.wire.endpoints import ENDPOINTS, GET_INFO, OPTIM_STEP
 from tinker_actors.wire.future import CancelFutureRequest
 from tinker_actors.wire.model import GetInfoRequest, GetInfoResponse
 from tinker_actors.wire.weights import CopyWeightsRequest
@@ -75,6 +76,27 @@ async def test_files_make_a_form() -> None:
     assert all(kind.startswith("multipart/form-data; boundary=") for kind in kinds)
     assert kinds[0].rpartition("=")[2].encode() in script.requests[0].content
     assert b"\x01" in script.requests[1].content
+
+
+GONE = {
+    ("POST", "/api/v1/forward"): "0.25.0",
+    ("POST", "/api/v1/unload_model"): "<=0.26.0",
+    ("GET", "/api/v1/training_runs/a/checkpoints/a/archive"): "<=0.36.0",
+}
+"""What the official client had once, and since when it has it no longer."""
+
+
+@pytest.mark.requirement("R160", "R177")
+@pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.name)
+async def test_every_path_of_the_table_can_be_called_by_its_path(row: Endpoint[Any, Any]) -> None:
+    """With its own method, those that are gone as well; the answer is read as it is told."""
+    path = row.path.format(**dict.fromkeys(row.places, "a"))
+    async with client(httpx.Response(200, json={"any": "thing"})) as (opened, script):
+        body = {} if row.method == "GET" else {"body": {"a": 1}}
+        assert await getattr(opened, row.method.lower())(path, cast_to=dict, **body) == {"any": "thing"}
+    (request,) = script.requests
+    assert (request.method, request.url.path) == (row.method, f"/base{path}")
+    assert GONE.get((row.method, path)) == row.until
 
 
 async def test_a_known_path_keeps_its_rules(autojump_clock: Any) -> None:

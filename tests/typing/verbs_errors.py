@@ -51,6 +51,7 @@ async def sampling_verbs(sampling: ta.SamplingClient, prompt: ta.ModelInput) -> 
     """One wrong argument each."""
     await sampling.sample("text", 1, ta.SamplingParams())  # E: mypy[arg-type] pyright[reportArgumentType]
     await sampling.sample(prompt, 1, {"max_tokens": 3})  # E: mypy[arg-type] pyright[reportArgumentType]
+    await sampling.sample(prompt, 1, ta.SamplingParams(), retry_config=None)  # E: mypy[call-arg] pyright[reportCallIssue]
     await sampling.compute_logprobs([1, 2])  # E: mypy[arg-type] pyright[reportArgumentType]
 
 
@@ -58,6 +59,8 @@ async def service_verbs(service: ta.ServiceClient, rest: RestClient, admin: Admi
     """One wrong argument each."""
     await service.create_lora_training_client("base", rank="8")  # E: mypy[arg-type] pyright[reportArgumentType]
     await service.create_sampling_client(7)  # E: mypy[arg-type] pyright[reportArgumentType]
+    await service.create_sampling_client(base_model="b", retry_config={})  # E: mypy[arg-type] pyright[reportArgumentType]
+    await service.from_sampler_handle(b"handle")  # E: mypy[arg-type] pyright[reportArgumentType]
     await service.copy_weights(None)  # E: mypy[arg-type] pyright[reportArgumentType]
     await rest.get_training_run("r", "everybody's")  # E: mypy[arg-type] pyright[reportArgumentType]
     await rest.delete_checkpoint("r")  # E: mypy[call-arg] pyright[reportCallIssue]

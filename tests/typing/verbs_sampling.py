@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Literal, assert_type
 
 import tinker_actors as ta
 from tinker_actors.actors.message import Sample, SampleTarget, Sampling
 from tinker_actors.kernel import ActorRef
+from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.text.tokenizer import Tokenizer
 
 
@@ -19,8 +20,18 @@ async def verbs(sampling: ta.SamplingClient, prompt: ta.ModelInput) -> None:
     assert_type(sampling.get_base_model(), str)
     assert_type(sampling.base_model, str)
     assert_type(sampling.version, int)
+    assert_type(sampling.priority, Literal["training", "evaluation"])
+    assert_type(sampling.retry_config, RetryConfig | None)
+    assert_type(sampling.record_stability_info, bool)
+    assert_type(sampling.evaluation(), ta.SamplingClient)
+    assert_type(sampling.get_sampler_handle(), str)
     assert_type(sampling.target, SampleTarget)
     assert_type(sampling.ref, ActorRef[Sampling])
+
+
+async def handles(service: ta.ServiceClient, handle: str) -> None:
+    """A line of text makes a client anew."""
+    assert_type(await ta.SamplingClient.from_sampler_handle(handle, service=service), ta.SamplingClient)
 
 
 async def messages(sampling: ta.SamplingClient, prompt: ta.ModelInput) -> None:

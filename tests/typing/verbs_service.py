@@ -43,6 +43,7 @@ async def service_verbs(service: ta.ServiceClient) -> None:
     """Clients, and calls of the service."""
     assert_type(await service.create_lora_training_client("base", rank=8), ta.TrainingClient)
     assert_type(await service.create_sampling_client(base_model="base"), ta.SamplingClient)
+    assert_type(await service.from_sampler_handle("handle"), ta.SamplingClient)
     assert_type(service.create_rest_client(), RestClient)
     assert_type(service.rest, RestClient)
     assert_type(service.admin, AdminClient)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import attrs
+import orjson
 import pytest
 
 from tests.wire.refusals import refusal
@@ -39,6 +40,17 @@ def test_a_checkpoint_has_the_fields_of_the_inventory() -> None:
         expires_at=None,
     )
     assert decode(CheckpointsListResponse, b'{"checkpoints":[%s]}' % CHECKPOINT, strict=True).cursor is None
+
+
+@pytest.mark.requirement("R84", "R94")
+@pytest.mark.parametrize("kind", ["training", "sampler", "external", "merged", "Training", ""])
+def test_a_checkpoint_of_a_type_that_nobody_knows_is_kept_as_it_came(kind: str) -> None:
+    """It is one of a list, and the others must be seen; also strictly, and it goes out again as it came."""
+    one = CHECKPOINT.replace(b'"training"', orjson.dumps(kind))
+    for strict in (False, True):
+        found = decode(CheckpointsListResponse, b'{"checkpoints":[%s,%s]}' % (one, CHECKPOINT), strict=strict)
+        assert [checkpoint.checkpoint_type for checkpoint in found.checkpoints] == [kind, "training"]
+        assert orjson.loads(encode(found.checkpoints[0]))["checkpoint_type"] == kind
 
 
 @pytest.mark.requirement("R85")
