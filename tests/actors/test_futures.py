@@ -386,6 +386,23 @@ async def test_who_waits_for_what_can_be_seen(
         assert service.waits() == []
 
 
+async def test_samples_that_stand_in_our_own_line_are_seen(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """After a refusal, with the reason; they are no news, and gone when they are sent."""
+    refusals = [httpx.Response(429, headers={"retry-after": "30"}, json={})]
+    stub.rules["asample"] = lambda *_: refusals.pop() if refusals else None
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+                await trio.sleep(1)
+            rows = [(seen.what, seen.state, seen.reason) for seen in service.waits()]
+            assert ("room for a sample", "held_back", "the service has refused samples") in rows
+        assert service.waits() == []
+
+
 async def test_why_there_is_no_answer_is_seen_as_well(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """A service that answers 503 is a reason to wait, until it answers otherwise."""
     stub.rules["retrieve_future"] = lambda body, _: (

@@ -62,6 +62,16 @@ def test_a_stream_of_short_waits_is_never_told(waits: list[tuple[int, float]]) -
     assert len(board) == 0
 
 
+def test_a_place_in_a_line_of_ones_own_is_seen_and_not_told() -> None:
+    """However long it takes; the service's own waits behind it are told."""
+    board = WaitBoard()
+    place = board.enter("s", "room for a sample", "", now=0.0, telling=False)
+    board.enter("s", "Sample", "r", now=1.0)
+    assert [waiting.what for waiting in board.due(now=1000.0)] == ["Sample"]
+    assert [seen.what for seen in board.look(now=1000.0)] == ["room for a sample", "Sample"]
+    assert board.leave(place, now=1000.0) is None
+
+
 def test_waits_are_sentences() -> None:
     """For the log, and for whoever prints them."""
     assert str(WaitSeen("m", "Forward", "r", 61.4, "active", "", 1)) == (

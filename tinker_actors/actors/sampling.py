@@ -32,6 +32,7 @@ from tinker_actors.actors.rebinding import SamplerOpener
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.silence import check_progress
 from tinker_actors.actors.throttle import SampleGate
+from tinker_actors.actors.waits import Waits
 from tinker_actors.errors import (
     ActorError,
     APIConnectionError,
@@ -50,6 +51,7 @@ from tinker_actors.protocol.reachability import cannot_reach
 from tinker_actors.protocol.recovery import sampler_lost
 from tinker_actors.protocol.sample import complete
 from tinker_actors.protocol.throttle import sample_bytes
+from tinker_actors.protocol.wait import FULL, HELD_BACK
 from tinker_actors.transport.config import Config, normal_url
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import ASAMPLE
@@ -59,6 +61,7 @@ from tinker_actors.wire.service import ClientConfigResponse
 __all__ = ["SamplingActor", "SamplingShare", "sampling_policy", "shared_backoff"]
 
 _LOG = logging.getLogger("tinker_actors.sampling")
+_ROOM = "room for a sample"
 _SESSIONS = 4  # sampling sessions that may be lost while one sample is submitted
 _DRAWS = 4  # a request that the service ran so often and that failed each time would fail again
 _PROBED = 8  # after each so many failed sends in a row it is asked whether the service is there at all
@@ -98,6 +101,7 @@ class SamplingShare:
         rng: chance for delays.
         session: the present session.
         samplers: opens sampling sessions anew.
+        waits: who waits for what.
         events: where it is told that samples do not move on, and of failures.
         policy: what holds for samples that bring none of their own.
         cancels: samples that nobody waits for any more.
@@ -107,6 +111,7 @@ class SamplingShare:
     rng: random.Random
     session: Session
     samplers: SamplerOpener
+    waits: Waits
     events: EventHub
     policy: RetryConfig = attrs.field(factory=RetryConfig)
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
@@ -213,7 +218,7 @@ class SamplingActor(Actor[Sampling]):
         while True:
             weight = None if again else gate.enter_nowait(size)
             if weight is None:
-                weight = await gate.enter(size, message.priority, again=again)
+                weight = await self._room(message, size, again=again)
             generation, give_back = limit.generation, gate.leave
             try:
                 promise = await self._transport.call(ASAMPLE, request)
@@ -237,6 +242,19 @@ class SamplingActor(Actor[Sampling]):
             self._check_progress(message, policy, era, failure)
             if not isinstance(failure, RateLimitError | BillingError):
                 await self._pause(message, policy, failures, failure)
+
+    async def _room(self, message: Sample, size: int, *, again: bool) -> int:
+        """Wait in line to submit a sample, where it can be seen."""
+        share = self._share
+        entry = share.waits.enter(message.target.sampling_session_id, _ROOM, telling=False)
+        held_back = share.gate.throttle.backoff.until > trio.current_time()
+        entry.state, entry.reason = (
+            (HELD_BACK, "the service has refused samples") if held_back else (FULL, "")
+        )
+        try:
+            return await share.gate.enter(size, message.priority, again=again)
+        finally:
+            share.waits.leave(entry)
 
     async def _pause(self, message: Sample, policy: RetryConfig, failures: int, failure: Exception) -> None:
         """Wait before a sample is sent again: for the service to come back, if it is away, else for a moment."""

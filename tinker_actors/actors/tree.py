@@ -205,6 +205,7 @@ class Tree:
             self.rng,
             self.session,
             self.samplers,
+            self.waits,
             self.events,
             sampling_policy(None, self.session.limits),
             polls.cancels,

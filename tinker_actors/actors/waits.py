@@ -36,9 +36,9 @@ class Waits:
     def __len__(self) -> int:
         return len(self._board)
 
-    def enter(self, subject: str, what: str, request_id: str = "") -> Entry:
+    def enter(self, subject: str, what: str, request_id: str = "", *, telling: bool = True) -> Entry:
         """Begin to wait; see `WaitBoard.enter`."""
-        return self._board.enter(subject, what, request_id, now=trio.current_time())
+        return self._board.enter(subject, what, request_id, now=trio.current_time(), telling=telling)
 
     def leave(self, entry: Entry) -> None:
         """Cease to wait; if the wait has been told of, its end is told."""

@@ -10,14 +10,20 @@ hundred that stand still are told of once.
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from tinker_actors.protocol.queue_state import ACTIVE
 
-__all__ = ["FIRST_WORD", "Entry", "WaitBoard", "WaitEnded", "WaitSeen", "Waiting"]
+__all__ = ["FIRST_WORD", "FULL", "HELD_BACK", "Entry", "WaitBoard", "WaitEnded", "WaitSeen", "Waiting"]
 
 FIRST_WORD = 60.0
 """Seconds of a wait after which it is told of."""
+FULL = "full"
+"""The state of a line of our own: as many are under way as may be."""
+HELD_BACK = "held_back"
+"""The state of a line of our own: the service has asked to wait."""
 
 
 @attrs.define(eq=False)
@@ -54,7 +60,8 @@ class WaitSeen:
         what: what is waited for, in the service's words, such as `OptimStep`.
         request_id: the oldest promise among them; empty if it is none.
         seconds: how long that one has been waited for.
-        state: of the queue: `active`, `paused_capacity`, `paused_rate_limit`, or another word of the service.
+        state: of the queue: `active`, `paused_capacity`, `paused_rate_limit`, or another word of the service; of a line
+            of our own: `full` or `held_back`.
         reason: why, in words; empty if nothing was said.
         count: how many wait.
     """
@@ -122,9 +129,17 @@ class WaitBoard:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def enter(self, subject: str, what: str, request_id: str, *, now: float) -> Entry:
-        """Begin to wait; whoever does must `leave`."""
-        entry = Entry(subject, what, request_id, now)
+    def enter(self, subject: str, what: str, request_id: str, *, now: float, telling: bool = True) -> Entry:
+        """Begin to wait; whoever does must `leave`.
+
+        Args:
+            subject: whose wait it is.
+            what: what is waited for.
+            request_id: the promise; empty if it is none.
+            now: the present time.
+            telling: tell of the wait when it is long; a place in a line of one's own is looked at, and is no news.
+        """
+        entry = Entry(subject, what, request_id, now, due=FIRST_WORD if telling else math.inf)
         self._entries[entry] = None
         return entry
 
@@ -156,6 +171,8 @@ class WaitBoard:
         for entry in self._entries:
             if now - entry.since < FIRST_WORD:
                 break  # all further ones are younger
+            if entry.due == math.inf:
+                continue
             key = (entry.subject, entry.what)
             oldest.setdefault(key, entry)
             counts[key] = counts.get(key, 0) + 1
