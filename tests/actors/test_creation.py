@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -13,6 +14,8 @@ from tinker_actors.actors.message import OptimStep
 from tinker_actors.errors import NotFoundError
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.opening import open_service
+from tinker_actors.testing import open_scripted_service
+from tinker_actors.transport.config import Config
 from tinker_actors.types import AdamParams, ModelInput, SamplingParams
 from tinker_actors.version import __version__
 
@@ -111,3 +114,36 @@ async def test_a_session_is_told_who_we_are_and_ends_before_we_leave(
     assert body["tags"] == ["a", "b"]
     assert body["user_metadata"] == {"run": "7"}
     assert body["sdk_version"] == __version__
+
+
+@pytest.mark.lesson("D46")
+async def test_one_version_is_told_everywhere_and_cannot_be_set(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """The session, the flags, telemetry and each request's header name the package's own."""
+    assert [field.name for field in attrs.fields(Config) if "version" in field.name] == []
+    async with open_stub(telemetry=True):
+        await trio.sleep(11)
+    names = ("client/config", "client/dynamic_config", "create_session", "telemetry")
+    told = [{body["sdk_version"] for body in stub.bodies(name)} for name in names]
+    assert told == [{__version__}] * 4
+    assert {headers["x-stainless-package-version"] for headers in stub.headers} == {__version__}
+
+
+@pytest.mark.requirement("R10")
+@pytest.mark.parametrize("where", ["embedded", "scripted"])
+async def test_a_saved_state_has_a_path(autojump_clock: Any, where: str) -> None:
+    """`tinker://`, the model, what was saved, and the name; weights for samplers have theirs."""
+    if where == "embedded":
+        embedded = EmbeddedService(seed=1, compute="inline")
+        opening: Any = open_service(embedded=embedded, heartbeat="loop")
+    else:
+        opening = open_scripted_service()
+    async with opening as opened:
+        service = opened if where == "embedded" else opened[0]
+        training = await service.create_lora_training_client(MODEL)
+        saved = await training.save_state("a-1")
+        assert saved.path == f"tinker://{training.model_id}/weights/a-1"
+        weights = await training.save_weights_for_sampler("b")
+        assert weights.path == f"tinker://{training.model_id}/sampler_weights/b"
+        assert [field.name for field in attrs.fields(type(weights))] == ["path"]

@@ -56,3 +56,21 @@ async def test_a_load_that_failed_is_tried_again() -> None:
     with pytest.raises(OSError, match="no network"):
         await tokenizers.get("a")
     assert await tokenizers.get("a") == "tokenizer"
+
+
+@pytest.mark.lesson("D66")
+async def test_models_of_one_tokenizer_load_it_once(autojump_clock: Any, open_stub: Any) -> None:
+    """It is kept under the id that a model's name leads to, not under the name that was asked for."""
+    loads: list[str] = []
+
+    def load(tokenizer_id: str) -> Any:
+        loads.append(tokenizer_id)
+        return object()
+
+    async with open_stub() as service:
+        service._tree.tokenizers._load = load
+        names = ("owner/model", "owner/model:peft:128k", "owner/model/variant")
+        clients = [await service.create_sampling_client(base_model=name) for name in names]
+        found = [await client.get_tokenizer() for client in clients]
+    assert len({id(one) for one in found}) == 1
+    assert loads == ["owner/model"]

@@ -86,6 +86,7 @@ def test_a_loss_in_protobuf_goes_where_gradients_go() -> None:
     assert backward == (endpoints.FORWARD_BACKWARD, ForwardBackwardRequest(batch, "m", 7))
 
 
+@pytest.mark.lesson("D10")
 def test_optimizer_saves_and_loads() -> None:
     """Each gets the fields of its kind, its model and its number."""
     adam = AdamParams(learning_rate=0.5)
@@ -103,6 +104,7 @@ def test_optimizer_saves_and_loads() -> None:
     )
 
 
+@pytest.mark.lesson("D19")
 def test_a_sampler_has_a_name_or_takes_a_number() -> None:
     """The number of a sampling session is taken only when one is made, and once."""
     assert request(Operation(kind="save_for_sampler", name="s")) == (

@@ -201,6 +201,7 @@ def name_of(kind: type) -> str:
     return kind.__name__
 
 
+@pytest.mark.lesson("D10", "D21")
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_names_and_defaults_are_those_of_the_table(kind: type) -> None:
     """A field that comes, goes or changes is a decision, not an accident."""
