@@ -229,7 +229,7 @@ async def test_compressed_answers_are_undone_on_both_ways() -> None:
 
 @pytest.mark.lesson("L36")
 async def test_an_answer_that_cannot_be_undone_is_a_typed_error() -> None:
-    """On every way, and for an error's body the bytes are shown instead."""
+    """On every way; an error of a status says so, and its response has the bytes."""
     bad = {"content-encoding": "gzip"}
     script = Script(
         lambda attempt: httpx.Response(404 if attempt == 2 else 200, stream=Pieces([b"zip?"]), headers=bad)
@@ -243,3 +243,17 @@ async def test_an_answer_that_cannot_be_undone_is_a_typed_error() -> None:
             await transport.call(GET_INFO, GetInfoRequest("m"))
     assert isinstance(caught.value.response, httpx.Response)
     assert caught.value.response.content == b"zip?"
+
+
+@pytest.mark.lesson("L36")
+async def test_a_refusal_that_cannot_be_decompressed_says_so() -> None:
+    """The error of the status is raised all the same, and does not pass compressed bytes off as a text."""
+    garbage = gzip.compress(b'{"detail": "no"}')[:12]
+    headers = {"content-encoding": "gzip"}
+    script = Script(lambda _: httpx.Response(400, headers=headers, stream=Pieces([garbage])))
+    async with open_transport(config(), rng=random.Random(0), through=script) as transport:
+        with pytest.raises(
+            BadRequestError, match="Error code: 400 - the body cannot be decompressed"
+        ) as caught:
+            await transport.call(GET_INFO, GetInfoRequest("m"))
+    assert str(caught.value).isprintable()

@@ -9,23 +9,30 @@ deleted, and one that turned out to be published when the call had to be sent ag
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
 import trio
 
 from tinker_actors.actors.deletion import delete_each
+from tinker_actors.actors.download import Source, download
 from tinker_actors.actors.flags import FlagsFirst
 from tinker_actors.actors.listing import Listings, check_scope
+from tinker_actors.actors.progress import ProgressSetting, progress_shown
 from tinker_actors.actors.twin import no_async_twin
-from tinker_actors.errors import ConflictError, InputError, NotFoundError, RequestFailedError
+from tinker_actors.errors import ConflictError, CredentialError, InputError, NotFoundError, RequestFailedError
+from tinker_actors.protocol.credential import is_token, parse_token
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.transport.http import HttpTransport
+from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.resources.resource import AccessScope
 from tinker_actors.transport.resources.samplers import AsyncSamplersResource
 from tinker_actors.transport.resources.service import AsyncServiceResource
 from tinker_actors.transport.resources.weights import AsyncWeightsResource
+from tinker_actors.transport.response import APIResponse
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import (
     CheckpointsListResponse,
@@ -52,6 +59,7 @@ from tinker_actors.wire.weights import (
 
 __all__ = ["RestClient"]
 
+_ONCE: Final = RequestOptions(max_retries=0)  # whoever asks decides about further attempts
 _TRACE_PERIOD: Final = 5.0  # seconds; tinker 0.38.0 lib/public_interfaces/rest_client.py
 
 
@@ -96,7 +104,12 @@ class RestClient(Listings):
         """
         await trio.lowlevel.checkpoint()
         await self._caller.learn()
-        return WhoamiResponse.from_claims(await self._transport.claims())
+        key = (await self._transport.credentials()).get("x-api-key", "")
+        if not is_token(key):
+            raise CredentialError(
+                "only a token says who one is; this key is none, and is not exchanged for one"
+            )
+        return WhoamiResponse.from_claims(parse_token(key).claims)
 
     # -------------------------------------------------------------------------- training runs, samplers, sessions
 
@@ -325,23 +338,66 @@ class RestClient(Listings):
             )
         return await self._weights.external_urls(parsed.training_run_id, parsed.checkpoint_id)
 
-    async def download_checkpoint(self, path: str, destination: Path) -> Path:
-        """Write the archive (tar) of a checkpoint to a file."""
-        found = await self.get_checkpoint_archive_url_from_tinker_path(path)
-        partial = trio.Path(destination.with_name(destination.name + ".partial"))
-        try:
-            async with (
-                self._transport.open_url(found.url) as response,
-                await trio.open_file(partial, "wb") as file,
-            ):
-                async for piece in response.iter_bytes():
-                    await file.write(piece)
-            await partial.rename(destination)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await partial.unlink(missing_ok=True)
-            raise
-        return destination
+    async def download_checkpoint(
+        self,
+        tinker_path: str,
+        destination: str | os.PathLike[str],
+        *,
+        extract: bool = False,
+        force: bool = False,
+        progress: ProgressSetting = None,
+        expected_size: int | None = None,
+    ) -> Path:
+        """Download a checkpoint as one archive (tar, perhaps with gzip), or the files that are in it.
+
+        An archive that is still being made is waited for, six times 30 seconds. A connection that breaks is gone on
+        with where it broke, or from the start if the service cannot do that. The archive's host gets no key.
+
+        Args:
+            tinker_path: the checkpoint.
+            destination: the file, or with `extract` the directory. It appears when it is complete, and until then what
+                is there stays.
+            extract: take the files out of the archive, which is not kept.
+            force: replace what is there.
+            progress: a function that is told the bytes that are there and those there will be (None if nobody knows);
+                or `"bar"`, for a bar on stderr where that is a terminal.
+            expected_size: bytes that the archive must have.
+
+        Returns:
+            The destination.
+
+        Raises:
+            InputError: no path of a checkpoint, a destination that cannot be taken, or another value that cannot be.
+            NotFoundError: no such checkpoint, or a service that has no archives; the latest ones have none.
+            ArchiveError: the archive is not of the size that was said, is damaged, or holds a link, a device, or a
+                name that leads elsewhere.
+            APIConnectionError: the connection broke again and again.
+            OSError: something cannot be written.
+        """
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        if expected_size is not None and expected_size < 1:
+            raise InputError("expected_size", expected_size, "must be at least 1, or None")
+
+        async def locate() -> str:
+            found = await self._weights.archive_url(
+                parsed.training_run_id, parsed.checkpoint_id, options=_ONCE
+            )
+            return found.url
+
+        def fetch(url: str, headers: dict[str, str]) -> AbstractAsyncContextManager[APIResponse[bytes]]:
+            plain = RequestOptions(headers={"accept-encoding": "identity", **headers})
+            return self._transport.open_url(url, options=plain.over(_ONCE))
+
+        source = Source(
+            path=tinker_path,
+            locate=locate,
+            fetch=fetch,
+            chance=self._transport.chance,
+            retries=self._transport.config.max_retries,
+            expected_size=expected_size,
+        )
+        with progress_shown(progress, parsed.checkpoint_id) as report:
+            return await download(source, Path(destination), extract=extract, force=force, report=report)
 
 
 def _whole(field: str, path: str) -> str:

@@ -45,7 +45,7 @@ from tinker_actors.protocol.capability import (
     learn_flags,
     record_for,
 )
-from tinker_actors.protocol.credential import choose_credential, is_token, parse_token, says_invalid_token
+from tinker_actors.protocol.credential import choose_credential, says_invalid_token
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
@@ -233,19 +233,9 @@ class HttpTransport:
         ) as response:
             yield response
 
-    async def claims(self) -> Mapping[str, object]:
-        """Return what the token says that stands for us; it is asked for if there is none yet.
-
-        Raises:
-            CredentialError: there is no token: the key is none, and the service gives none for it.
-            APIError: the service's answer to that.
-        """
-        key = (await self._credentials()).get("x-api-key", "")
-        if not is_token(key):
-            raise CredentialError(
-                "only a token says who one is; this key is none, and is not exchanged for one"
-            )
-        return parse_token(key).claims
+    def chance(self) -> float:
+        """Return a number in [0, 1), for the jitter of attempts that are made above this layer."""
+        return self._rng.random()
 
     async def poll(
         self,
@@ -425,12 +415,12 @@ class HttpTransport:
     async def _credentials_for(self, job: Job) -> Mapping[str, str]:
         """Return the headers for a call; if there are none, the exchange has been tried as often as it is worth."""
         job.no_token = True
-        headers = await self._credentials()
+        headers = await self.credentials()
         job.no_token = False
         return headers
 
-    async def _credentials(self) -> Mapping[str, str]:
-        """Return the headers that say who we are.
+    async def credentials(self) -> Mapping[str, str]:
+        """Return the headers that say who we are. Errors: of the exchange of a key, if it is exchanged.
 
         What befalls the exchange of a key is told so that it does not pass for what befell the call, of which not a
         byte was written.

@@ -144,11 +144,11 @@ def status_error(what: str, reply: Reply, request: httpx.Request, now: datetime)
 
 
 def body_of(reply: Reply) -> JsonValue:
-    """Return the JSON value of an answer, else its text."""
+    """Return the JSON value of an answer, else its text; of one that cannot be decompressed, that it cannot be."""
     try:
         content = reply.content()
-    except DecodeError:
-        content = reply.raw
+    except DecodeError as error:
+        return f"the body cannot be decompressed: {error}"
     try:
         return cast("JsonValue", orjson.loads(content))
     except orjson.JSONDecodeError:

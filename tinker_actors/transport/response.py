@@ -203,6 +203,10 @@ class APIResponse(Generic[T]):
         size = chunk_size or max(len(content), 1)
         return _Ready([content[at : at + size] for at in range(0, len(content), size)])
 
+    def iter_raw(self) -> AsyncIterator[bytes]:
+        """Go through the body as it comes, compressed if it is; of a view `stream` only. Errors: as `parse`."""
+        return self._go(self.http_response.aiter_raw())
+
     def iter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
         """Go through the body's text as it comes. Errors: as `parse`."""
         if self._live:

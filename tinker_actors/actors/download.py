@@ -1,0 +1,301 @@
+"""Downloading a checkpoint's archive: piece by piece into a file beside its place, which then takes the place.
+
+Theory of operation. It is asked where the archive is, and then for the archive; each answer, and each failure, is
+judged by `protocol.archive`, which says whether to go on, to begin anew, to wait, or to give up. Only this layer
+repeats these two calls. No more than a megabyte of the archive is in memory at any time, and nothing blocks the loop:
+files are written, and archives taken apart, in threads.
+
+The place is taken at the very end, when the size is as it was said and, if the files are wanted, all of them have been
+taken out. What was there before goes only then, and comes back if that fails. Whatever else happens, nothing stays.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import IO, Final, Protocol
+
+import attrs
+import trio
+
+from tinker_actors.actors.decoding import AsItIs, Decoder, decoder_for
+from tinker_actors.actors.extraction import extract_steps
+from tinker_actors.actors.progress import ProgressCallback
+from tinker_actors.errors import APIConnectionError, APIError, APIStatusError, ArchiveError, InputError
+from tinker_actors.protocol.archive import Known, Patience, judge, locating_again, range_headers
+from tinker_actors.protocol.retry import failure_of
+
+__all__ = ["Answer", "Source", "check_place", "download"]
+
+_BUFFER: Final = 1024 * 1024  # bytes that are written at a time
+_NOT_SATISFIABLE: Final = 416
+
+
+class Answer(Protocol):
+    """An answer whose body is still to be read."""
+
+    @property
+    def status_code(self) -> int:
+        """Its status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers."""
+        ...
+
+    def iter_raw(self) -> AsyncIterator[bytes]:
+        """Go through its body, as it comes."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """Where an archive comes from.
+
+    Attributes:
+        path: the checkpoint's.
+        locate: asks once where the archive is.
+        fetch: asks once for an address, with these headers.
+        chance: gives a number in [0, 1) for the jitter of waits.
+        retries: further attempts in a row that get no further.
+        expected_size: bytes that it must have; None goes by what is said.
+    """
+
+    path: str
+    locate: Callable[[], Awaitable[str]]
+    fetch: Callable[[str, dict[str, str]], AbstractAsyncContextManager[Answer]]
+    chance: Callable[[], float]
+    retries: int
+    expected_size: int | None = None
+
+
+def check_place(destination: Path, *, extract: bool, force: bool) -> None:
+    """Make sure that something can take a place.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not destination.name or destination.name == "..":
+        raise InputError("destination", str(destination), "must name a file, or the directory to make")
+    if not destination.parent.is_dir():
+        raise InputError("destination", str(destination), "must lie in a directory that exists")
+    if not os.path.lexists(destination):
+        return
+    if not force:
+        raise InputError("destination", str(destination), "exists already; force=True replaces it")
+    if destination.is_dir() != extract:
+        what = (
+            "a directory, and an archive is a file"
+            if not extract
+            else "a file, and the files need a directory"
+        )
+        raise InputError("destination", str(destination), f"is {what}")
+
+
+async def download(
+    source: Source, destination: Path, *, extract: bool, force: bool, report: ProgressCallback
+) -> Path:
+    """Download an archive and return where it is, or its files are. Checkpoints.
+
+    Args:
+        source: where it comes from.
+        destination: the file, or with `extract` the directory.
+        extract: take the files out of the archive.
+        force: replace what is there.
+        report: is told how far it is.
+
+    Raises:
+        InputError: the place cannot be taken.
+        ArchiveError: the archive is not what it should be.
+        APIError: it cannot be had.
+        OSError: something cannot be written.
+    """
+    await trio.to_thread.run_sync(lambda: check_place(destination, extract=extract, force=force))
+    partial = _beside(destination, "partial")
+    try:
+        async with await trio.open_file(partial, "xb", buffering=0) as file:
+            await _Transfer(source, file.wrapped, report).run()
+            await trio.to_thread.run_sync(os.fsync, file.fileno())
+        if not extract:
+            await trio.to_thread.run_sync(_take_place_of_file, partial, destination, force)
+            return destination
+        await _extract(source.path, partial, destination, force)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lambda: partial.unlink(missing_ok=True))
+    return destination
+
+
+def _beside(destination: Path, what: str) -> Path:
+    """Return a name that nobody else has, where it can be renamed from to its place."""
+    return destination.with_name(f".{destination.name[:100]}.{secrets.token_hex(8)}.{what}")
+
+
+# ------------------------------------------------------------------------------------------------------ transfer
+
+
+@attrs.define(eq=False)
+class _Transfer:
+    """One archive on its way into a file."""
+
+    source: Source
+    file: IO[bytes]
+    report: ProgressCallback
+    known: Known = attrs.field(factory=Known)
+    decoder: Decoder = attrs.field(factory=AsItIs)
+
+    async def run(self) -> None:
+        """Bring all of it."""
+        patience = Patience(retries=self.source.retries)
+        url: str | None = None
+        while True:
+            locating = url is None
+            try:
+                if url is None:
+                    url = await self.source.locate()
+                    locating = False
+                if await self._receive(url):
+                    return
+                continue
+            except APIError as error:
+                patience.got_to(self.known.done)
+                failure = failure_of(error)
+                wait = patience.failed(failure, locating=locating, chance=self.source.chance())
+                if wait is None:
+                    raise
+                if locating_again(failure, locating):
+                    url = None
+            await trio.sleep(wait)
+
+    async def _receive(self, url: str) -> bool:
+        """Receive what is missing; returns whether that is all, or the whole must be asked for once more."""
+        try:
+            async with self.source.fetch(url, range_headers(self.known)) as answer:
+                if not await self._begin(answer.status_code, answer.headers):
+                    return False
+                await self._write(answer.iter_raw())
+        except APIStatusError as error:
+            if error.status_code != _NOT_SATISFIABLE or self.known.done == 0:
+                raise
+            await self._begin(error.status_code, {})
+            return False
+        self._check_end()
+        return True
+
+    async def _begin(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Take an answer's head; returns whether its body is of use."""
+        plain = {name.lower(): value for name, value in headers.items()}
+        answered = judge(self.known, status, plain)
+        self.decoder = decoder_for(self.source.path, plain.get("content-encoding", ""))
+        self.known = answered.known
+        if answered.how != "rest":
+            await trio.to_thread.run_sync(self._begin_anew)
+        self._check_size(self.known.total)
+        if answered.how != "again":
+            self.report(self.known.done, self.known.total)
+        return answered.how != "again"
+
+    def _begin_anew(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    async def _write(self, pieces: AsyncIterator[bytes]) -> None:
+        buffer = bytearray()
+        try:
+            async for piece in pieces:
+                for part in self.decoder.decode(piece):
+                    buffer += part
+                    if len(buffer) >= _BUFFER:
+                        await self._flush(buffer)
+        except APIError:  # what has come before the cut counts
+            await self._flush(buffer)
+            raise
+        await self._flush(buffer)
+
+    async def _flush(self, buffer: bytearray) -> None:
+        done = self.known.done + len(buffer)
+        for most in (self.known.total, self.source.expected_size):
+            if most is not None and done > most:
+                raise ArchiveError(
+                    f"{self.source.path}: the archive has more than {most} bytes", path=self.source.path
+                )
+        content = bytes(buffer)
+        buffer.clear()
+        await trio.to_thread.run_sync(_write_all, self.file, content)
+        self.known = attrs.evolve(self.known, done=done)
+        self.report(done, self.known.total)
+
+    def _check_end(self) -> None:
+        """See that all has come.
+
+        Raises:
+            APIConnectionError: the body ended too soon.
+            ArchiveError: it is not of the size that was expected, or its compression has no end.
+        """
+        self.decoder.finish()
+        done, total = self.known.done, self.known.total
+        if total is not None and done < total:
+            raise APIConnectionError(
+                f"{self.source.path}: the archive broke off after {done} of {total} bytes", doubtful=True
+            )
+        self._check_size(done)
+
+    def _check_size(self, size: int | None) -> None:
+        expected = self.source.expected_size
+        if None not in (size, expected) and size != expected:
+            message = f"{self.source.path}: the archive has {size} bytes, and not {expected}"
+            raise ArchiveError(message, path=self.source.path)
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+# ------------------------------------------------------------------------------------------------ taking the place
+
+
+async def _extract(path: str, archive: Path, destination: Path, force: bool) -> None:
+    staging = _beside(destination, "files")
+    await trio.to_thread.run_sync(staging.mkdir)
+    try:
+        steps = extract_steps(archive, staging, path)
+        try:
+            while await trio.to_thread.run_sync(next, steps, None) is not None:
+                pass
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(steps.close)  # type: ignore[attr-defined]  # it is a generator
+        await trio.to_thread.run_sync(_take_place_of_directory, staging, destination, force)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lambda: shutil.rmtree(staging, ignore_errors=True))
+
+
+def _take_place_of_file(partial: Path, destination: Path, force: bool) -> None:
+    check_place(destination, extract=False, force=force)  # it may have come meanwhile
+    partial.replace(destination)
+
+
+def _take_place_of_directory(staging: Path, destination: Path, force: bool) -> None:
+    check_place(destination, extract=True, force=force)
+    if not os.path.lexists(destination):
+        staging.rename(destination)
+        return
+    old = _beside(destination, "old")
+    destination.rename(old)
+    try:
+        staging.rename(destination)
+    except BaseException:
+        old.rename(destination)
+        raise
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)
