@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from tinker_actors.errors import InputError, NotFoundError, RequestFailedError
 from tinker_actors.protocol.telemetry import MAX_QUEUED
 from tinker_actors.transport.config import TINKER_SERVICE, Config, Environment
 from tinker_actors.types import AdamParams, ModelInput, SamplingParams
+from tinker_actors.version import __version__
 from tinker_actors.wire.codec import structure
 from tinker_actors.wire.telemetry import TelemetrySendRequest
 
@@ -310,6 +312,28 @@ async def test_the_services_events_are_told(autojump_clock: Any, open_stub: Any,
     assert "ModelLostEvent" in names(stub)
 
 
+@pytest.mark.lesson("D52", "L31")
+async def test_events_carry_the_users_metadata(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Those about requests and promises as well; what an event says itself wins."""
+    async with open_stub(telemetry=True, user_metadata={"run": "7", "phase": "all"}) as service:
+        training = await service.create_lora_training_client(MODEL)
+        stub.results["forward#0"] = {"error": "no", "category": "user"}
+        with pytest.raises(RequestFailedError):
+            await (await training.forward(batch(), "cross_entropy"))
+        service.get_telemetry().log("mine", {"phase": "warm"})
+    data = {event["event_name"]: event["event_data"] for event in told(stub) if "event_data" in event}
+    assert data["APIFuture.result_async.application_error"] == {
+        "run": "7",
+        "phase": "all",
+        "request_id": "forward#0",
+        "request_type": "Forward",
+        "error_type": "RequestFailedError",
+    }
+    assert data["mine"] == {"run": "7", "phase": "warm"}
+
+
 async def test_no_secret_and_no_prompt_is_told(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
@@ -330,6 +354,24 @@ async def test_no_secret_and_no_prompt_is_told(
     sent = json.dumps(stub.bodies("telemetry"))
     assert "hunter2" not in sent
     assert "987654" not in sent
+
+
+@pytest.mark.requirement("R148")
+@pytest.mark.lesson("D46")
+async def test_a_service_is_told_one_version_our_own(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """In every place, and one that a service can compare; nothing says that we are the official client.
+
+    A service that goes by it takes us for an old client, and all that old ones say and hear is spoken here.
+    """
+    async with open_stub(telemetry=True) as service:
+        assert await service.get_telemetry().flush()
+    bodies = stub.bodies("client/config", "client/dynamic_config", "create_session", "telemetry")
+    assert {body["sdk_version"] for body in bodies} == {__version__}
+    assert re.fullmatch(r"\d+(\.\d+)*((a|b|rc|\.dev)\d+)?", __version__)
+    for headers in stub.headers:
+        assert headers["user-agent"] == f"tinker_actors/{__version__}"
+        assert headers["x-stainless-package-version"] == __version__
+        assert not any(name.startswith("x-sdk-") for name in headers)
 
 
 def test_processes_are_told_apart() -> None:

@@ -75,9 +75,16 @@ class Reporter:
     Args:
         utc_now: the wall clock, for time stamps.
         new_id: gives the ids of events.
+        metadata: the user's own of the session; all general events have them, beneath what they say themselves.
     """
 
-    def __init__(self, utc_now: Callable[[], datetime], new_id: Callable[[], uuid.UUID]) -> None:
+    def __init__(
+        self,
+        utc_now: Callable[[], datetime],
+        new_id: Callable[[], uuid.UUID],
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self._metadata = dict(metadata or {})
         self.sent = 0
         self.lost = 0
         self.urgent = trio.Event()
@@ -104,7 +111,7 @@ class Reporter:
                 "event": "GENERIC_EVENT",
                 "severity": severity,
                 "event_name": name,
-                "event_data": dict(data or {}),
+                "event_data": {**self._metadata, **(data or {})},
             }
         )
 

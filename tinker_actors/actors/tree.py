@@ -187,7 +187,8 @@ class Tree:
         await self._start_sampling(polls)
 
     async def _start_telemetry(self) -> None:
-        reporter = self.reporter = Reporter(lambda: datetime.now(UTC), uuid.uuid4)
+        reporter = Reporter(lambda: datetime.now(UTC), uuid.uuid4, self.config.user_metadata)
+        self.reporter = reporter
         spec: ChildSpec[Telemetry] = ChildSpec(
             name="telemetry",
             factory=lambda: TelemetryActor(self.transport, self.session, reporter),
