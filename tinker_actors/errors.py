@@ -28,6 +28,7 @@
     │   ├── ModelLost                     the service no longer has the model
     │   ├── ModelPoisoned                 the model's state is not known any more; nothing is sent to it
     │   ├── SamplerLost                   weights to sample from are gone and cannot be had again
+    │   ├── ModelUnloaded                 the model has given its slot back, as it was told to
     │   ├── StepVoid                      a step was given up because a part of it failed
     │   ├── ServiceTooOld                 the service answered without what was asked for (`field`)
     │   └── ServiceClosing                the service was closing before the operation started
@@ -83,6 +84,7 @@ __all__ = [
     "MailboxFull",
     "ModelLost",
     "ModelPoisoned",
+    "ModelUnloaded",
     "NotFoundError",
     "NotPicklable",
     "PermissionDeniedError",
@@ -494,6 +496,19 @@ class SamplerLost(TinkerError):
     """
 
     started = False
+
+
+class ModelUnloaded(TinkerError):
+    """The model has given its slot on the service back, as it was told to; nothing was sent.
+
+    Attributes:
+        model_id: the model.
+    """
+
+    def __init__(self, message: str, *, model_id: str) -> None:
+        super().__init__(message)
+        self.model_id = model_id
+        self.started = False
 
 
 class StepVoid(TinkerError):

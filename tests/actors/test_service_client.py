@@ -48,6 +48,7 @@ ENDPOINTS = (
     "create_sampling_session",
     "asample",
     "telemetry",
+    "unload_model",
     "finish",
 )
 

@@ -270,20 +270,27 @@ async def test_weights_that_may_have_been_replaced_are_not_trained_on(
 
 
 @pytest.mark.requirement("R117")
+@pytest.mark.lesson("L2")
 async def test_a_gradient_that_fails_after_its_optim_step_poisons_the_model(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:
-    """With optim_step on the wire behind a failed gradient, nothing is sent to the model any more."""
+    """The step is void, the optim_step too although it was answered, and nothing is sent to the model any more."""
     stub.held["forward_backward"] = trio.Event()
     stub.results["forward_backward#0"] = {"error": "boom", "category": "server"}
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
         forward = await training.forward_backward(batch(1), "cross_entropy")
         optim = await training.optim_step(ADAM)
-        await optim  # sent and answered
+        await trio.sleep(1)
+        assert [name for name, _ in stub.wire()] == ["forward_backward", "optim_step"]
+        assert not optim.settled  # it was answered, and what it has applied is not known
         stub.held["forward_backward"].set()
         with pytest.raises(RequestFailedError, match="boom"):
             await forward
+        with pytest.raises(StepVoid, match="boom") as void:
+            await optim
+        assert isinstance(void.value.__cause__, RequestFailedError)
+        assert void.value.started is True
         with pytest.raises(ModelPoisoned, match="boom") as poisoned:
             await (await training.optim_step(ADAM))
         assert isinstance(poisoned.value.__cause__, RequestFailedError)

@@ -20,7 +20,9 @@ from tinker_actors.actors.message import (
     LoadState,
     OptimStep,
     SaveState,
+    SaveWeightsExternal,
     SaveWeightsForSampler,
+    Unload,
 )
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplingClient
@@ -40,9 +42,14 @@ from tinker_actors.types import (
     SaveWeightsForSamplerResponse,
     SaveWeightsResponse,
 )
+from tinker_actors.wire.optimizer import DimuonParams
 from tinker_actors.wire.session import SessionSearchRequest
 from tinker_actors.wire.tensor import TensorData
-from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult
+from tinker_actors.wire.weights import (
+    LoadWeightsResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResult,
+)
 
 MODEL = "tinker-actors/char-100k"
 DATA = (Datum(ModelInput.from_ints([1, 2]), {"target_tokens": [2, 3], "weights": [1.0, 1.0]}),)
@@ -54,6 +61,7 @@ RL = (
 )
 CLIP: dict[str, float | str] = {"clip_low_threshold": 0.5}
 ADAM = AdamParams(learning_rate=1e-3)
+DIMUON = DimuonParams(learning_rate=0.1)
 PROMPT = ModelInput.from_ints([1, 2, 3])
 PARAMS = SamplingParams(max_tokens=4)
 STATE = "tinker://run/weights/a"
@@ -63,6 +71,7 @@ OUTPUT = ForwardBackwardOutput("x", (), {"loss:sum": 1.0})
 STEPPED = OptimStepResponse({"norm": 1.0})
 SAVED = SaveWeightsResponse(STATE)
 LOADED = LoadWeightsResponse(path=STATE)
+EXTERNAL = SaveWeightsExternalResponse(path="tinker://run/external_weights/a", size_bytes=9)
 NAMED = SaveWeightsForSamplerResult(path=WEIGHTS)
 UNNAMED = SaveWeightsForSamplerResult(sampling_session_id="session-7")
 HANDLE = write_handle(SamplerHandle(session_id="session-9", sampling_session_id="session-9:sample:0"))
@@ -95,9 +104,33 @@ TRAINING: dict[str, tuple[Call, Message[Any, Any], object, object]] = {
         SAME,
     ),
     "optim_step": (lambda t: t.optim_step(ADAM), OptimStep(ADAM), STEPPED, SAME),
+    "optim_step: older name": (lambda t: t.optim_step(adam_params=ADAM), OptimStep(ADAM), STEPPED, SAME),
+    "optim_step: confirm": (
+        lambda t: t.optim_step(DIMUON, confirm=True),
+        OptimStep(DIMUON, confirm=True),
+        STEPPED,
+        SAME,
+    ),
     "save_state": (lambda t: t.save_state("a"), SaveState("a"), SAVED, SAME),
-    "save_state: ttl": (lambda t: t.save_state("a", 3600), SaveState("a", 3600), SAVED, SAME),
+    "save_state: options": (
+        lambda t: t.save_state("a", 3600, overwrite=True, user_metadata={"k": "v"}),
+        SaveState("a", 3600, True, {"k": "v"}),
+        SAVED,
+        SAME,
+    ),
     "load_state": (lambda t: t.load_state(STATE), LoadState(STATE, optimizer=False), LOADED, SAME),
+    "load_state: token": (
+        lambda t: t.load_state(STATE, "token"),
+        LoadState(STATE, optimizer=False, weights_access_token="token"),
+        LOADED,
+        SAME,
+    ),
+    "load_state_with_optimizer: token": (
+        lambda t: t.load_state_with_optimizer(STATE, "token"),
+        LoadState(STATE, optimizer=True, weights_access_token="token"),
+        LOADED,
+        SAME,
+    ),
     "load_state_with_optimizer": (
         lambda t: t.load_state_with_optimizer(STATE),
         LoadState(STATE, optimizer=True),
@@ -110,23 +143,36 @@ TRAINING: dict[str, tuple[Call, Message[Any, Any], object, object]] = {
         NAMED,
         SaveWeightsForSamplerResponse(WEIGHTS),
     ),
-    "save_weights_for_sampler: ttl": (
-        lambda t: t.save_weights_for_sampler("a", 3600),
-        SaveWeightsForSampler("a", 3600),
+    "save_weights_for_sampler: options": (
+        lambda t: t.save_weights_for_sampler("a", 3600, {"k": "v"}),
+        SaveWeightsForSampler("a", 3600, {"k": "v"}),
         NAMED,
         SaveWeightsForSamplerResponse(WEIGHTS),
     ),
+    "save_weights_external": (
+        lambda t: t.save_weights_external("a", 3600, ["age1x"]),
+        SaveWeightsExternal("a", 3600, ("age1x",)),
+        EXTERNAL,
+        SAME,
+    ),
+    "unload": (lambda t: t.unload(), Unload(), None, SAME),
 }
 PUBLISHING: dict[str, tuple[Call, Message[Any, Any]]] = {
     "save_weights_and_get_sampling_client": (
         lambda t: t.save_weights_and_get_sampling_client(),
         SaveWeightsForSampler(),
     ),
+    "save_weights_and_get_sampling_client: inflight": (
+        lambda t: t.save_weights_and_get_sampling_client(kind="inflight"),
+        SaveWeightsForSampler(kind="inflight"),
+    ),
 }
 # What a TrainingClient has beside them, and what it does instead.
 TRAINING_REST = {
     "create_sampling_client": "makes a call of the service",
+    "get_console_url": "puts it together",
     "get_telemetry": "gives what takes events",
+    "step": "puts several messages in line as one block",
     "get_info": "gives what the service said when the model was made",
     "get_tokenizer": "loads it here",
     "model_id": "is known",
@@ -371,16 +417,21 @@ create_sampling_client       model_path, retry_config=None, record_stability_inf
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
 forward_backward_custom      data, loss_fn
+get_console_url
 get_info
 get_telemetry
 get_tokenizer
-load_state                   path
-load_state_with_optimizer    path
-optim_step                   adam_params
-save_state                   name, ttl_seconds=None
-save_weights_and_get_sampling_client retry_config=None, record_stability_info=False
-save_weights_for_sampler     name, ttl_seconds=None
+load_state                   path, weights_access_token=None
+load_state_with_optimizer    path, weights_access_token=None
+optim_step                   optim_params=None, *, adam_params=None, confirm=False
+save_state                   name, ttl_seconds=None, overwrite=False, user_metadata=None
+save_weights_and_get_sampling_client name=None, retry_config=None, record_stability_info=False,
+                             kind='snapshot'
+save_weights_external        name, ttl_seconds=None, age_encryption_recipients=None
+save_weights_for_sampler     name, ttl_seconds=None, user_metadata=None
+step                         confirm=False
 submit                       message
+unload
 """,
     SamplingClient: """
 compute_logprobs             prompt, prompt_logprobs_last_n=None

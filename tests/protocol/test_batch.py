@@ -15,10 +15,17 @@ from hypothesis import strategies as st
 
 from tests.wire.strategies import json_values
 from tinker_actors.errors import InputError
-from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
+from tinker_actors.protocol.batch import (
+    check_adam,
+    check_batch,
+    check_name,
+    check_optim,
+    check_prompt,
+    check_sampling,
+)
 from tinker_actors.wire.codec import encode
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.optimizer import AdamParams
+from tinker_actors.wire.optimizer import AdamParams, DimuonParams, OptimParamsBase
 from tinker_actors.wire.sampling import SamplingParams
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import LOSS_FNS
@@ -247,6 +254,16 @@ def test_other_things_are_no_optimizer_settings() -> None:
     """A mapping with the right keys is none, either."""
     assert refusal(lambda: check_adam({"learning_rate": 1e-3})) == ("adam_params", {"learning_rate": 1e-3})
     assert refusal(lambda: check_adam(None)) == ("adam_params", None)
+
+
+def test_every_optimizer_has_its_settings() -> None:
+    """Adam's are checked here, the others' check themselves; anything else is none."""
+    check_optim(AdamParams())
+    check_optim(DimuonParams(learning_rate=0.1))
+    check_optim(OptimParamsBase("lion", {"learning_rate": 0.1}))
+    assert refusal(lambda: check_optim(AdamParams(beta1=1.0))) == ("adam_params.beta1", 1.0)
+    assert refusal(lambda: check_optim({"learning_rate": 0.1})) == ("optim_params", {"learning_rate": 0.1})
+    assert refusal(lambda: check_optim(None)) == ("optim_params", None)
 
 
 # --- samples ---------------------------------------------------------------------------------------------

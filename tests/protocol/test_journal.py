@@ -27,7 +27,7 @@ def batch(kind: OperationKind = "forward_backward", size: int = 0, loss: Any = "
 
 
 def optim(rate: float = 1.0) -> Operation:
-    return Operation(kind="optim_step", adam_params=AdamParams(learning_rate=rate))
+    return Operation(kind="optim_step", optim_params=AdamParams(learning_rate=rate))
 
 
 def save(name: str) -> Operation:
@@ -262,7 +262,7 @@ class Service:
             case "forward_backward":
                 self.gradient += ((operation.data, operation.loss_fn),)
             case "optim_step":
-                moved = (self.weights, self.optimizer, self.gradient, operation.adam_params)
+                moved = (self.weights, self.optimizer, self.gradient, operation.optim_params)
                 self.weights, self.optimizer, self.gradient = (
                     hash(repr(moved)),
                     hash(repr(("moments", moved))),

@@ -21,6 +21,7 @@ from tinker_actors.wire.training import (
 from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
+    SaveWeightsExternalRequest,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResult,
     SaveWeightsRequest,
@@ -57,7 +58,7 @@ def test_a_batch_goes_out_in_parts_of_the_same_operation(kind: Any) -> None:
 
 def test_what_has_no_batch_is_one_request() -> None:
     """It is not cut, and not lost either."""
-    operation = Operation(kind="optim_step", adam_params=AdamParams())
+    operation = Operation(kind="optim_step", optim_params=AdamParams())
     assert parts(operation, max_datums=1, max_bytes=1) == [operation]
 
 
@@ -90,13 +91,29 @@ def test_a_loss_in_protobuf_goes_where_gradients_go() -> None:
 def test_optimizer_saves_and_loads() -> None:
     """Each gets the fields of its kind, its model and its number."""
     adam = AdamParams(learning_rate=0.5)
-    assert request(Operation(kind="optim_step", adam_params=adam)) == (
+    assert request(Operation(kind="optim_step", optim_params=adam)) == (
         endpoints.OPTIM_STEP,
         OptimStepRequest(adam, "m", 7),
     )
     assert request(Operation(kind="save_state", name="a", ttl_seconds=60)) == (
         endpoints.SAVE_WEIGHTS,
         SaveWeightsRequest(model_id="m", path="a", seq_id=7, ttl_seconds=60),
+    )
+    full = Operation(kind="save_state", name="a", overwrite=True, user_metadata={"k": "v"})
+    assert request(full) == (
+        endpoints.SAVE_WEIGHTS,
+        SaveWeightsRequest(model_id="m", path="a", seq_id=7, overwrite=True, user_metadata={"k": "v"}),
+    )
+    external = Operation(kind="save_external", name="e", ttl_seconds=3600, recipients=("age1x",))
+    assert request(external) == (
+        endpoints.SAVE_WEIGHTS_EXTERNAL,
+        SaveWeightsExternalRequest(
+            model_id="m", path="e", seq_id=7, ttl_seconds=3600, age_encryption_recipients=("age1x",)
+        ),
+    )
+    token = Operation(kind="load_state", path="tinker://x/weights/a", weights_access_token="t")
+    assert request(token)[1] == LoadWeightsRequest(
+        model_id="m", path="tinker://x/weights/a", optimizer=False, seq_id=7, weights_access_token="t"
     )
     assert request(Operation(kind="load_state", path="tinker://x/weights/a", optimizer=True)) == (
         endpoints.LOAD_WEIGHTS,
@@ -118,9 +135,13 @@ def test_a_sampler_has_a_name_or_takes_a_number() -> None:
         SaveWeightsForSamplerRequest(model_id="m", sampling_session_seq_id=3, seq_id=7, ttl_seconds=9),
     )
     assert next(numbers) == 4
+    inflight = Operation(kind="save_for_sampler", sampler_kind="inflight", user_metadata={"k": "v"})
+    assert request_of(inflight, place)[1] == SaveWeightsForSamplerRequest(
+        model_id="m", sampling_session_seq_id=5, seq_id=7, kind="inflight", user_metadata={"k": "v"}
+    )
 
 
-@pytest.mark.parametrize("kind", ["optim_step", "save_state", "load_state"])
+@pytest.mark.parametrize("kind", ["optim_step", "save_state", "save_external", "load_state"])
 def test_an_operation_that_is_not_whole_is_never_sent(kind: Any) -> None:
     """Default settings, an empty name or no path would be another operation than the one that was decided."""
     with pytest.raises(AssertionError):

@@ -27,6 +27,8 @@ TABLE: dict[tuple[OperationKind, bool], list[str]] = {
     ("save_state", True): ONLY_IT,
     ("save_for_sampler", False): ONLY_IT,
     ("save_for_sampler", True): ONLY_IT,
+    ("save_external", False): ONLY_IT,
+    ("save_external", True): ONLY_IT,
     ("load_state", False): ONLY_IT,
     ("load_state", True): ONLY_IT,
 }

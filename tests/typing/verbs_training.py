@@ -16,10 +16,13 @@ from tinker_actors.actors.message import (
     LoadState,
     OptimStep,
     SaveState,
+    SaveWeightsExternal,
     SaveWeightsForSampler,
     Training,
+    Unload,
 )
 from tinker_actors.actors.telemetry import TelemetryHandle
+from tinker_actors.actors.training_step import Planned, TrainingStep
 from tinker_actors.kernel import ActorRef
 from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.types import (
@@ -28,7 +31,11 @@ from tinker_actors.types import (
     SaveWeightsForSamplerResponse,
     SaveWeightsResponse,
 )
-from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult
+from tinker_actors.wire.weights import (
+    LoadWeightsResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResult,
+)
 
 
 def half(data: Sequence[ta.Datum], logprobs: Sequence[NDArray[np.float32]]) -> CustomLoss:
@@ -45,6 +52,20 @@ async def steps(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
     assert_type(await (await training.optim_step(ta.AdamParams())), ta.OptimStepResponse)
 
 
+async def one_step(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
+    """Its parts are known by type before they are in line."""
+    async with training.step(confirm=True) as step:
+        assert_type(step, TrainingStep)
+        forward = step.forward_backward(data, "ppo")
+        assert_type(forward, Planned[ta.ForwardBackwardOutput])
+        assert_type(step.forward(data, "ppo"), Planned[ta.ForwardBackwardOutput])
+        assert_type(step.forward_backward_custom(data, half), Planned[ta.ForwardBackwardOutput])
+        assert_type(step.submit(SaveState("a")), Planned[SaveWeightsResponse])
+        assert_type(step.optim_step(ta.AdamParams()), Planned[ta.OptimStepResponse])
+    assert_type(await forward, ta.ForwardBackwardOutput)
+    assert_type(forward.pending, ta.Pending[ta.ForwardBackwardOutput])
+
+
 async def results(training: ta.TrainingClient) -> None:
     """They are done when they return."""
     assert_type(await training.save_state("a", 3600), SaveWeightsResponse)
@@ -53,12 +74,15 @@ async def results(training: ta.TrainingClient) -> None:
     assert_type(await training.save_weights_for_sampler("a"), SaveWeightsForSamplerResponse)
     assert_type(await training.save_weights_and_get_sampling_client(), ta.SamplingClient)
     assert_type(await training.create_sampling_client("tinker://a/sampler_weights/b"), ta.SamplingClient)
+    assert_type(await training.save_weights_external("a"), SaveWeightsExternalResponse)
     assert_type(await training.get_tokenizer(), Tokenizer)
+    await training.unload()
 
 
 def known(training: ta.TrainingClient) -> None:
     """They need not be waited for."""
     assert_type(training.get_info(), GetInfoResponse)
+    assert_type(training.get_console_url(), str)
     assert_type(training.get_telemetry(), TelemetryHandle | None)
     assert_type(training.model_id, str)
     assert_type(training.ref, ActorRef[Training])
@@ -73,6 +97,8 @@ async def asks(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
     assert_type(await ref.ask(OptimStep(ta.AdamParams())), ta.OptimStepResponse)
     assert_type(await ref.ask(SaveState("a")), SaveWeightsResponse)
     assert_type(await ref.ask(SaveWeightsForSampler()), SaveWeightsForSamplerResult)
+    assert_type(await ref.ask(SaveWeightsExternal("a")), SaveWeightsExternalResponse)
+    await ref.ask(Unload())
     assert_type(await ref.ask(LoadState("tinker://a/weights/b", optimizer=True)), LoadWeightsResponse)
 
 
@@ -85,5 +111,7 @@ async def submits(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None
     assert_type(await ref.submit(OptimStep(ta.AdamParams())), ta.Pending[ta.OptimStepResponse])
     assert_type(await ref.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])
     assert_type(await ref.submit(SaveWeightsForSampler()), ta.Pending[SaveWeightsForSamplerResult])
+    assert_type(await ref.submit(SaveWeightsExternal("a")), ta.Pending[SaveWeightsExternalResponse])
+    assert_type(await ref.submit(Unload()), ta.Pending[None])
     assert_type(await ref.submit(LoadState("tinker://a/weights/b", True)), ta.Pending[LoadWeightsResponse])
     assert_type(await training.submit(SaveState("a")), ta.Pending[SaveWeightsResponse])

@@ -77,6 +77,7 @@ class Lineage:
         actor: who trains it.
         changed: set, and replaced, when any of this may have changed for those who wait for a publication.
         losses: bounds how many of its user's loss functions run at once: also those that an incarnation has left.
+        unloaded: it has given its slot on the service back; nothing can be done with it any more.
     """
 
     base_model: str
@@ -97,6 +98,7 @@ class Lineage:
     actor: ActorRef[Any] | None = None
     changed: trio.Event = attrs.field(factory=trio.Event)
     losses: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    unloaded: bool = False
 
     def tell(self) -> None:
         """Let those who wait for a publication look again."""

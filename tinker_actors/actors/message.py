@@ -15,17 +15,23 @@ from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTar
 from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
-from tinker_actors.protocol.batch import check_adam, check_batch, check_name, check_prompt, check_sampling
+from tinker_actors.protocol.batch import check_batch, check_name, check_optim, check_prompt, check_sampling
 from tinker_actors.protocol.custom_loss import CustomLossFn, check_function, forward_data
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.sample import check_extras
+from tinker_actors.protocol.saving import check_recipients, check_state_path, check_ttl, metadata
 from tinker_actors.protocol.throttle import Priority
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
-from tinker_actors.wire.sampling import SampleResponse, SamplingParams
+from tinker_actors.wire.optimizer import OptimParams, OptimStepResponse
+from tinker_actors.wire.sampling import SampleResponse, SamplingClientKind, SamplingParams
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
-from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
+from tinker_actors.wire.weights import (
+    LoadWeightsResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResult,
+    SaveWeightsResponse,
+)
 
 __all__ = [
     "CheckSession",
@@ -45,12 +51,14 @@ __all__ = [
     "SampleTarget",
     "Sampling",
     "SaveState",
+    "SaveWeightsExternal",
     "SaveWeightsForSampler",
     "SessionRole",
     "StartBeating",
     "Telemetry",
     "TellCancelled",
     "Training",
+    "Unload",
     "WaitForResult",
 ]
 
@@ -87,7 +95,15 @@ def _datums(data: Sequence[Datum]) -> tuple[Datum, ...]:
     return tuple(data)
 
 
+def _recipients(keys: Sequence[str] | None) -> tuple[str, ...] | None:
+    check_recipients(keys)
+    return None if keys is None else tuple(keys)
+
+
 # --- training --------------------------------------------------------------------------------------------
+
+ANY_NUMBER = 1_000_000
+"""Of times a message is handled again; how often a model may be lost is bounded elsewhere."""
 
 
 @attrs.frozen
@@ -149,55 +165,130 @@ class ForwardBackwardCustom(Message[Training, ForwardBackwardOutput]):
 class OptimStep(Message[Training, OptimStepResponse]):
     """Apply the accumulated gradient; the last message of a step.
 
+    Attributes:
+        optim_params: the optimizer's settings for this step.
+        confirm: it is sent only when the results of the step's gradients are there. If one of them failed it is not
+            sent at all, and its answer is `StepVoid` with the cause.
+
     Raises:
-        InputError: see `protocol.batch.check_adam`.
+        InputError: see `protocol.batch.check_optim`.
     """
 
     unit: ClassVar[Unit] = "end"
+    # While it waits for the gradients nothing of it has been sent: if the model is lost then, it waits again.
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
-    adam_params: AdamParams
+    optim_params: OptimParams
+    confirm: bool = False
 
     def __attrs_post_init__(self) -> None:
-        check_adam(self.adam_params)
+        check_optim(self.optim_params)
 
 
 @attrs.frozen
 class SaveState(Message[Training, SaveWeightsResponse]):
     """Save weights and optimizer.
 
+    Attributes:
+        name: what they are called: `tinker://<model>/weights/<name>`.
+        ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+        overwrite: take the place of a state of the same name.
+        user_metadata: kept with them.
+
     Raises:
-        InputError: a name that cannot stand in a path.
+        InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
     """
 
     name: str
     ttl_seconds: int | None = None
+    overwrite: bool = False
+    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=metadata)
 
     def __attrs_post_init__(self) -> None:
         check_name("name", self.name)
+        check_ttl(self.ttl_seconds)
 
 
 @attrs.frozen
 class SaveWeightsForSampler(Message[Training, SaveWeightsForSamplerResult]):
     """Save weights to sample from: under a name, or as a sampling session at once.
 
+    Attributes:
+        name: what they are called: `tinker://<model>/sampler_weights/<name>`; None opens a sampling session.
+        ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+        user_metadata: kept with them.
+        kind: of the sampling session. `snapshot`: its weights stay what they are. `inflight`: a later session of that
+            kind moves this one along. Only without a name.
+
     Raises:
-        InputError: a name that cannot stand in a path.
+        InputError: a name that cannot stand in a path, a time out of its range, metadata that is none, or a kind that
+            is none or is given beside a name or a time.
     """
 
     name: str | None = None
     ttl_seconds: int | None = None
+    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=metadata)
+    kind: SamplingClientKind = "snapshot"
 
     def __attrs_post_init__(self) -> None:
         if self.name is not None:
             check_name("name", self.name)
+        check_ttl(self.ttl_seconds)
+        if self.kind not in ("snapshot", "inflight"):
+            raise InputError("kind", self.kind, "must be 'snapshot' or 'inflight'")
+        if self.kind == "inflight" and not (self.name is None and self.ttl_seconds is None):
+            raise InputError("kind", self.kind, "has neither a name nor a time to live")
+
+
+@attrs.frozen
+class SaveWeightsExternal(Message[Training, SaveWeightsExternalResponse]):
+    """Save weights in the format of PEFT, for use elsewhere.
+
+    Attributes:
+        name: what they are called.
+        ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+        age_encryption_recipients: who can read them, by public keys of age, ten at most; None is everybody who has
+            the URL.
+
+    Raises:
+        InputError: a name that cannot stand in a path, a time out of its range, or recipients that are none.
+    """
+
+    name: str
+    ttl_seconds: int | None = None
+    age_encryption_recipients: tuple[str, ...] | None = attrs.field(default=None, converter=_recipients)
+
+    def __attrs_post_init__(self) -> None:
+        check_name("name", self.name)
+        check_ttl(self.ttl_seconds)
 
 
 @attrs.frozen
 class LoadState(Message[Training, LoadWeightsResponse]):
-    """Load saved weights into the model, with the optimizer's state if asked."""
+    """Load saved weights into the model, with the optimizer's state if asked.
+
+    Attributes:
+        path: `tinker://<model>/weights/<name>`.
+        optimizer: load the optimizer's state too; else it starts afresh.
+        weights_access_token: admits to weights of another account.
+
+    Raises:
+        InputError: not a `tinker://` path.
+    """
 
     path: str
     optimizer: bool
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_state_path("path", self.path)
+
+
+@attrs.frozen
+class Unload(Message[Training, None]):
+    """Give the model's slot on the service back when all before it is done; nothing can be done with it then."""
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
 
 # --- sampling --------------------------------------------------------------------------------------------

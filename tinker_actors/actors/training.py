@@ -20,7 +20,6 @@ A service that refuses a number it has seen may say, when a doubtful request is 
 
 from __future__ import annotations
 
-import contextlib
 import random
 from typing import Any, Literal, NoReturn
 
@@ -28,7 +27,6 @@ import trio
 
 from tinker_actors.actors.custom_loss import CustomAnswer, CustomLosses
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.futures import wait_for_result
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
@@ -38,15 +36,16 @@ from tinker_actors.actors.message import (
     LoadState,
     OptimStep,
     SaveState,
+    SaveWeightsExternal,
     SaveWeightsForSampler,
     Training,
-    WaitForResult,
+    Unload,
 )
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Sent, Submitter
+from tinker_actors.actors.training_results import Results
 from tinker_actors.errors import (
-    APIError,
     APIStatusError,
     APITimeoutError,
     InputError,
@@ -57,24 +56,28 @@ from tinker_actors.errors import (
     StepVoid,
     TinkerError,
 )
-from tinker_actors.kernel import Actor, ActorRef, ReplyToken, handles
+from tinker_actors.kernel import Actor, ActorRef, Ending, ReplyToken, Stop, handles
 from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
 from tinker_actors.protocol.journal import Checkpoint, Operation, Record
-from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Reply, reply_of
-from tinker_actors.protocol.recovery import classify, find_saved, is_refusal_of_key, says_not_done
-from tinker_actors.protocol.retry import Applied, Look
+from tinker_actors.protocol.plan import Reply, reply_of
+from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_not_done
 from tinker_actors.protocol.step import OperationKind, Step, judge
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import LIST_CHECKPOINTS
 from tinker_actors.wire.optimizer import OptimStepResponse
-from tinker_actors.wire.service import Empty
 from tinker_actors.wire.training import ForwardBackwardOutput
-from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResult, SaveWeightsResponse
+from tinker_actors.wire.weights import (
+    LoadWeightsResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResult,
+    SaveWeightsResponse,
+)
 
 __all__ = ["TrainingActor"]
 
 _LOAD_LIMIT = 3600.0  # seconds that loading a saved state may take while the service can be reached
+# Seconds for a model to give its slot back: who leaves does not wait for a service that is gone.
+_LAST_WORD = 3.0
 
 
 class TrainingActor(Actor[Training]):
@@ -97,6 +100,7 @@ class TrainingActor(Actor[Training]):
         self._futures = futures
         self._events = events
         self._submitter = Submitter(transport, session)
+        self._results = Results(lineage, transport, futures)
         self._restoring = Restoring(lineage, transport, session, futures, events, rng)
         inline = transport.config.heartbeat == "loop"
         self._custom = CustomLosses(self._compute, None if inline else lineage.losses)
@@ -202,7 +206,7 @@ class TrainingActor(Actor[Training]):
             with trio.CancelScope() as scope:
                 self.context.spawn(self._limit_load, scope)
                 for sent in await self._submit(operation):
-                    await self._result(operation, sent)
+                    await self._results.of_one(operation, sent)
         except ResultLost:
             return True
         except (APIStatusError, RequestFailedError) as error:
@@ -262,7 +266,7 @@ class TrainingActor(Actor[Training]):
         """Have an operation done that changes nothing, and that the journal needs not know."""
         sent = await self._submit(operation)
         try:
-            return reply_of(await self._results(operation, sent))
+            return reply_of(await self._results.of(operation, sent))
         except TinkerError as error:
             if self._is_loss(error, operation, sent):
                 await self._lose_once(error)
@@ -271,14 +275,25 @@ class TrainingActor(Actor[Training]):
     @handles(OptimStep)
     async def optim_step(self, message: OptimStep) -> ReplyToken[OptimStepResponse]:
         """Apply the gradient."""
+        step = self._step
+        while message.confirm and step.awaited:
+            await self._progress.wait()
         self._refuse_if_void(ends_step=True)
-        return await self._take(Operation(kind="optim_step", adam_params=message.adam_params))
+        if message.confirm and step.failure is not None:  # the model is poisoned: other gradients are there
+            raise _void(step.failure) from step.failure
+        return await self._take(Operation(kind="optim_step", optim_params=message.optim_params))
 
     @handles(SaveState)
     async def save_state(self, message: SaveState) -> ReplyToken[SaveWeightsResponse]:
         """Save weights and optimizer."""
         return await self._take(
-            Operation(kind="save_state", name=message.name, ttl_seconds=message.ttl_seconds)
+            Operation(
+                kind="save_state",
+                name=message.name,
+                ttl_seconds=message.ttl_seconds,
+                overwrite=message.overwrite,
+                user_metadata=message.user_metadata,
+            )
         )
 
     @handles(SaveWeightsForSampler)
@@ -287,13 +302,38 @@ class TrainingActor(Actor[Training]):
     ) -> ReplyToken[SaveWeightsForSamplerResult]:
         """Save weights to sample from."""
         return await self._take(
-            Operation(kind="save_for_sampler", name=message.name, ttl_seconds=message.ttl_seconds)
+            Operation(
+                kind="save_for_sampler",
+                name=message.name,
+                ttl_seconds=message.ttl_seconds,
+                user_metadata=message.user_metadata,
+                sampler_kind=message.kind,
+            )
+        )
+
+    @handles(SaveWeightsExternal)
+    async def save_external(self, message: SaveWeightsExternal) -> ReplyToken[SaveWeightsExternalResponse]:
+        """Save weights for use elsewhere."""
+        return await self._take(
+            Operation(
+                kind="save_external",
+                name=message.name,
+                ttl_seconds=message.ttl_seconds,
+                recipients=message.age_encryption_recipients,
+            )
         )
 
     @handles(LoadState)
     async def load_state(self, message: LoadState) -> ReplyToken[LoadWeightsResponse]:
         """Load weights."""
-        return await self._take(Operation(kind="load_state", path=message.path, optimizer=message.optimizer))
+        return await self._take(
+            Operation(
+                kind="load_state",
+                path=message.path,
+                optimizer=message.optimizer,
+                weights_access_token=message.weights_access_token,
+            )
+        )
 
     def _refuse_if_void(self, *, ends_step: bool) -> None:
         """Refuse what still belongs to a step that was given up.
@@ -308,8 +348,15 @@ class TrainingActor(Actor[Training]):
             return
         if ends_step:
             self._void = None
-        error = StepVoid(f"another part of this step failed, so this part was not sent: {cause}")
-        raise error from cause
+        raise _void(cause) from cause
+
+    @handles(Unload)
+    async def unload(self, _: Unload) -> Stop[None]:
+        """Give the slot back when all that came before has its outcome."""
+        await self._settled()
+        self._lineage.unloaded = True
+        await self._give_slot_back()
+        return Stop(None)
 
     def _refuse_if_poisoned(self) -> None:
         if self._lineage.poison is not None:
@@ -337,7 +384,9 @@ class TrainingActor(Actor[Training]):
         if submission.refusal is not None:
             self._failed(record, submission.refusal, step, taken=False)
             return
-        if operation.kind == "optim_step":
+        if operation.kind == "forward_backward":
+            step.awaited += 1
+        elif operation.kind == "optim_step":
             step.closed = True
             self._step = Step()
         self.context.spawn(self._finish, record, submission.sent, step)
@@ -354,82 +403,30 @@ class TrainingActor(Actor[Training]):
 
     # --- results -----------------------------------------------------------------------------------------
 
-    async def _result(self, operation: Operation, sent: Sent) -> Reply:
-        if sent.lost is not None:
-            raise sent.lost
-        if sent.conflict is not None:
-            return await self._look(operation, sent.conflict)
-        kind = operation.kind
-        waiting = WaitForResult(REPLIES[kind], sent.request_id, REQUEST_TYPES[kind], self._lineage.model_id)
-        try:
-            return await wait_for_result(self._futures, waiting)
-        except TinkerError as error:
-            verdict = sent.sends.result_failed(error)
-            if isinstance(verdict, Applied):
-                message = f"{kind}: the service has carried it out and its result is lost: {error}"
-                raise ResultLost(message, request_id=sent.request_id) from error
-            if not isinstance(verdict, Look):
-                raise
-            conflict = error
-        return await self._look(operation, conflict)
-
-    async def _look(self, operation: Operation, conflict: TinkerError) -> Reply:
-        """Look whether what a doubtful save should have made is there.
-
-        Raises:
-            TinkerError: the conflict, if it is not, or if that cannot be told.
-        """
-        path = None
-        with contextlib.suppress(APIError):  # some services have no such list
-            place = {"training_run_id": self._lineage.model_id}
-            there = await self._transport.call(LIST_CHECKPOINTS, Empty(), path=place)
-            path = find_saved(there.checkpoints, operation.kind, operation.name)
-        if path is None:
-            raise conflict
-        if operation.kind == "save_for_sampler":
-            return SaveWeightsForSamplerResult(path=path)
-        return SaveWeightsResponse(path=path)
-
-    async def _results(self, operation: Operation, sent: list[Sent]) -> list[Reply]:
-        """Wait for all results of an operation at the same time.
-
-        Raises:
-            TinkerError: why one of them failed; a `ResultLost` only if no other did.
-        """
-        if len(sent) == 1:
-            return [await self._result(operation, sent[0])]
-        outcomes: dict[int, Reply | TinkerError] = {}
-
-        async def wait(index: int) -> None:
-            try:
-                outcomes[index] = await self._result(operation, sent[index])
-            except TinkerError as error:
-                outcomes[index] = error
-
-        async with trio.open_nursery() as nursery:
-            for index in range(len(sent)):
-                nursery.start_soon(wait, index)
-        ordered = [outcomes[index] for index in range(len(sent))]
-        errors = [outcome for outcome in ordered if isinstance(outcome, TinkerError)]
-        if errors:
-            raise next((error for error in errors if not isinstance(error, ResultLost)), errors[0])
-        return [outcome for outcome in ordered if not isinstance(outcome, TinkerError)]
-
     async def _finish(self, record: Record, sent: list[Sent], step: Step) -> None:
+        kind = record.operation.kind
         try:
-            reply: object = reply_of(await self._results(record.operation, sent))
+            reply: object = reply_of(await self._results.of(record.operation, sent))
         except ResultLost as error:
             reply = error
         except TinkerError as error:
             if self._is_loss(error, record.operation, sent):
                 await self._lose_once(error)
-            step.gradients -= record.operation.kind == "forward_backward"
+            if kind == "forward_backward":
+                step.gradients -= 1
+                step.awaited -= 1
             self._failed(record, error, step, taken=True)
             return
+        if kind == "forward_backward":
+            step.awaited -= 1
+        while kind == "optim_step" and step.awaited:  # what it has applied is not known before
+            await self._progress.wait()
+        if kind == "optim_step" and step.failure is not None:
+            reply = _void(step.failure, started=True)
         await self._succeeded(record, reply)
 
     async def _succeeded(self, record: Record, reply: object) -> None:
-        """Take note that an operation is done; its reply may be a `ResultLost`."""
+        """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
         journal = self._lineage.journal
         path = _checkpoint_path(record.operation, reply)
         if path is not None:
@@ -441,7 +438,7 @@ class TrainingActor(Actor[Training]):
         self._confirm(record.position)
         token = self._lineage.waiting.pop(record.position, None)
         if token is not None:  # an operation that was done before the loss has been answered
-            if isinstance(reply, ResultLost):
+            if isinstance(reply, TinkerError):
                 token.fail(reply)
             else:
                 token.settle(reply)
@@ -478,6 +475,8 @@ class TrainingActor(Actor[Training]):
 
     def _follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> None:
         """Do what follows for its step from an operation's failure."""
+        if kind == "forward_backward" and step.failure is None:
+            step.failure = error
         certain = not taken or says_not_done(error)
         match judge(kind, step, taken=taken, certain=certain):
             case "poison":
@@ -533,9 +532,34 @@ class TrainingActor(Actor[Training]):
 
     async def on_drain(self) -> None:
         """Wait for the results of what was sent."""
+        await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait until all that was sent has its outcome. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._lineage.waiting:
             await self._progress.wait()
+
+    async def on_stop(self, ending: Ending) -> None:
+        """Give the slot back, if this is the end of the model and not only of an incarnation."""
+        if ending in ("crash", "restart") or self._lineage.unloaded:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._give_slot_back()
+
+    async def _give_slot_back(self) -> None:
+        """Unload the model as well as may be: the newest services have no such call and free it with the session."""
+        with trio.move_on_after(_LAST_WORD):
+            await self._restoring.unload(self._lineage.model_id)
+
+
+def _void(cause: Exception, *, started: bool = False) -> StepVoid:
+    """Return what the rest of a step is told of whose gradients one has failed."""
+    what = "what it has applied is not the whole gradient" if started else "this part was not sent"
+    error = StepVoid(f"another part of this step failed, so {what}: {cause}")
+    error.started = started
+    error.__cause__ = cause
+    return error
 
 
 def _unknown_loss(model_id: str) -> ModelLost:

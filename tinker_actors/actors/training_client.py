@@ -7,10 +7,13 @@ still has its place in line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NoReturn, TypeVar
+import contextlib
+import warnings
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import attrs
+import trio
 
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.lineage import Lineage
@@ -22,24 +25,35 @@ from tinker_actors.actors.message import (
     LoadState,
     OptimStep,
     SaveState,
+    SaveWeightsExternal,
     SaveWeightsForSampler,
     Training,
+    Unload,
 )
 from tinker_actors.actors.sampler_factory import SamplerFactory
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.telemetry import TelemetryHandle
+from tinker_actors.actors.training_step import TrainingStep
 from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
+from tinker_actors.protocol.console import run_console_url
 from tinker_actors.protocol.custom_loss import CustomLossFn
 from tinker_actors.protocol.policy import RetryConfig
+from tinker_actors.protocol.saving import check_state_path
 from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.model import GetInfoResponse
-from tinker_actors.wire.optimizer import AdamParams, OptimStepResponse
+from tinker_actors.wire.optimizer import AdamParams, OptimParams, OptimStepResponse
+from tinker_actors.wire.sampling import SamplingClientKind
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
-from tinker_actors.wire.weights import LoadWeightsResponse, SaveWeightsForSamplerResponse, SaveWeightsResponse
+from tinker_actors.wire.weights import (
+    LoadWeightsResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+)
 
 __all__ = ["TrainingClient"]
 
@@ -153,77 +167,196 @@ class TrainingClient:
         """
         return await self.submit(ForwardBackwardCustom(data, loss_fn))
 
-    async def optim_step(self, adam_params: AdamParams) -> Pending[OptimStepResponse]:
+    async def optim_step(
+        self,
+        optim_params: OptimParams | None = None,
+        *,
+        adam_params: AdamParams | None = None,
+        confirm: bool = False,
+    ) -> Pending[OptimStepResponse]:
         """Put the step with the accumulated gradient in line; it ends the training step.
 
+        Args:
+            optim_params: the optimizer's settings: `AdamParams`, `DimuonParams`, or another optimizer's.
+            adam_params: the older name of `optim_params`.
+            confirm: send it only when the results of the step's gradients are there; if one of them failed, it is not
+                sent, and its result is `StepVoid` with the cause.
+
         Raises:
-            InputError: a setting that is not finite or out of range.
+            InputError: no settings or two of them, or one that is not finite or out of range.
             UnobservedFailure: see `submit`.
         """
-        return await self.submit(OptimStep(adam_params))
+        if optim_params is not None and adam_params is not None:
+            raise InputError(
+                "adam_params", adam_params, "is the older name of optim_params: give one of them"
+            )
+        params = adam_params if optim_params is None else optim_params
+        if params is None:
+            raise InputError("optim_params", None, "must be given")
+        return await self.submit(OptimStep(params, confirm))
+
+    @contextlib.asynccontextmanager
+    async def step(self, confirm: bool = False) -> AsyncGenerator[TrainingStep]:  # noqa: ASYNC119 - it guards nothing
+        """Collect the operations of one step, and put them in line as one block when the body ends.
+
+        The body may take its time: nothing is sent before its end, and nothing at all if it raises. Steps of several
+        tasks never mix. See `actors.training_step`.
+
+        Args:
+            confirm: as `optim_step`.
+
+        Raises:
+            InputError: the step has more operations than the line holds; nothing was sent.
+            UnobservedFailure: see `submit`.
+            ServiceClosing: the service is closing.
+        """
+        step = TrainingStep(confirm=confirm)
+        yield step
+        await step.send(self._submit_many)
+
+    async def _submit_many(self, messages: Sequence[Message[Training, Any]]) -> list[Pending[Any]]:
+        self._failures.check()
+        pendings = await self.ref.submit_many(messages)
+        for pending in pendings:
+            self._failures.watch(pending)
+        return pendings
 
     # --- everything else: done when they return ----------------------------------------------------------
 
-    async def save_state(self, name: str, ttl_seconds: int | None = None) -> SaveWeightsResponse:
+    async def save_state(
+        self,
+        name: str,
+        ttl_seconds: int | None = None,
+        overwrite: bool = False,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> SaveWeightsResponse:
         """Save weights and optimizer; a restore starts from the newest such state.
 
+        Args:
+            name: what they are called; the path is `tinker://<model>/weights/<name>`.
+            ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+            overwrite: take the place of a state of the same name, metadata included.
+            user_metadata: kept with them.
+
         Raises:
-            InputError: a name that cannot stand in a path.
+            InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
             ConflictError: the name is taken.
         """
-        return await (await self.submit(SaveState(name, ttl_seconds)))
+        return await (await self.submit(SaveState(name, ttl_seconds, overwrite, user_metadata)))
 
-    async def load_state(self, path: str) -> LoadWeightsResponse:
+    async def load_state(self, path: str, weights_access_token: str | None = None) -> LoadWeightsResponse:
         """Load saved weights into this model; the optimizer starts afresh.
 
+        Args:
+            path: where the weights are.
+            weights_access_token: admits to weights of another account.
+
         Raises:
             InputError: not a `tinker://` path.
             NotFoundError: no such state.
         """
-        return await (await self.submit(LoadState(_tinker_path(path), optimizer=False)))
+        message = LoadState(path, optimizer=False, weights_access_token=weights_access_token)
+        return await (await self.submit(message))
 
-    async def load_state_with_optimizer(self, path: str) -> LoadWeightsResponse:
+    async def load_state_with_optimizer(
+        self, path: str, weights_access_token: str | None = None
+    ) -> LoadWeightsResponse:
         """Load saved weights and optimizer into this model.
 
+        Args:
+            path: where they are.
+            weights_access_token: admits to weights of another account.
+
         Raises:
             InputError: not a `tinker://` path.
             NotFoundError: no such state.
         """
-        return await (await self.submit(LoadState(_tinker_path(path), optimizer=True)))
+        message = LoadState(path, optimizer=True, weights_access_token=weights_access_token)
+        return await (await self.submit(message))
 
     async def save_weights_for_sampler(
-        self, name: str, ttl_seconds: int | None = None
+        self, name: str, ttl_seconds: int | None = None, user_metadata: Mapping[str, str] | None = None
     ) -> SaveWeightsForSamplerResponse:
         """Save weights to sample from under a name.
 
+        Args:
+            name: what they are called; the path is `tinker://<model>/sampler_weights/<name>`.
+            ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+            user_metadata: kept with them.
+
         Raises:
-            InputError: a name that cannot stand in a path.
+            InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
             ConflictError: the name is taken.
             APIResponseValidationError: the service gave no path.
         """
-        reply = await (await self.submit(SaveWeightsForSampler(name, ttl_seconds)))
+        if name is None:  # type: ignore[redundant-expr, unused-ignore]  # without one it would be another operation
+            raise InputError("name", name, "must be given")
+        reply = await (await self.submit(SaveWeightsForSampler(name, ttl_seconds, user_metadata)))
         if reply.path is None:
             raise APIResponseValidationError("the service gave no path")
         return SaveWeightsForSamplerResponse(reply.path)
 
+    async def save_weights_external(
+        self,
+        name: str,
+        ttl_seconds: int | None = None,
+        age_encryption_recipients: Sequence[str] | None = None,
+    ) -> SaveWeightsExternalResponse:
+        """Save weights in the format of PEFT, for use elsewhere.
+
+        Args:
+            name: what they are called.
+            ttl_seconds: how long they are kept, 3600 to ten years; None is for ever.
+            age_encryption_recipients: who can read them, by public keys of age, ten at most; None is everybody who
+                has the URL.
+
+        Raises:
+            InputError: a name that cannot stand in a path, a time out of its range, or recipients that are none.
+            ConflictError: the name is taken.
+        """
+        return await (await self.submit(SaveWeightsExternal(name, ttl_seconds, age_encryption_recipients)))
+
+    async def unload(self) -> None:
+        """Give the model's slot on the service back when all before this is done. A second time does nothing.
+
+        Nothing can be done with the model any more: what is submitted later fails with `ModelUnloaded`. What was
+        saved stays, and so do its samplers. Leaving the service does the same for all models.
+        """
+        if self._lineage.unloaded:
+            await trio.lowlevel.checkpoint()
+            return
+        await (await self.submit(Unload()))
+
     async def save_weights_and_get_sampling_client(
-        self, retry_config: RetryConfig | None = None, record_stability_info: bool = False
+        self,
+        name: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,
+        kind: SamplingClientKind = "snapshot",
     ) -> SamplingClient:
         """Publish the weights as they are at this place in line, and return a client that samples from them.
 
         Args:
+            name: has no meaning any more; weights with a name are saved by `save_weights_for_sampler`.
             retry_config: when samples are drawn anew, and when they count as stuck.
             record_stability_info: have the service keep what the loss `stable_reinforce` needs.
+            kind: `snapshot`: the client's weights stay what they are. `inflight`: publishing again moves this client
+                along to the newer weights, at some moment that nobody is told of.
 
         Raises:
-            InputError: a policy that is none.
-            APIResponseValidationError: the service gave no sampling session.
+            InputError: a policy or a kind that is none.
+            APIResponseValidationError: the service gave neither a sampling session nor a path.
         """
-        reply = await (await self.submit(SaveWeightsForSampler()))
-        if reply.sampling_session_id is None:
-            raise APIResponseValidationError("the service gave no sampling_session_id")
+        if name is not None:
+            warnings.warn("name has no meaning any more", DeprecationWarning, stacklevel=2)
+        reply = await (await self.submit(SaveWeightsForSampler(kind=kind)))
+        if reply.sampling_session_id is None and reply.path is None:
+            raise APIResponseValidationError("the service gave neither a sampling_session_id nor a path")
         self._published += 1
-        target = self._samplers.published(reply.sampling_session_id, self._lineage, self._published)
+        if reply.sampling_session_id is not None:
+            target = self._samplers.published(reply.sampling_session_id, self._lineage, self._published)
+        else:  # older services save under a name of their own
+            target = await self._samplers.open(FromPath(str(reply.path)))
         return self._samplers.make(
             target,
             self._lineage.base_model,
@@ -247,7 +380,8 @@ class TrainingClient:
             InputError: not a `tinker://` path, or a policy that is none.
             NotFoundError: no such weights.
         """
-        target = await self._samplers.open(FromPath(_tinker_path(model_path)))
+        check_state_path("model_path", model_path)
+        target = await self._samplers.open(FromPath(model_path))
         return self._samplers.make(
             target,
             self._lineage.base_model,
@@ -266,6 +400,10 @@ class TrainingClient:
         """Return what tells the service of events of your own; None where telemetry is off."""
         return self._telemetry
 
+    def get_console_url(self) -> str:
+        """Return where the Tinker service's console shows this training run; other services have no console."""
+        return run_console_url(self.model_id)
+
     async def get_tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer: text to ids and back, without any chat template.
 
@@ -281,9 +419,3 @@ class TrainingClient:
 
 def _config(config: Mapping[str, float | str] | None) -> dict[str, float | str] | None:
     return None if config is None else dict(config)
-
-
-def _tinker_path(path: str) -> str:
-    if not path.startswith("tinker://"):
-        raise InputError("path", path, "must start with tinker://")
-    return path

@@ -45,6 +45,7 @@ from tinker_actors.errors import (
     ActorStopped,
     ModelLost,
     ModelPoisoned,
+    ModelUnloaded,
     ServiceClosing,
     StartFailed,
     TinkerActorsError,
@@ -72,7 +73,7 @@ from tinker_actors.wire.service import ClientConfigResponse
 
 __all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 
-_TRAINING_POLICY = RestartPolicy(max_restarts=5, period=60.0, uncounted=(ModelLost,))
+_TRAINING_POLICY = RestartPolicy(restart="transient", max_restarts=5, period=60.0, uncounted=(ModelLost,))
 # Models and samplers fail together when the service does, and each is bounded by its own policy.
 _ANY_NUMBER = Intensity(max_restarts=1_000_000)
 
@@ -242,7 +243,7 @@ class Tree:
             on_exhausted="fail",
             start_timeout=math.inf,
             stop_timeout=self.config.grace,
-            refusal=refusal,
+            refusal=lambda error: model_refusal(lineage, error),
         )
         self._models += 1
         return await self.training.start_child(spec)
@@ -276,6 +277,14 @@ def refusal(error: ActorStopped) -> TinkerActorsError:
     poisoned = ModelPoisoned(f"{error.actor} was given up: {cause}", model_id=error.actor)
     poisoned.__cause__ = cause
     return poisoned
+
+
+def model_refusal(lineage: Lineage, error: ActorStopped) -> TinkerActorsError:
+    """Return what the sender of a message to a model is told that never started."""
+    if lineage.unloaded and error.__cause__ is None:
+        model_id = lineage.model_id
+        return ModelUnloaded(f"model {model_id} was unloaded: nothing can be done with it", model_id=model_id)
+    return refusal(error)
 
 
 @contextlib.asynccontextmanager

@@ -12,12 +12,12 @@ import numpy as np
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.optimizer import AdamParams
+from tinker_actors.wire.optimizer import AdamParams, DimuonParams, OptimParamsBase
 from tinker_actors.wire.sampling import SamplingParams
 from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData
 from tinker_actors.wire.training import LOSS_FNS, LossFnType
 
-__all__ = ["check_adam", "check_batch", "check_name", "check_prompt", "check_sampling"]
+__all__ = ["check_adam", "check_batch", "check_name", "check_optim", "check_prompt", "check_sampling"]
 
 # tinker docs: the inputs each loss reads. What the other losses read is checked by the service alone.
 _REQUIRED_INPUTS: Mapping[str, tuple[str, ...]] = {
@@ -168,6 +168,18 @@ def check_adam(params: object) -> None:
             raise InputError(field, value, "must not be negative")
         if name in ("beta1", "beta2") and number >= 1:
             raise InputError(field, value, "must be below 1")
+
+
+def check_optim(params: object) -> None:
+    """Check the settings of one optimizer step, whichever optimizer's they are.
+
+    Raises:
+        InputError: no settings at all, or one of Adam's is out of its range; the others check themselves.
+    """
+    if isinstance(params, AdamParams):
+        check_adam(params)
+    elif not isinstance(params, DimuonParams | OptimParamsBase):
+        raise InputError("optim_params", params, "must be AdamParams, DimuonParams or OptimParamsBase")
 
 
 # --- samples ---------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ import attrs
 from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum
-from tinker_actors.wire.optimizer import AdamParams
+from tinker_actors.wire.optimizer import OptimParams
+from tinker_actors.wire.sampling import SamplingClientKind
 from tinker_actors.wire.training import LossFnType
 
 __all__ = ["Checkpoint", "Journal", "MemoryJournal", "Operation", "Record"]
@@ -50,22 +51,32 @@ class Operation:
         data: the batch.
         loss_fn: the loss.
         loss_fn_config: the loss's settings.
-        adam_params: the optimizer's settings.
+        optim_params: the optimizer's settings.
         path: where to load from.
         optimizer: load the optimizer's state too.
+        weights_access_token: admits to weights of another account.
         name: what to save under; None for an ephemeral sampler.
         ttl_seconds: how long the service keeps what is saved.
+        overwrite: take the place of a state of the same name.
+        user_metadata: kept with what is saved.
+        sampler_kind: whether samplers of these weights stay with them, or follow later ones.
+        recipients: who can read weights saved for use elsewhere.
     """
 
     kind: OperationKind
     data: tuple[Datum, ...] = ()
     loss_fn: LossFnType = "cross_entropy"
     loss_fn_config: dict[str, float | str] | None = None
-    adam_params: AdamParams | None = None
+    optim_params: OptimParams | None = None
     path: str | None = None
     optimizer: bool = False
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
     name: str | None = None
     ttl_seconds: int | None = None
+    overwrite: bool = False
+    user_metadata: dict[str, str] | None = None
+    sampler_kind: SamplingClientKind = "snapshot"
+    recipients: tuple[str, ...] | None = None
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -24,6 +24,8 @@ from tinker_actors.wire.training import (
 from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
+    SaveWeightsExternalRequest,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResult,
     SaveWeightsRequest,
@@ -39,6 +41,7 @@ REQUEST_TYPES: Mapping[OperationKind, str] = {
     "optim_step": "OptimStep",
     "save_state": "SaveWeights",
     "save_for_sampler": "SaveWeightsForSampler",
+    "save_external": "SaveWeightsExternal",
     "load_state": "LoadWeights",
 }
 
@@ -47,6 +50,7 @@ Reply: TypeAlias = (
     | OptimStepResponse
     | SaveWeightsResponse
     | SaveWeightsForSamplerResult
+    | SaveWeightsExternalResponse
     | LoadWeightsResponse
 )
 REPLIES: Mapping[OperationKind, type[Reply]] = {
@@ -55,6 +59,7 @@ REPLIES: Mapping[OperationKind, type[Reply]] = {
     "optim_step": OptimStepResponse,
     "save_state": SaveWeightsResponse,
     "save_for_sampler": SaveWeightsForSamplerResult,
+    "save_external": SaveWeightsExternalResponse,
     "load_state": LoadWeightsResponse,
 }
 """What each kind of operation is answered with, and each of its parts."""
@@ -104,6 +109,8 @@ def request_of(part: Operation, place: Place) -> Submit:
             return endpoints.SAVE_WEIGHTS, _save(part, place)
         case "save_for_sampler":
             return endpoints.SAVE_WEIGHTS_FOR_SAMPLER, _save_for_sampler(part, place)
+        case "save_external":
+            return endpoints.SAVE_WEIGHTS_EXTERNAL, _save_external(part, place)
         case "load_state":
             return endpoints.LOAD_WEIGHTS, _load(part, place)
         case _:
@@ -115,8 +122,8 @@ def _batch(part: Operation) -> ForwardBackwardInput:
 
 
 def _optim_step(part: Operation, place: Place) -> OptimStepRequest:
-    assert part.adam_params is not None, "the defaults are another decision than none"
-    return OptimStepRequest(part.adam_params, place.model_id, place.seq_id)
+    assert part.optim_params is not None, "the defaults are another decision than none"
+    return OptimStepRequest(part.optim_params, place.model_id, place.seq_id)
 
 
 def _save(part: Operation, place: Place) -> SaveWeightsRequest:
@@ -126,6 +133,8 @@ def _save(part: Operation, place: Place) -> SaveWeightsRequest:
         path=part.name,
         seq_id=place.seq_id,
         ttl_seconds=part.ttl_seconds,
+        overwrite=part.overwrite,
+        user_metadata=part.user_metadata,
     )
 
 
@@ -134,15 +143,32 @@ def _save_for_sampler(part: Operation, place: Place) -> SaveWeightsForSamplerReq
         model_id=place.model_id,
         path=part.name,
         sampling_session_seq_id=place.take_sampler_seq() if part.name is None else None,
+        kind=part.sampler_kind,
         seq_id=place.seq_id,
         ttl_seconds=part.ttl_seconds,
+        user_metadata=part.user_metadata,
+    )
+
+
+def _save_external(part: Operation, place: Place) -> SaveWeightsExternalRequest:
+    assert part.name is not None, "what is used elsewhere has a name"
+    return SaveWeightsExternalRequest(
+        model_id=place.model_id,
+        path=part.name,
+        seq_id=place.seq_id,
+        ttl_seconds=part.ttl_seconds,
+        age_encryption_recipients=part.recipients,
     )
 
 
 def _load(part: Operation, place: Place) -> LoadWeightsRequest:
     assert part.path is not None, "a state is loaded from somewhere"
     return LoadWeightsRequest(
-        model_id=place.model_id, path=part.path, optimizer=part.optimizer, seq_id=place.seq_id
+        model_id=place.model_id,
+        path=part.path,
+        optimizer=part.optimizer,
+        seq_id=place.seq_id,
+        weights_access_token=part.weights_access_token,
     )
 
 

@@ -210,7 +210,11 @@ def sampler_lost(error: BaseException) -> bool:
     return isinstance(error, BadRequestError) and (_says_lost(error) or _speaks_of_session(error))
 
 
-_SAVED_AS: Mapping[OperationKind, str] = {"save_state": "training", "save_for_sampler": "sampler"}
+_SAVED_AS: Mapping[OperationKind, str] = {
+    "save_state": "training",
+    "save_for_sampler": "sampler",
+    "save_external": "external",
+}
 
 
 def find_saved(checkpoints: Iterable[Checkpoint], kind: OperationKind, name: str | None) -> str | None:

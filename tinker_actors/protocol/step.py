@@ -22,7 +22,13 @@ import attrs
 __all__ = ["Consequence", "OperationKind", "Step", "judge"]
 
 OperationKind = Literal[
-    "forward", "forward_backward", "optim_step", "save_state", "save_for_sampler", "load_state"
+    "forward",
+    "forward_backward",
+    "optim_step",
+    "save_state",
+    "save_for_sampler",
+    "save_external",
+    "load_state",
 ]
 Consequence = Literal["fail", "void", "poison"]
 
@@ -34,10 +40,14 @@ class Step:
     Attributes:
         gradients: gradient requests of it that the service took and that have not failed.
         closed: its `optim_step` was sent.
+        awaited: gradients whose results are not there.
+        failure: why the first gradient of it that failed did.
     """
 
     gradients: int = 0
     closed: bool = False
+    awaited: int = 0
+    failure: Exception | None = None
 
 
 def judge(kind: OperationKind, step: Step, *, taken: bool, certain: bool) -> Consequence:
