@@ -108,11 +108,11 @@ class Trained:
 
 
 @contextlib.asynccontextmanager
-async def open_trained(steps: int = 2) -> AsyncIterator[Trained]:
+async def open_trained(steps: int = 2, **settings: Any) -> AsyncIterator[Trained]:
     """Open a service with one model, on virtual time."""
     embedded = ta.EmbeddedService(base_models=[BASE], compute="inline")
     async with ta.open_service(
-        backend="local", embedded=embedded, heartbeat="loop", telemetry=False
+        backend="local", embedded=embedded, heartbeat="loop", telemetry=False, **settings
     ) as service:
         training = await service.create_lora_training_client("tiny", rank=4, seed=1)
         for seed in range(steps):

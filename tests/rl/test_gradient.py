@@ -27,10 +27,13 @@ def composed_value(data: list[ta.Datum], logprobs: list[Any]) -> float:
 
 @pytest.mark.requirement("R125")
 @pytest.mark.lesson("L9")
+@pytest.mark.parametrize("body", ["json", "protobuf"])
 @pytest.mark.parametrize("data", [FLAT, MIXED], ids=["1-D", "1-D, 2-D and sparse"])
-async def test_the_models_gradient_is_that_of_the_composed_loss(autojump_clock: Any, data: Any) -> None:
+async def test_the_models_gradient_is_that_of_the_composed_loss(
+    autojump_clock: Any, data: Any, body: Any
+) -> None:
     """By finite differences through every adapter array of a real model, for one and for several targets."""
-    async with open_trained() as trained:
+    async with open_trained(training_body=body) as trained:
         output = await trained.check(data, compose(coupled, *PARTS), lambda lp: composed_value(data, lp))
         norm = output.metrics["total_grad_norm:mean"]
         assert norm > 0
