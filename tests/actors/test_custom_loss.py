@@ -161,6 +161,34 @@ async def test_nothing_of_the_model_runs_between_the_passes(
     assert [name for name, _ in stub.wire()] == ["forward", "optim_step", "forward_backward", "optim_step"]
 
 
+@pytest.mark.requirement("R125")
+@pytest.mark.parametrize("confirm", [False, True])
+async def test_it_is_part_of_a_step_like_any_other(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, confirm: bool
+) -> None:
+    """Steps of two tasks do not mix, and an `optim_step` that waits for its gradients waits for this one too."""
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+
+        async def train(token: int) -> None:
+            async with training.step(confirm=confirm) as step:
+                plain = step.forward_backward(batch(token), "cross_entropy")
+                custom = step.forward_backward_custom(batch(token), squares)
+                optim = step.optim_step(ADAM)
+            assert (await custom).metrics["loss:sum"] == token**2
+            await plain
+            await optim
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(train, 2)
+            nursery.start_soon(train, 3)
+    one = ["forward_backward", "forward", "forward_backward", "optim_step"]
+    assert [name for name, _ in stub.wire()] == one * 2
+    assert [number for _, number in stub.wire()] == list(range(1, 9))
+    first, second, third, fourth = stub.trained_tokens()
+    assert (first, third) == (second, fourth)
+
+
 # --- failures --------------------------------------------------------------------------------------------
 
 
