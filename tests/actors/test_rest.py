@@ -169,9 +169,9 @@ CALLS: dict[str, tuple[Call, str, Any, Any]] = {
         None,
     ),
     "ttl": (
-        lambda rest: rest.set_checkpoint_ttl_from_tinker_path(PATH, 60),
+        lambda rest: rest.set_checkpoint_ttl_from_tinker_path(PATH, 3600),
         f"PUT {AT}/checkpoints/weights/0001/ttl",
-        {"ttl_seconds": 60},
+        {"ttl_seconds": 3600},
         None,
     ),
     "no ttl": (
@@ -541,12 +541,12 @@ async def test_checkpoints_are_published_kept_and_copied(autojump_clock: Any) ->
         copy = await service.copy_weights(path)
         assert copy.startswith("tinker://")
         assert copy != path
-        await rest.set_checkpoint_ttl_from_tinker_path(path, 60)
+        await rest.set_checkpoint_ttl_from_tinker_path(path, 3600)
         assert [one.expires_at is None async for one in rest.user_checkpoints()] == [False]
         await rest.set_checkpoint_ttl_from_tinker_path(path, None)
         assert [one.expires_at async for one in rest.user_checkpoints()] == [None]
-        await rest.set_checkpoint_ttl_from_tinker_path(path, 60)
-        await trio.sleep(61)
+        await rest.set_checkpoint_ttl_from_tinker_path(path, 3600)
+        await trio.sleep(3601)
         assert [one async for one in rest.user_checkpoints()] == []
 
 

@@ -86,10 +86,11 @@ def test_other_recipients_are_refused(keys: Any, field: str, told: Any) -> None:
     assert (caught.value.field, caught.value.value) == (field, told)
 
 
-@pytest.mark.parametrize("path", ["", "/weights/a", "tinker:/x", "tinker://", None, 3])
-def test_weights_come_from_a_tinker_path(path: Any) -> None:
-    """Nothing else is sent."""
-    check_state_path("path", "tinker://run:train:0/weights/a")
+@pytest.mark.parametrize("path", ["", "weights/a", "tinker:/x", "tinker://", None, 3])
+def test_weights_come_from_where_a_service_keeps_them(path: Any) -> None:
+    """A path of any service; nothing else is sent."""
+    for good in ("tinker://run:train:0/weights/a", "tinker://run/a", "twinkle://run/weights/a", "/weights/a"):
+        check_state_path("path", good)
     with pytest.raises(InputError) as caught:
         check_state_path("model_path", path)
     assert (caught.value.field, caught.value.value) == ("model_path", path)

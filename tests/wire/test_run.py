@@ -189,4 +189,5 @@ def test_weights_are_found_where_a_service_says(path: str) -> None:
 )
 def test_what_names_no_weights_is_refused(path: str) -> None:
     """The name of a base model is no path."""
-    assert refusal(check_weights_path, "model_path", path) == ("model_path", path)
+    for field in ("model_path", "path"):
+        assert refusal(check_weights_path, field, path) == (field, path)

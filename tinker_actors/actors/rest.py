@@ -26,6 +26,7 @@ from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import ConflictError, CredentialError, InputError, NotFoundError, RequestFailedError
 from tinker_actors.protocol.credential import is_token, parse_token
 from tinker_actors.protocol.failure import says_no_route
+from tinker_actors.protocol.saving import check_ttl
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.resources.resource import AccessScope
@@ -260,13 +261,14 @@ class RestClient(Listings):
 
         Args:
             tinker_path: the checkpoint.
-            ttl_seconds: from now; None is for ever.
+            ttl_seconds: from now, an hour (3600) to ten years; None is for ever.
 
         Raises:
             InputError: no path of a checkpoint, or no time.
         """
         parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        request = SetCheckpointTtlRequest(_ttl(ttl_seconds))
+        check_ttl(ttl_seconds)
+        request = SetCheckpointTtlRequest(ttl_seconds)
         await self._weights.set_ttl(parsed.training_run_id, parsed.checkpoint_id, request)
 
     async def copy_weights(
@@ -283,12 +285,13 @@ class RestClient(Listings):
             path: the checkpoint, whole; or one that another service gave.
             destination_project_id: the project; None is that of the configuration, which may come from
                 `TINKER_PROJECT_ID`.
-            ttl_seconds: how long the copy is kept; None is for ever.
+            ttl_seconds: how long the copy is kept, an hour (3600) to ten years; None is for ever.
             weights_access_token: admits to weights of another account.
 
         Raises:
             InputError: no path, no project, or no time.
         """
+        check_ttl(ttl_seconds)
         project = destination_project_id or self._transport.config.project_id
         if not project:
             raise InputError(
@@ -297,7 +300,7 @@ class RestClient(Listings):
         request = CopyWeightsRequest(
             source_path=_whole("path", path),
             destination_project_id=project,
-            ttl_seconds=_ttl(ttl_seconds),
+            ttl_seconds=ttl_seconds,
             weights_access_token=weights_access_token,
         )
         return (await self._weights.copy(request)).tinker_path
@@ -409,12 +412,3 @@ def _whole(field: str, path: str) -> str:
     if isinstance(cast("object", path), str) and not path.startswith("tinker://"):
         return check_weights_path(field, path)
     return ParsedCheckpointTinkerPath.from_tinker_path(path, field=field).tinker_path
-
-
-def _ttl(seconds: int | None) -> int | None:
-    given = cast("object", seconds)
-    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
-        raise InputError(
-            "ttl_seconds", seconds, "must be a whole number of seconds above 0, or None for ever"
-        )
-    return seconds

@@ -27,6 +27,7 @@ from tinker_actors.text.resolution import resolve_tokenizer_id
 from tinker_actors.transport.config import normal_url
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import GET_SAMPLER, JOIN_SAMPLING_SESSION
+from tinker_actors.wire.run import check_weights_path
 from tinker_actors.wire.sampling import JoinSamplingSessionRequest
 from tinker_actors.wire.service import Empty
 
@@ -179,8 +180,4 @@ def _origin(model_path: str | None, base_model: str | None) -> FromPath | FromBa
         if not isinstance(cast("object", base_model), str) or not base_model:
             raise InputError("base_model", base_model, "must be the name of a model")
         return FromBase(base_model)
-    if not isinstance(cast("object", model_path), str) or not model_path.startswith("tinker://"):
-        raise InputError(
-            "model_path", model_path, "must start with tinker://; a base model is given as base_model="
-        )
-    return FromPath(model_path)
+    return FromPath(check_weights_path("model_path", model_path))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from tinker_actors.errors import InputError
+from tinker_actors.wire.run import check_weights_path
 
 __all__ = ["MAX_TTL", "MIN_TTL", "check_recipients", "check_state_path", "check_ttl", "metadata"]
 
@@ -13,7 +14,6 @@ __all__ = ["MAX_TTL", "MIN_TTL", "check_recipients", "check_state_path", "check_
 MIN_TTL = 3600  # seconds: an hour
 MAX_TTL = 10 * 365 * 24 * 3600  # seconds: ten years
 _MAX_RECIPIENTS = 10  # tinker 0.38.0 lib/public_interfaces/training_client.py
-_SCHEME = "tinker://"
 
 
 def check_ttl(seconds: object) -> None:
@@ -79,10 +79,9 @@ def check_recipients(recipients: object) -> None:
 
 
 def check_state_path(field: str, path: object) -> None:
-    """Check where weights are to be loaded from.
+    """Check where weights are to be loaded from: as some service gave it.
 
     Raises:
-        InputError: not a `tinker://` path.
+        InputError: neither a URL such as `tinker://...`, nor the absolute path of a file.
     """
-    if not isinstance(path, str) or not path.startswith(_SCHEME) or path == _SCHEME:
-        raise InputError(field, path, "must start with tinker://")
+    check_weights_path(field, cast("str", path))

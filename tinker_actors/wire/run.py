@@ -193,7 +193,8 @@ def check_weights_path(field: str, value: str) -> str:
     """
     if isinstance(cast("object", value), str) and (_ANY_SCHEME.fullmatch(value) or _is_file(value)):
         return value
-    raise InputError(field, value, "must start with tinker://; a base model is given as base_model=")
+    hint = "; a base model is given as base_model=" if field == "model_path" else ""
+    raise InputError(field, value, f"must start with tinker://{hint}")
 
 
 def _is_file(path: str) -> bool:
