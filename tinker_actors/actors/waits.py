@@ -42,7 +42,7 @@ class Waits:
 
     def leave(self, entry: Entry) -> None:
         """Cease to wait; if the wait has been told of, its end is told."""
-        ended = self._board.leave(entry, now=trio.current_time())
+        ended = self._board.leave(entry, now=trio.current_time() if entry.told else 0.0)
         if ended is not None:
             self._events.publish(ended)
             _LOG.warning("%s", ended)
