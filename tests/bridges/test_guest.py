@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -421,6 +422,67 @@ def test_calls_under_way_when_the_guest_ends_are_cancelled_with_a_typed_error() 
         return await tasks[0]
 
     assert asyncio.run(program()) == "told"
+
+
+def test_a_guest_that_is_ending_takes_no_new_calls() -> None:
+    """While calls under way clean up, a new one is refused, and does not hang."""
+    begun = []
+
+    async def slow_to_end() -> None:
+        begun.append(True)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.02)
+
+    async def other() -> str:
+        try:
+            await from_aio(slow_to_end)
+        finally:
+            begun.clear()
+
+    async def late() -> str:
+        while begun:
+            try:
+                await from_aio(trio.lowlevel.checkpoint)
+            except ForeignCancellation:
+                continue  # it was under way when main ended
+            except RuntimeError as error:
+                return str(error)
+        return "served to the end"
+
+    tasks = []
+
+    async def main() -> None:
+        tasks.append(asyncio.get_running_loop().create_task(other()))
+        while not begun:  # noqa: ASYNC110 - a list tells nobody
+            await trio.lowlevel.checkpoint()
+        tasks.append(asyncio.get_running_loop().create_task(late()))
+        await trio.lowlevel.checkpoint()
+
+    async def program() -> str:
+        await run_guest(main)
+        with pytest.raises(ForeignCancellation):
+            await tasks[0]
+        return await tasks[1]
+
+    assert "its main function has ended" in asyncio.run(program())
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: run(trio.sleep, 0, asyncio=True, clock=object()),
+        lambda: asyncio.run(run_guest(trio.sleep, 0, clock=object())),
+    ],
+    ids=["run", "run_guest"],
+)
+def test_a_trio_that_does_not_start_is_an_error_and_no_hang(start: Callable[[], object]) -> None:
+    """The asyncio loop does not wait for it, and the thread can start another one."""
+    with pytest.raises(trio.TrioInternalError):
+        start()
+    assert run(aio, asyncio.sleep, 0, "value", asyncio=True) == "value"
 
 
 def test_a_loop_has_one_guest_at_a_time() -> None:

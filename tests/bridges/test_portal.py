@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 import pytest
 import trio
 
+from tinker_actors.bridges import portal as portal_module
 from tinker_actors.bridges.crossing import aio
 from tinker_actors.bridges.portal import Portal, open_portal
 from tinker_actors.errors import InputError, PortalClosed
@@ -590,3 +591,38 @@ def test_calls_that_arrive_while_the_portal_closes_are_refused() -> None:
         portal.call(double, 1)
     release.set()
     closing.join(10)
+
+
+def test_a_loop_that_breaks_down_leaves_nobody_waiting() -> None:
+    """Calls that are under way and later ones are told, and closing raises what has happened."""
+    log = Log()
+
+    async def break_the_loop() -> None:
+        async def crash() -> None:
+            raise KeyError("of a system task")
+
+        trio.lowlevel.spawn_system_task(crash)
+        await log.wait()
+
+    portal = open_portal()
+    value = portal.open(log.manager("first"))
+    assert value == "first"
+    with pytest.raises(PortalClosed) as caught:
+        portal.call(break_the_loop)
+    assert caught.value.started is True
+    with pytest.raises(trio.TrioInternalError):
+        portal.close()
+    assert sorted(log) == ["cleaned up", "first was cancelled"]
+    with pytest.raises(PortalClosed):
+        portal.call(double, 1)
+
+
+def test_a_loop_that_does_not_start_is_an_error_of_open_portal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The opener gets the cause, and no thread is left."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no more files")
+
+    monkeypatch.setattr(portal_module, "run", fail)
+    with pytest.raises(OSError, match="no more files"):
+        open_portal()

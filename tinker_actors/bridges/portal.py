@@ -94,7 +94,11 @@ class Portal:
         portal = cls(asyncio=asyncio)
         close_at_exit(portal._close_at_exit)
         portal._thread.start()
-        portal._ready.result()
+        try:
+            portal._ready.result()
+        except Exception:
+            portal._thread.join()
+            raise
         return portal
 
     def __repr__(self) -> str:
@@ -292,13 +296,17 @@ class Portal:
     def _run(self, asyncio: bool) -> None:
         try:
             run(self._main, asyncio=asyncio)
-        except BaseException as error:  # noqa: ASYNC103, BLE001 - whoever closes the portal raises it
-            self._errors.append(error)
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - whoever opens or closes the portal raises it
+            self._break_down(error)
+        self._ended.set()
+
+    def _break_down(self, error: BaseException) -> None:
+        if not self._ready.done():
+            closed(self._close_at_exit)
+            self._ready.set_exception(error)
+        self._errors.append(error)
         for call in list(self._running):
             call.refuse(PortalClosed("the loop of the portal broke down"))
-        if not self._ready.done():
-            self._ready.set_exception(PortalClosed("the loop of the portal did not start"))
-        self._ended.set()
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
