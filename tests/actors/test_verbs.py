@@ -11,11 +11,15 @@ from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
+import trio
 
 from tests.actors.verbs import (
+    ADAM,
     ADMIN,
     AROUND,
+    DATA,
     MODEL,
+    OUTPUT,
     PARAMS,
     PROMPT,
     PUBLISHING,
@@ -30,13 +34,15 @@ from tests.actors.verbs import (
     SIGNATURES,
     STATE,
     STEP_VERBS,
+    STEPPED,
     TRAINING,
     TRAINING_REST,
     UNNAMED,
+    WEIGHTS,
 )
 from tinker_actors.actors import message as messages
 from tinker_actors.actors.admin import AdminClient
-from tinker_actors.actors.message import Sample, Sampling, Training
+from tinker_actors.actors.message import ForwardBackward, OptimStep, Sample, Sampling, Training
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.service_client import ServiceClient
@@ -157,6 +163,43 @@ async def test_a_training_verb_sends_its_message(autojump_clock: Any, open_stub:
         assert await (await training.submit(message)) == reply
         assert await training.ref.ask(message) == reply
         assert probe.received == [message] * 3
+
+
+async def test_a_step_sends_its_messages_when_its_body_ends(autojump_clock: Any, open_stub: Any) -> None:
+    """In the order of the calls, and none of them if the body raises."""
+    messages = [ForwardBackward(DATA, "cross_entropy"), OptimStep(ADAM)]
+    async with open_stub() as service, open_test_system() as system:
+        training, probe = await service.create_lora_training_client(MODEL), Probe()
+        training.ref = await probe.start(system.root)
+        for message, reply in zip(messages, (OUTPUT, STEPPED), strict=True):
+            probe.reply_with(type(message), reply)
+        async with training.step() as step:
+            forward = step.forward_backward(DATA, "cross_entropy")
+            optim = step.optim_step(ADAM)
+            await probe.expect_none()
+        assert (await forward, await optim) == (OUTPUT, STEPPED)
+        with pytest.raises(KeyError):
+            async with training.step() as step:
+                step.optim_step(ADAM)
+                raise KeyError
+        await trio.sleep(1)
+        assert probe.received == messages
+
+
+@pytest.mark.requirement("R112")
+async def test_all_verbs_of_a_model_share_one_counter(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Each request that has a number has the next one, whichever verb it comes from."""
+    stub.results["save_weights_external#0"] = {"path": WEIGHTS}
+    rows = {name: row[0] for name, row in [*TRAINING.items(), *PUBLISHING.items()] if name != "unload"}
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        for call in rows.values():
+            result = await call(training)
+            if isinstance(result, Pending):
+                await result
+    names, numbers = zip(*stub.wire(), strict=True)
+    assert list(numbers) == list(range(1, len(numbers) + 1))
+    assert len(set(names)) >= 5
 
 
 @pytest.mark.requirement("R11", "R12")

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tinker_actors.actors.message import SaveState
+from tinker_actors.errors import TinkerActorsError
 from tinker_actors.protocol.capability import CapabilityRecord
 from tinker_actors.transport.config import Config
 from tinker_actors.types import AdamParams, ModelInput, SamplingParams
@@ -100,6 +101,42 @@ async def test_a_result_that_nobody_waits_for_any_more_is_no_trouble(
             await (await training.optim_step(ADAM))
             await sampling.sample(PROMPT, 1, PARAMS)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.requirement("R103", "R118")
+@pytest.mark.lesson("L7")
+@pytest.mark.parametrize("who", ["futures", "model", "sampling"])
+async def test_a_killed_actor_leaves_nobody_waiting(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any, who: str
+) -> None:
+    """Whoever is killed, everybody who waits has a typed error before long, and once."""
+    for name in ("forward_backward", "asample"):
+        stub.held[name] = trio.Event()
+    seen: list[BaseException] = []
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        sampling = await training.save_weights_and_get_sampling_client()
+
+        async def wait(what: Any) -> None:
+            try:
+                await what
+            except TinkerActorsError as error:
+                seen.append(error)
+
+        killed = {"futures": service._tree.futures, "model": training.ref, "sampling": sampling.ref}[who]
+        async with trio.open_nursery() as nursery:
+            if who != "sampling":
+                for _ in range(5):
+                    nursery.start_soon(wait, await training.forward_backward(batch(), "cross_entropy"))
+            if who != "model":
+                for _ in range(5):
+                    nursery.start_soon(wait, sampling.sample(PROMPT, 1, PARAMS))
+            await trio.sleep(1)
+            started = trio.current_time()
+            with trio.fail_after(60):
+                await killed.stop("kill")
+        assert trio.current_time() - started < (60 if who == "futures" else 1)  # samples are asked for anew
+    assert len(seen) == (10 if who == "futures" else 5)
 
 
 # --- models that are busy ----------------------------------------------------------------------------------

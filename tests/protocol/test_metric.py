@@ -64,6 +64,7 @@ def test_what_becomes_of_a_metric(
     assert reduce_metrics([{name: value} for value in chunks], weights) == expected
 
 
+@pytest.mark.lesson("L28")
 def test_only_what_every_chunk_reports_is_kept() -> None:
     """Half a sum would be a wrong one."""
     chunks = [{"a:sum": 1.0, "b:sum": 2.0}, {"b:sum": 3.0, "c:sum": 4.0}]
