@@ -15,10 +15,12 @@ import trio.testing
 import tinker_actors as ta
 from tinker_actors.actors.message import ForwardBackwardCustom, OptimStep, SaveState
 from tinker_actors.errors import (
+    ActorStopped,
     APIResponseValidationError,
     BadRequestError,
     InputError,
     ModelPoisoned,
+    RequestFailedError,
     ResultLost,
     StepVoid,
     Withdrawn,
@@ -304,6 +306,20 @@ async def test_another_part_that_fails_meanwhile_takes_it_along(
     assert stub.names().count("forward_backward") == 1
 
 
+async def test_a_backward_pass_that_fails_is_like_any_gradient(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """The service's error is the result; nothing else of its step was sent, so the next one begins afresh."""
+    stub.results["forward_backward#0"] = {"error": "out of memory", "category": "server"}
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        custom = await training.forward_backward_custom(batch(1), squares)
+        with pytest.raises(RequestFailedError, match="out of memory"):
+            await custom
+        again = await training.forward_backward_custom(batch(2), squares)
+        assert (await again).metrics["loss:sum"] == 4.0
+
+
 @pytest.mark.parametrize(
     ("call", "field"),
     [
@@ -354,6 +370,36 @@ async def test_it_is_taken_back_with_its_step(
         stub.held["forward"].set()
         assert (await later).metrics["loss:sum"] == 4.0
     assert [name for name, _ in stub.wire()] == ["save_weights", "forward", "forward_backward"]
+
+
+async def test_a_body_that_raises_does_not_wait_for_ever(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """A forward pass without an end is given up after `grace`, and the body's exception is what is seen."""
+    stub.held["forward"] = trio.Event()
+    custom: Any = None
+    with trio.fail_after(60), pytest.raises(ValueError, match="body"):
+        async with open_stub(grace=20.0) as service:
+            training = await service.create_lora_training_client(MODEL)
+            custom = await training.forward_backward_custom(batch(1), squares)
+            await trio.sleep(1)
+            raise ValueError("body")
+    with pytest.raises(ActorStopped):
+        await custom
+    assert stub.names().count("forward_backward") == 0
+
+
+async def test_a_function_without_an_end_holds_nobody_up(batch: Any, open_stub: Any, stub: Any) -> None:
+    """Leaving the service leaves the thread behind."""
+    gate = threading.Event()
+    function = Counting(gate)
+    with trio.fail_after(30), pytest.raises(ValueError, match="body"):
+        async with open_stub(heartbeat="thread", heartbeat_period=1000.0, grace=0.05) as service:
+            training = await service.create_lora_training_client(MODEL)
+            await training.forward_backward_custom(batch(1), function)
+            await trio.to_thread.run_sync(function.began.wait, 30)
+            raise ValueError("body")
+    gate.set()
 
 
 # --- lost models -----------------------------------------------------------------------------------------
