@@ -17,8 +17,10 @@ from tinker_actors.actors.message import (
     Sample,
     Sampling,
     SaveState,
+    SaveWeightsExternal,
     SaveWeightsForSampler,
     Training,
+    Unload,
 )
 from tinker_actors.actors.target import SampleTarget
 
@@ -32,6 +34,8 @@ __all__ = [
     "SampleTarget",
     "Sampling",
     "SaveState",
+    "SaveWeightsExternal",
     "SaveWeightsForSampler",
     "Training",
+    "Unload",
 ]

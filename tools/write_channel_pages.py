@@ -131,8 +131,9 @@ WAITS = """\
 ## Queues and waits
 
 `service.waits()` shows at any time who waits for what: a list of `WaitSeen`, the oldest wait first, those that wait for
-the same put together, with the state of the queue and why, as far as the service has said. A service that cannot be
-reached is among them.
+the same put together, with the state of the queue and why, as far as the service has said. What has not been promised
+yet is `sending OptimStep`, a sample in our own line waits for `room for a sample`, and a service that cannot be reached
+is `server`.
 
 Nobody has to look. A wait of a minute is a `Waiting` event and a line in the log, and again each time it has doubled;
 its end is a `WaitEnded` with its length. A queue that is paused is a `QueueChange` at once, and one that goes on is
@@ -202,7 +203,7 @@ def verb_rows() -> list[list[str]]:
 
 
 def _named(kind: object) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+    return "None" if kind is type(None) else kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def unsent() -> list[str]:

@@ -443,6 +443,24 @@ async def test_a_long_wait_is_told_at_both_ends(
     assert lines == [str(event) for event in seen]
 
 
+async def test_a_send_that_hangs_is_seen_and_told(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Also before the service has promised anything; whatever is done about it."""
+    stub.gates["optim_step"] = trio.Event()
+    async with open_stub() as service:
+        events = service.ref.subscribe(Waiting, WaitEnded)
+        training = await service.create_lora_training_client(MODEL)
+        pending = await training.optim_step(AdamParams())
+        await trio.sleep(30)
+        (seen,) = service.waits()
+        assert (seen.subject, seen.what) == (training.model_id, "sending OptimStep")
+        await trio.sleep(50)
+        stub.gates["optim_step"].set()
+        await pending
+    seen_events = [event async for event in events]
+    assert [type(event).__name__ for event in seen_events] == ["Waiting", "WaitEnded"]
+    assert {event.what for event in seen_events} == {"sending OptimStep"}
+
+
 async def test_a_service_that_is_away_is_among_the_waits(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -122,7 +122,8 @@ class Restoring:
             sends.spent = 0  # an outage in between is no fault of the call's
             return (await self._transport.call(CREATE_MODEL, request, sends=sends)).request_id
 
-        promise = await session.reachability.call(ask)
+        with session.waits.shown(session_id, "sending CreateModel"):
+            promise = await session.reachability.call(ask)
         if sends.orphan:
             self._events.publish(OrphanPossible("create_model", session_id, number))
         waiting = WaitForResult(CreateModelResponse, promise, "CreateModel", session_id)

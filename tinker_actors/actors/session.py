@@ -23,6 +23,7 @@ from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, SessionRole, StartBeating
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
+from tinker_actors.actors.waits import Waits
 from tinker_actors.errors import APIError, CredentialError, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
@@ -74,6 +75,7 @@ class Session:
         limits: what the service sets for its clients.
         keeper: the SessionActor; who finds the session lost tells it.
         reachability: whether the service can be reached; who cannot reach it waits there.
+        waits: who waits for what.
         dispatch: bytes of batches being submitted.
         cancels: samples that nobody waits for any more; the service says whether it wants to know.
         restores: models being restored at the same time.
@@ -82,6 +84,7 @@ class Session:
     """
 
     reachability: Reachability
+    waits: Waits
     session_id: str = ""
     epoch: int = 0
     limits: ClientConfigResponse = attrs.field(factory=ClientConfigResponse)

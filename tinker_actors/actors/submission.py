@@ -20,7 +20,7 @@ from tinker_actors.errors import ModelLost, ResultLost, TinkerError
 from tinker_actors.protocol.chunking import waves
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.number import Numbers
-from tinker_actors.protocol.plan import Place, parts, request_of
+from tinker_actors.protocol.plan import REQUEST_TYPES, Place, parts, request_of
 from tinker_actors.protocol.recovery import Cause, Rung, classify, next_rung
 from tinker_actors.protocol.retry import Look, Sends
 from tinker_actors.transport.http import HttpTransport
@@ -144,7 +144,8 @@ class Submitter:
             return not sends.doubtful or self._rung(sends) == "resume"
 
         try:
-            request_id = await self._session.reachability.call(attempt, may_repeat=may_repeat)
+            with self._session.waits.shown(model_id, f"sending {REQUEST_TYPES[part.kind]}"):
+                request_id = await self._session.reachability.call(attempt, may_repeat=may_repeat)
         except ResultLost as error:
             return Sent("", sends, error)
         except TinkerError as error:

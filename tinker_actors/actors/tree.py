@@ -123,10 +123,10 @@ class Tree:
 
     def __attrs_post_init__(self) -> None:
         timeout = self.config.outage_timeout
-        self.session = Session(Reachability(self.transport, self.events, self.rng, timeout))
-        self.samplers = SamplerOpener(self.transport, self.session, self.events)
         self.waits = Waits(self.events)
         self.waits.sources.append(self._outage)
+        self.session = Session(Reachability(self.transport, self.events, self.rng, timeout), self.waits)
+        self.samplers = SamplerOpener(self.transport, self.session, self.events)
 
     def _outage(self) -> list[WaitSeen]:
         since = self.session.reachability.away_since

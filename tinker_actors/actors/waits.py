@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -46,6 +47,15 @@ class Waits:
         if ended is not None:
             self._events.publish(ended)
             _LOG.warning("%s", ended)
+
+    @contextlib.contextmanager
+    def shown(self, subject: str, what: str) -> Iterator[None]:
+        """Wait for something in a block, where it can be seen."""
+        entry = self.enter(subject, what)
+        try:
+            yield
+        finally:
+            self.leave(entry)
 
     def look(self) -> list[WaitSeen]:
         """Return who waits for what, the oldest wait first."""
