@@ -108,6 +108,14 @@ async def test_a_loop_over_a_subscription_ends_with_the_service(autojump_clock: 
         late.receive_nowait()
 
 
+async def test_a_subscription_to_what_has_ended_is_over_at_once() -> None:
+    """Nobody waits for events of a service that was left."""
+    hub = EventHub()
+    hub.close()
+    assert [event async for event in hub.subscribe()] == []
+    assert hub.subscribers == 0
+
+
 async def test_leaving_the_block_ends_the_subscription() -> None:
     """Both kinds of block; a reader that waits is told, and the hub forgets the channel."""
     hub = EventHub()

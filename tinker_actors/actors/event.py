@@ -146,6 +146,7 @@ class EventHub:
         self._listeners: list[Callable[[ServiceEvent], object]] = []
         self.failures: Callable[[BaseException], object] | None = None
         self._channels: list[EventChannel[Any]] = []
+        self._ended = False
 
     @property
     def subscribers(self) -> int:
@@ -164,7 +165,10 @@ class EventHub:
         if max_buffer < 1:
             raise InputError("max_buffer", max_buffer, "must be at least 1")
         channel: EventChannel[Any] = EventChannel(kinds or _KINDS, max_buffer)
-        self._channels.append(channel)
+        if self._ended:
+            channel.end()
+        else:
+            self._channels.append(channel)
         return channel
 
     def listen(self, listener: Callable[[ServiceEvent], object]) -> Callable[[], None]:
@@ -196,6 +200,7 @@ class EventHub:
 
     def close(self) -> None:
         """End all subscriptions; what is buffered may still be read."""
+        self._ended = True
         for channel in self._channels:
             channel.end()
         self._channels.clear()

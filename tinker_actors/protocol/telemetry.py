@@ -171,10 +171,12 @@ def _places(error: BaseException) -> str:
     seen: set[int] = set()
     while link is not None and len(seen) < _MOST_LINKS and id(link) not in seen:
         seen.add(id(link))
-        frames = traceback.extract_tb(link.__traceback__, limit=-_MOST_FRAMES)
+        # Not `extract_tb`: that reads the files, for the text of the lines.
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(link.__traceback__)]
         if frames:
             lines.append(f"{'caused by ' if lines else ''}{type(link).__name__}")
-            lines += [f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames]
+        for code, line in frames[-_MOST_FRAMES:]:
+            lines.append(f"  {_short(code.co_filename)}:{line} in {code.co_name}")
         link = link.__cause__ or link.__context__
     return "\n".join(lines)
 
