@@ -168,7 +168,7 @@ class EventHub:
         if self._ended:
             channel.end()
         else:
-            self._channels.append(channel)
+            self._channels = [*(one for one in self._channels if not one.closed), channel]
         return channel
 
     def listen(self, listener: Callable[[ServiceEvent], object]) -> Callable[[], None]:

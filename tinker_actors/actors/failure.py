@@ -19,10 +19,17 @@ _DERIVED = (ModelPoisoned, ServiceClosing, StepVoid, Withdrawn)
 
 
 class FailureLog:
-    """The unobserved failures of one client."""
+    """The unobserved failures of one client.
 
-    def __init__(self, client: str) -> None:
+    Args:
+        client: what it is called in errors.
+        logs: those of a service that hold a failure; this one is among them while it does, and is not kept by them
+            when its client has gone.
+    """
+
+    def __init__(self, client: str, logs: list[FailureLog]) -> None:
         self._client = client
+        self._logs = logs
         self._failed: list[Outcome[Any]] = []
 
     def watch(self, pending: Pending[Any]) -> None:
@@ -30,11 +37,17 @@ class FailureLog:
         pending.outcome.on_failure = self._note
 
     def _note(self, outcome: Outcome[Any]) -> None:
-        if not isinstance(outcome.error, _DERIVED):
-            self._failed.append(outcome)
+        if isinstance(outcome.error, _DERIVED):
+            return
+        if not self._failed:
+            self._logs.append(self)
+        self._failed.append(outcome)
 
     def take(self) -> list[Exception]:
         """Return the failures nobody has seen, oldest first, and forget them."""
+        if not self._failed:
+            return []
+        self._logs.remove(self)
         unseen = [outcome for outcome in self._failed if not outcome.observed]
         self._failed.clear()
         for outcome in unseen:

@@ -175,8 +175,7 @@ class ServiceClient:
             ref = await self._tree.start_model(lineage)
         except StartFailed as error:
             raise_cause(error, note=self._chosen)
-        failures = FailureLog(f"the TrainingClient of {lineage.model_id}")
-        self._tree.failures.append(failures)
+        failures = FailureLog(f"the TrainingClient of {lineage.model_id}", self._tree.failures)
         return TrainingClient(ref, lineage, self._samplers, failures, self._tree.telemetry)
 
     async def create_sampling_client(
@@ -257,7 +256,7 @@ async def open_client(
 
 
 def _unobserved(failures: list[FailureLog]) -> list[Exception]:
-    return [error for log in failures for error in log.take()]
+    return [error for log in list(failures) for error in log.take()]
 
 
 def _raise_unobserved(failures: list[FailureLog]) -> None:
