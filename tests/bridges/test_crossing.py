@@ -29,11 +29,14 @@ def hosted(main: Callable[[], Awaitable[object]]) -> object:
 
 
 class Log(list[str]):
-    """What happened, in order."""
+    """What happened, in order; ``begun`` is called when one of the functions has begun to wait."""
+
+    begun: Callable[[], object] = staticmethod(lambda: None)
 
     async def asyncio_waits(self) -> None:
         """Wait for ever in asyncio, and take two steps to clean up."""
         self.append("asyncio begins")
+        self.begun()
         try:
             await asyncio.Event().wait()
         finally:
@@ -44,6 +47,7 @@ class Log(list[str]):
     async def trio_waits(self) -> None:
         """Wait for ever in trio, and take two steps to clean up."""
         self.append("trio begins")
+        self.begun()
         try:
             await trio.sleep_forever()
         finally:
@@ -52,11 +56,15 @@ class Log(list[str]):
                 await trio.lowlevel.checkpoint()
             self.append("trio has cleaned up")
 
-    async def cancel_on(self, entry: str, cancel: Callable[[], object]) -> None:
-        """Call ``cancel`` once the log has this entry."""
-        while entry not in self:
-            await trio.lowlevel.checkpoint()
-        cancel()
+
+def pass_deadline(scope: trio.CancelScope) -> None:
+    """Let the deadline of a scope be now."""
+    scope.deadline = trio.current_time()
+
+
+def pass_timeout(limit: asyncio.Timeout) -> None:
+    """Let the time limit of asyncio be up now."""
+    limit.reschedule(asyncio.get_running_loop().time())
 
 
 # --- from trio to asyncio --------------------------------------------------------------------------------
@@ -111,12 +119,11 @@ def test_a_cancelled_trio_scope_cancels_the_asyncio_task_and_waits_for_its_clean
     log = Log()
 
     async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as scope:
-                nursery.start_soon(log.cancel_on, "asyncio begins", scope.cancel)
-                await aio(log.asyncio_waits)
-            assert scope.cancelled_caught
-            log.append("trio goes on")
+        with trio.CancelScope() as scope:
+            log.begun = scope.cancel
+            await aio(log.asyncio_waits)
+        assert scope.cancelled_caught
+        log.append("trio goes on")
 
     hosted(main)
     assert log == ["asyncio begins", "asyncio has cleaned up", "trio goes on"]
@@ -127,7 +134,8 @@ def test_a_deadline_of_trio_reaches_asyncio() -> None:
     log = Log()
 
     async def main() -> None:
-        with pytest.raises(trio.TooSlowError), trio.fail_after(0.01):
+        with pytest.raises(trio.TooSlowError), trio.fail_after(60) as scope:
+            log.begun = lambda: pass_deadline(scope)
             await aio(log.asyncio_waits)
 
     hosted(main)
@@ -189,14 +197,15 @@ def test_in_a_shielded_scope_a_cancelled_task_can_clean_up_on_the_other_side() -
 def test_a_value_in_spite_of_the_cancellation_is_given_and_the_scope_stays_cancelled() -> None:
     """A task that swallows its cancellation loses nothing: the caller has its value until its next checkpoint."""
 
-    async def stubborn() -> str:
+    async def stubborn(begun: Callable[[], object]) -> str:
+        begun()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
         return "value"
 
     async def main() -> str:
-        with trio.move_on_after(0.01) as scope:
-            value = await aio(stubborn)
+        with trio.CancelScope() as scope:
+            value = await aio(stubborn, scope.cancel)
             await trio.lowlevel.checkpoint()
             pytest.fail("the scope was cancelled")
         assert scope.cancelled_caught
@@ -208,15 +217,16 @@ def test_a_value_in_spite_of_the_cancellation_is_given_and_the_scope_stays_cance
 def test_an_error_of_the_clean_up_is_raised_in_place_of_the_cancellation() -> None:
     """As in trio itself: what fails while it is cancelled has failed."""
 
-    async def fragile() -> None:
+    async def fragile(begun: Callable[[], object]) -> None:
+        begun()
         try:
             await asyncio.Event().wait()
         finally:
             raise ValueError("clean-up")
 
     async def main() -> None:
-        with pytest.raises(ValueError, match="clean-up"), trio.move_on_after(0.01):
-            await aio(fragile)
+        with pytest.raises(ValueError, match="clean-up"), trio.CancelScope() as scope:
+            await aio(fragile, scope.cancel)
 
     hosted(main)
 
@@ -361,7 +371,8 @@ def test_a_cancelled_asyncio_task_cancels_its_trio_call_and_waits_for_its_clean_
 
     async def in_asyncio() -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(60) as limit:
+                log.begun = lambda: pass_timeout(limit)
                 await from_aio(log.trio_waits)
         log.append("asyncio goes on")
 
@@ -377,9 +388,10 @@ def test_cancelling_twice_does_not_cut_the_clean_up_short() -> None:
     log = Log()
 
     async def in_asyncio() -> None:
+        begun = asyncio.Event()
+        log.begun = begun.set
         calling = asyncio.create_task(from_aio(log.trio_waits))
-        while "trio begins" not in log:  # noqa: ASYNC110 - a list tells nobody
-            await asyncio.sleep(0)
+        await begun.wait()
         calling.cancel()
         await asyncio.sleep(0)
         calling.cancel()
@@ -396,12 +408,14 @@ def test_cancelling_twice_does_not_cut_the_clean_up_short() -> None:
 def test_a_trio_value_in_spite_of_the_cancellation_is_dropped_for_it() -> None:
     """Asyncio cancels once, so the cancellation must not be swallowed; an error of the callee's own is raised."""
 
-    async def stubborn() -> str:
+    async def stubborn(limit: asyncio.Timeout) -> str:
+        pass_timeout(limit)
         with trio.CancelScope(shield=True):
             await trio.sleep(0.02)
         return "value"
 
-    async def fragile() -> None:
+    async def fragile(limit: asyncio.Timeout) -> None:
+        pass_timeout(limit)
         try:
             await trio.sleep_forever()
         finally:
@@ -409,11 +423,11 @@ def test_a_trio_value_in_spite_of_the_cancellation_is_dropped_for_it() -> None:
 
     async def in_asyncio() -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.005):
-                await from_aio(stubborn)
+            async with asyncio.timeout(60) as limit:
+                await from_aio(stubborn, limit)
         with pytest.raises(ValueError, match="clean-up"):
-            async with asyncio.timeout(0.005):
-                await from_aio(fragile)
+            async with asyncio.timeout(60) as limit:
+                await from_aio(fragile, limit)
 
     async def main() -> None:
         await aio(in_asyncio)
@@ -433,11 +447,10 @@ def test_cancellation_goes_there_and_back_and_there_again() -> None:
             log.append("asyncio has cleaned up")
 
     async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as scope:
-                nursery.start_soon(log.cancel_on, "trio begins", scope.cancel)
-                await aio(in_asyncio)
-            log.append("trio goes on")
+        with trio.CancelScope() as scope:
+            log.begun = scope.cancel
+            await aio(in_asyncio)
+        log.append("trio goes on")
 
     hosted(main)
     assert log == ["trio begins", "trio has cleaned up", "asyncio has cleaned up", "trio goes on"]

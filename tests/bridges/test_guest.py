@@ -87,15 +87,16 @@ def test_asyncio_tasks_left_over_are_cancelled_and_awaited_while_trio_still_runs
     """A task that the environment left behind cleans up, and so does the trio call it waits for."""
     log = []
 
-    async def in_trio() -> None:
+    async def in_trio(begun: asyncio.Event) -> None:
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
             log.append("trio has cleaned up")
 
-    async def in_asyncio() -> None:
+    async def in_asyncio(begun: asyncio.Event) -> None:
         try:
-            await from_aio(in_trio)
+            await from_aio(in_trio, begun)
         finally:
             await asyncio.sleep(0)
             log.append("asyncio has cleaned up")
@@ -103,8 +104,9 @@ def test_asyncio_tasks_left_over_are_cancelled_and_awaited_while_trio_still_runs
     left_over = []
 
     async def leave_behind() -> None:
-        left_over.append(asyncio.create_task(in_asyncio()))
-        await asyncio.sleep(0.005)
+        begun = asyncio.Event()
+        left_over.append(asyncio.create_task(in_asyncio(begun)))
+        await begun.wait()
 
     async def main() -> None:
         await aio(leave_behind)
@@ -362,7 +364,8 @@ def test_cancelling_run_guest_cancels_main_and_waits_for_its_clean_up() -> None:
     """A time limit of asyncio around the guest is one for main."""
     log = []
 
-    async def main() -> None:
+    async def main(limit: asyncio.Timeout) -> None:
+        limit.reschedule(0)
         try:
             await trio.sleep_forever()
         finally:
@@ -372,8 +375,8 @@ def test_cancelling_run_guest_cancels_main_and_waits_for_its_clean_up() -> None:
 
     async def program() -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await run_guest(main)
+            async with asyncio.timeout(60) as limit:
+                await run_guest(main, limit)
         log.append("asyncio goes on")
 
     asyncio.run(program())
@@ -383,7 +386,8 @@ def test_cancelling_run_guest_cancels_main_and_waits_for_its_clean_up() -> None:
 def test_an_error_of_the_guests_clean_up_wins_over_the_cancellation() -> None:
     """What fails while it is cancelled has failed."""
 
-    async def main() -> None:
+    async def main(limit: asyncio.Timeout) -> None:
+        limit.reschedule(0)
         try:
             await trio.sleep_forever()
         finally:
@@ -391,8 +395,8 @@ def test_an_error_of_the_guests_clean_up_wins_over_the_cancellation() -> None:
 
     async def program() -> None:
         with pytest.raises(ValueError, match="clean-up"):
-            async with asyncio.timeout(0.01):
-                await run_guest(main)
+            async with asyncio.timeout(60) as limit:
+                await run_guest(main, limit)
 
     asyncio.run(program())
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import inspect
 import os
 import subprocess
 import sys
 import threading
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,37 +94,44 @@ def test_a_notebook_trains_and_samples_across_its_cells(
     assert not [thread for thread in threading.enumerate() if "tinker" in thread.name]
 
 
-async def _tick(ticks: list[int]) -> None:
-    while True:
-        ticks.append(len(ticks))
-        await asyncio.sleep(0.001)
-
-
 def test_the_kernels_loop_goes_on_while_a_cell_awaits() -> None:
-    """A call by acall does not block the loop it is called from."""
+    """A call by acall does not block the loop it is called from: here it waits for what that loop does."""
+    ticked = threading.Event()
 
-    async def notebook() -> list[int]:
-        ticks: list[int] = []
-        ticking = asyncio.create_task(_tick(ticks))
+    async def tick() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        ticked.set()
+
+    async def wait_for_the_ticks() -> str:
+        with trio.fail_after(30):
+            while not ticked.is_set():  # noqa: ASYNC110 - another thread sets it
+                await trio.sleep(0.001)
+        return "ticked"
+
+    async def notebook() -> str:
+        ticking = asyncio.create_task(tick())
         with open_portal() as portal:
-            await portal.acall(trio.sleep, 0.05)
-        ticking.cancel()
-        return ticks
+            result = await portal.acall(wait_for_the_ticks)
+        await ticking
+        return result
 
-    assert len(asyncio.run(notebook())) > 3
+    assert asyncio.run(notebook()) == "ticked"
 
 
 def test_an_awaiting_cell_that_is_cancelled_cancels_the_trio_task_and_waits() -> None:
     """As for a blocking one; and errors of trio are raised in the cell."""
     log = []
 
-    async def wait() -> None:
+    async def wait(begun: Callable[[], object]) -> None:
+        begun()
         try:
             await trio.sleep_forever()
         finally:
             log.append("cleaned up")
 
-    async def stubborn() -> str:
+    async def stubborn(begun: Callable[[], object]) -> str:
+        begun()
         with trio.CancelScope(shield=True):
             await trio.sleep(0.02)
         return "too late"
@@ -134,8 +143,10 @@ def test_an_awaiting_cell_that_is_cancelled_cancels_the_trio_task_and_waits() ->
         with open_portal() as portal:
             for function in (wait, stubborn):
                 with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await portal.acall(function)
+                    async with asyncio.timeout(60) as limit:
+                        loop = asyncio.get_running_loop()
+                        begun = functools.partial(loop.call_soon_threadsafe, limit.reschedule, 0)
+                        await portal.acall(function, begun)
             with pytest.raises(KeyError, match="of trio"):
                 await portal.acall(break_down)
             assert await portal.acall(trio.lowlevel.checkpoint) is None
