@@ -241,6 +241,14 @@ SAMPLING_REST = {
 MODEL_CALLS = ["POST create_model", "POST retrieve_future", "POST get_info"]
 SERVICE: dict[str, tuple[Call, list[str]]] = {
     "create_lora_training_client": (lambda s: s.create_lora_training_client("base"), MODEL_CALLS),
+    "create_training_client_from_state": (
+        lambda s: s.create_training_client_from_state(KEPT),
+        ["POST weights_info", *MODEL_CALLS[:2], "POST get_info", "POST load_weights", "POST retrieve_future"],
+    ),
+    "create_training_client_from_state_with_optimizer": (
+        lambda s: s.create_training_client_from_state_with_optimizer(KEPT),
+        ["POST weights_info", *MODEL_CALLS[:2], "POST get_info", "POST load_weights", "POST retrieve_future"],
+    ),
     "create_sampling_client": (
         lambda s: s.create_sampling_client(base_model="base"),
         ["POST create_sampling_session"],
@@ -400,7 +408,11 @@ AROUND = {"session_heartbeat", "telemetry", "client_dynamic_config"}
 SIGNATURES = {
     ServiceClient: """
 create_lora_training_client  base_model, rank=32, seed=None, train_mlp=True, train_attn=True,
-                             train_unembed=True, user_metadata=None
+                             train_unembed=True, user_metadata=None, optimizer=None
+create_training_client_from_state path, base_model=None, user_metadata=None, weights_access_token=None,
+                             optimizer=None
+create_training_client_from_state_with_optimizer path, base_model=None, user_metadata=None,
+                             weights_access_token=None
 create_sampling_client       model_path=None, base_model=None, retry_config=None, record_stability_info=False
 copy_weights                 path, *, ttl_seconds=None, weights_access_token=None
 create_rest_client

@@ -73,6 +73,7 @@ def test_what_is_not_known_is_assumed_at_its_worst() -> None:
         "training_body": "json",
         "compression": False,
         "newer_fields": False,
+        "creates_by_loading": False,
         "patience": None,
         "source": "assumed",
         "fixed": frozenset(),
@@ -178,3 +179,8 @@ def test_words_that_are_not_known_say_nothing() -> None:
     flags = decode(ClientConfigResponse, answer, strict=False)
     record = record_for("http://elsewhere")
     assert learn_flags(record, flags) == attrs.evolve(record, newer_fields=True, source="known")
+
+
+def test_only_tinkers_own_service_is_known_to_make_models_of_states_in_one_request() -> None:
+    """All others are asked what a state was made of."""
+    assert [name for name, record in KNOWN.items() if record.creates_by_loading] == ["tinker"]

@@ -146,6 +146,18 @@ def test_a_refused_creation_tells_whether_the_session_has_ended(error: BaseExcep
     assert session_lost(error) is lost
 
 
+def test_a_path_that_has_a_sessions_name_speaks_of_no_session() -> None:
+    """Only the rest of what the service says counts."""
+    path = "tinker://session-1:train:0/weights/a"
+
+    def missing(text: str) -> APIStatusError:
+        return status(404, {"detail": text})
+
+    assert session_lost(missing(f"Checkpoint {path} not found"))
+    assert not session_lost(missing(f"Checkpoint {path} not found"), path)
+    assert session_lost(missing("Session session-1 not found"), path)
+
+
 SAVED = [
     Checkpoint(
         checkpoint_id="weights/a",

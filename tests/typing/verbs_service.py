@@ -42,6 +42,9 @@ PATH = "tinker://a/weights/b"
 async def service_verbs(service: ta.ServiceClient) -> None:
     """Clients, and calls of the service."""
     assert_type(await service.create_lora_training_client("base", rank=8), ta.TrainingClient)
+    state = "tinker://a/weights/b"
+    assert_type(await service.create_training_client_from_state(state), ta.TrainingClient)
+    assert_type(await service.create_training_client_from_state_with_optimizer(state), ta.TrainingClient)
     assert_type(await service.create_sampling_client(base_model="base"), ta.SamplingClient)
     assert_type(await service.from_sampler_handle("handle"), ta.SamplingClient)
     assert_type(service.create_rest_client(), RestClient)

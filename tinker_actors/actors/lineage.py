@@ -14,12 +14,13 @@ from tinker_actors.wire.model import (
     GetInfoResponse,
     LoraConfig,
 )
+from tinker_actors.wire.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
     from tinker_actors.actors.target import SampleTarget
     from tinker_actors.kernel import ActorRef
 
-__all__ = ["Answer", "Lineage", "Publication"]
+__all__ = ["Answer", "Lineage", "Publication", "StartState"]
 
 
 class Answer(Protocol):
@@ -54,13 +55,29 @@ class Publication:
         return self.target is not None and self.target() is None
 
 
+@attrs.frozen
+class StartState:
+    """A saved state that a model starts from.
+
+    Attributes:
+        path: where it is.
+        optimizer: load the optimizer's state too.
+        weights_access_token: admits to weights of another account.
+    """
+
+    path: str
+    optimizer: bool
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
+
+
 @attrs.define(eq=False)
 class Lineage:
     """What stays of a model across its incarnations and across the ids it has on the service.
 
     Attributes:
         base_model: what it was made from.
-        lora_config: its adapter, with an explicit seed, so that it can be made again.
+        lora_config: its adapter, with an explicit seed, so that it can be made again; None for a model that a service
+            makes of a saved state by itself.
         journal: what was decided since the latest checkpoint.
         user_metadata: stored with the model.
         model_id: its present id on the service; empty before the first.
@@ -78,10 +95,12 @@ class Lineage:
         changed: set, and replaced, when any of this may have changed for those who wait for a publication.
         losses: bounds how many of its user's loss functions run at once: also those that an incarnation has left.
         unloaded: it has given its slot on the service back; nothing can be done with it any more.
+        start: the saved state that it was made of.
+        optimizer_config: its optimizer; None is the service's own choice, or that of the saved state.
     """
 
     base_model: str
-    lora_config: LoraConfig
+    lora_config: LoraConfig | None
     journal: Journal
     user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
@@ -99,6 +118,14 @@ class Lineage:
     changed: trio.Event = attrs.field(factory=trio.Event)
     losses: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     unloaded: bool = False
+    start: StartState | None = None
+    optimizer_config: OptimizerConfig | None = None
+
+    @property
+    def state(self) -> StartState | None:
+        """What a new model is loaded with: the latest saved state, else what it was made of."""
+        latest = self.journal.checkpoint
+        return self.start if latest is None else StartState(latest.path, optimizer=True)
 
     def tell(self) -> None:
         """Let those who wait for a publication look again."""

@@ -18,12 +18,21 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from tinker_actors.actors.birth import Birth, birth_of
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.futures import wait_for_result
-from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.lineage import Lineage, StartState
 from tinker_actors.actors.message import Futures, WaitForResult
 from tinker_actors.actors.session import Session
-from tinker_actors.errors import APIError, ModelLost, SessionGoneError, TinkerError
+from tinker_actors.errors import (
+    APIError,
+    BadRequestError,
+    ModelLost,
+    NotFoundError,
+    RequestFailedError,
+    SessionGoneError,
+    TinkerError,
+)
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.event import OrphanPossible
 from tinker_actors.protocol.reachability import cannot_reach
@@ -37,13 +46,13 @@ from tinker_actors.protocol.recovery import (
 )
 from tinker_actors.protocol.retry import Sends
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import CREATE_MODEL, GET_INFO, UNLOAD_MODEL
+from tinker_actors.wire.endpoints import GET_INFO, UNLOAD_MODEL
 from tinker_actors.wire.model import (
-    CreateModelRequest,
     CreateModelResponse,
     GetInfoRequest,
     UnloadModelRequest,
 )
+from tinker_actors.wire.weights import LoadWeightsResponse
 
 __all__ = ["Restoring"]
 
@@ -79,6 +88,13 @@ class Restoring:
         self._futures = futures
         self._events = events
         self._rng = rng
+        self._birth: Birth | None = None  # the latest
+
+    @property
+    def to_load(self) -> StartState | None:
+        """The saved state that the model just made is to be loaded with; None if there is none, or it is loaded."""
+        assert self._birth is not None, "a model has been made"
+        return self._lineage.state if self._birth.path is None else None
 
     # --- the first time ----------------------------------------------------------------------------------
 
@@ -99,38 +115,39 @@ class Restoring:
                 if await self._create_in(epoch):
                     return
             except TinkerError as error:
-                if trial == _SESSIONS - 1 or not (session_lost(error) or not session.is_current(epoch)):
+                if trial == _SESSIONS - 1 or not (self._session_lost(error) or not session.is_current(epoch)):
                     raise
                 await session.renew(epoch)
         message = "the promises of new models were lost, one after the other"
         raise ModelLost(message, model_id=self._lineage.model_id)
 
+    def _session_lost(self, error: TinkerError) -> bool:
+        return session_lost(error, None if self._birth is None else self._birth.path)
+
     async def _create_in(self, epoch: int) -> bool:
         """Make a model; False if its promise was lost, or the session has ended since: there may be an orphan."""
         session, lineage = self._session, self._lineage
         session_id, number = session.session_id, session.take_model_seq()
-        request = CreateModelRequest(
-            session_id=session_id,
-            model_seq_id=number,
-            base_model=lineage.base_model,
-            user_metadata=lineage.user_metadata,
-            lora_config=lineage.lora_config,
+        birth = self._birth = birth_of(
+            lineage, session_id, number, by_loading=self._transport.capability.creates_by_loading
         )
         sends = Sends()
 
         async def ask() -> str:
             sends.spent = 0  # an outage in between is no fault of the call's
-            return (await self._transport.call(CREATE_MODEL, request, sends=sends)).request_id
+            return (await self._transport.call(birth.endpoint, birth.request, sends=sends)).request_id
 
         with session.waits.shown(session_id, "sending CreateModel"):
             promise = await session.reachability.call(ask)
         if sends.orphan:
-            self._events.publish(OrphanPossible("create_model", session_id, number))
-        waiting = WaitForResult(CreateModelResponse, promise, "CreateModel", session_id)
+            self._events.publish(OrphanPossible(birth.endpoint.name, session_id, number))
+        waiting: WaitForResult[CreateModelResponse | LoadWeightsResponse] = WaitForResult(
+            birth.reply, promise, birth.request_type, session_id
+        )
         try:
-            model_id = (await wait_for_result(self._futures, waiting)).model_id
+            model_id = (await wait_for_result(self._futures, waiting)).model_id or birth.model_id
         except SessionGoneError:
-            self._events.publish(OrphanPossible("create_model", session_id, number))
+            self._events.publish(OrphanPossible(birth.endpoint.name, session_id, number))
             return False
         if not session.is_current(epoch):
             return False
@@ -185,6 +202,8 @@ class Restoring:
         except TinkerError as error:
             if is_refusal_of_key(error):
                 raise
+            if self._birth is not None and self._birth.path is not None and _is_about_state(error):
+                lineage.journal.fall_back()
             lineage.refusals += 1
             message = f"no new model can be made in place of {lineage.model_id}: {error}"
             raise ModelLost(message, model_id=lineage.model_id) from error
@@ -202,3 +221,8 @@ class Restoring:
         except APIError as error:
             return not cannot_reach(error)
         return True
+
+
+def _is_about_state(error: TinkerError) -> bool:
+    """Whether a service that makes a model of a saved state speaks of the state: it is gone, or of no use."""
+    return isinstance(error, NotFoundError | BadRequestError | RequestFailedError)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import trio
 
 from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
-from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.lineage import Lineage, StartState
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampler_factory import SamplerFactory
 from tinker_actors.actors.sampling_client import SamplerHome, SamplingClient
@@ -21,25 +21,21 @@ from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
-from tinker_actors.errors import InputError, StartFailed, UnobservedFailure
+from tinker_actors.errors import StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
+from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
 from tinker_actors.protocol.event import ServiceEvent
 from tinker_actors.protocol.journal import MemoryJournal
 from tinker_actors.protocol.policy import RetryConfig
+from tinker_actors.protocol.saving import check_state_path, metadata
 from tinker_actors.protocol.wait import WaitSeen
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
-from tinker_actors.wire.model import LoraConfig
+from tinker_actors.wire.optimizer import OptimizerConfig
 from tinker_actors.wire.service import GetServerCapabilitiesResponse, HealthResponse
 
 __all__ = ["ServiceClient", "open_client"]
-
-_MAX_RANK = 4096
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class ServiceClient:
@@ -133,6 +129,7 @@ class ServiceClient:
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: Mapping[str, str] | None = None,
+        optimizer: OptimizerConfig | None = None,
     ) -> TrainingClient:
         """Make a LoRA model and return a client that trains it.
 
@@ -144,37 +141,115 @@ class ServiceClient:
             train_attn: adapt the attention layers.
             train_unembed: adapt the output layer.
             user_metadata: stored with the model.
+            optimizer: which optimizer it is trained with; None is Adam.
 
         Raises:
-            InputError: nothing to train, no name of a model, or a rank or seed out of range.
+            InputError: nothing to train, no name of a model, a rank or seed out of range, metadata or an optimizer that
+                is none.
             APIStatusError: the service refused, for instance because it does not know the model.
             RequestFailedError: the service failed to make it.
         """
-        if not (train_mlp or train_attn or train_unembed):
-            raise InputError("train_mlp, train_attn, train_unembed", False, "at least one must be true")
-        if not isinstance(cast("object", base_model), str) or not base_model:
-            raise InputError("base_model", base_model, "must be the name of a model")
-        if not _is_integer(rank) or not 1 <= rank <= _MAX_RANK:
-            raise InputError("rank", rank, f"must be an integer, 1 to {_MAX_RANK}")
-        if seed is not None and not (_is_integer(seed) and 0 <= seed < 2**63):
-            raise InputError("seed", seed, "must be an integer in [0, 2**63), or None")
-        lora = LoraConfig(
-            rank=rank,
-            seed=self._tree.rng.getrandbits(31) if seed is None else seed,
-            train_unembed=train_unembed,
-            train_mlp=train_mlp,
-            train_attn=train_attn,
+        lora = lora_config(
+            rank, seed, train_unembed, train_mlp, train_attn, draw=lambda: self._tree.rng.getrandbits(31)
         )
-        lineage = Lineage(
-            base_model,
-            lora,
-            MemoryJournal(max_bytes=self._tree.config.replay_bytes),
-            dict(user_metadata or {}),
+        return await self._start(
+            Lineage(
+                check_base_model(base_model),
+                lora,
+                self._journal(),
+                metadata(user_metadata) or {},
+                optimizer_config=check_optimizer(optimizer),
+            )
         )
+
+    async def create_training_client_from_state(
+        self,
+        path: str,
+        base_model: str | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+        weights_access_token: str | None = None,
+        optimizer: OptimizerConfig | None = None,
+    ) -> TrainingClient:
+        """Make a model of saved weights and return a client that trains it; the optimizer starts afresh.
+
+        Args:
+            path: `tinker://` path of a saved state.
+            base_model: what it adapts; None: as the state says.
+            user_metadata: stored with the model.
+            weights_access_token: admits to weights of another account.
+            optimizer: which optimizer it is trained with; None: as the state says.
+
+        Raises:
+            InputError: not a `tinker://` path, a state of no LoRA model, metadata or an optimizer that is none.
+            NotFoundError: no such state; or, where the service cannot say what a state was made of, no such call.
+            APIStatusError, RequestFailedError: the service refused or failed to make it, or to load the state; the
+                model has given its slot back.
+        """
+        state = StartState(path, optimizer=False, weights_access_token=weights_access_token)
+        return await self._start_from(state, base_model, user_metadata, check_optimizer(optimizer))
+
+    async def create_training_client_from_state_with_optimizer(
+        self,
+        path: str,
+        base_model: str | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+        weights_access_token: str | None = None,
+    ) -> TrainingClient:
+        """Make a model of saved weights and optimizer: its next step is that of the model that was saved.
+
+        Args:
+            path: `tinker://` path of a saved state.
+            base_model: what it adapts; None: as the state says.
+            user_metadata: stored with the model.
+            weights_access_token: admits to weights of another account.
+
+        Raises:
+            InputError: not a `tinker://` path, a state of no LoRA model, or metadata that is none.
+            NotFoundError: no such state; or, where the service cannot say what a state was made of, no such call.
+            APIStatusError, RequestFailedError: the service refused or failed to make it, or to load the state; the
+                model has given its slot back.
+        """
+        state = StartState(path, optimizer=True, weights_access_token=weights_access_token)
+        return await self._start_from(state, base_model, user_metadata, None)
+
+    async def _start_from(
+        self,
+        state: StartState,
+        base_model: str | None,
+        user_metadata: Mapping[str, str] | None,
+        optimizer: OptimizerConfig | None,
+    ) -> TrainingClient:
+        check_state_path("path", state.path)
+        given = None if base_model is None else check_base_model(base_model)
+        own = metadata(user_metadata) or {}
+        if self._tree.transport.capability.creates_by_loading:
+            lineage = Lineage(
+                given or "", None, self._journal(), own, start=state, optimizer_config=optimizer
+            )
+            return await self._start(lineage)
+        try:
+            info = await self.rest.get_weights_info_by_tinker_path(state.path)
+        except TinkerError as error:
+            error.add_note(self._chosen)
+            raise
+        shape = shape_of(state.path, info, self._tree.rng.getrandbits(31))
+        config = optimizer or info.optimizer_config
+        name = given or info.base_model
+        return await self._start(
+            Lineage(name, shape, self._journal(), own, start=state, optimizer_config=config)
+        )
+
+    def _journal(self) -> MemoryJournal:
+        return MemoryJournal(max_bytes=self._tree.config.replay_bytes)
+
+    async def _start(self, lineage: Lineage) -> TrainingClient:
         try:
             ref = await self._tree.start_model(lineage)
         except StartFailed as error:
             raise_cause(error, note=self._chosen)
+        info = lineage.info
+        if not lineage.base_model and info is not None:  # made of a state that only the service has read
+            lineage.base_model = info.model_data.model_name or info.model_name or ""
         failures = FailureLog(f"the TrainingClient of {lineage.model_id}", self._tree.failures)
         return TrainingClient(ref, lineage, self._samplers, failures, self._tree.telemetry)
 

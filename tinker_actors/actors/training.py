@@ -21,13 +21,13 @@ A service that refuses a number it has seen may say, when a doubtful request is 
 from __future__ import annotations
 
 import random
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import trio
 
 from tinker_actors.actors.custom_loss import CustomAnswer, CustomLosses
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.lineage import Lineage, StartState
 from tinker_actors.actors.message import (
     Forward,
     ForwardBackward,
@@ -44,6 +44,7 @@ from tinker_actors.actors.message import (
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Sent, Submitter
+from tinker_actors.actors.training_operation import checkpoint_path, load_operation, operation_of
 from tinker_actors.actors.training_results import Results
 from tinker_actors.errors import (
     APIStatusError,
@@ -59,7 +60,7 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, Ending, ReplyToken, Stop, handles
 from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
 from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
-from tinker_actors.protocol.journal import Checkpoint, Operation, Record
+from tinker_actors.protocol.journal import Operation, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_not_done
 from tinker_actors.protocol.step import OperationKind, Step, judge
@@ -120,6 +121,7 @@ class TrainingActor(Actor[Training]):
             await trio.lowlevel.checkpoint()
         elif self._lineage.info is None:
             await self._restoring.begin()
+            await self._load_first()
             self.context.spawn(self._end_with_session)
         else:
             await self._restore()
@@ -144,7 +146,8 @@ class TrainingActor(Actor[Training]):
                 self._give_up(error)
                 return
             self.context.spawn(self._end_with_session)
-            if journal.checkpoint is not None and not await self._load(journal.checkpoint):
+            state = self._restoring.to_load
+            if state is not None and not await self._load(state):
                 return
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._unconfirmed = {record.position for record in records}
@@ -154,7 +157,7 @@ class TrainingActor(Actor[Training]):
             ModelRestored(
                 old_model_id=old_id,
                 model_id=lineage.model_id,
-                checkpoint=None if journal.checkpoint is None else journal.checkpoint.path,
+                checkpoint=None if lineage.state is None else lineage.state.path,
                 replayed=len(records),
                 steps=sum(record.operation.kind == "optim_step" for record in records),
             )
@@ -195,13 +198,33 @@ class TrainingActor(Actor[Training]):
         self.context.spawn(self._restoring.unload_given_up)
         self._lineage.tell()
 
-    async def _load(self, checkpoint: Checkpoint) -> bool:
+    async def _load_first(self) -> None:
+        """Load the state that a new model starts from; if it cannot be loaded, the model gives its slot back.
+
+        Raises:
+            TinkerError: why it cannot be loaded.
+        """
+        state = self._restoring.to_load
+        if state is None:
+            return
+        operation = load_operation(state)
+        try:
+            for sent in await self._submit(operation):
+                await self._results.of_one(operation, sent)
+        except ResultLost:
+            return
+        except TinkerError:
+            with trio.CancelScope(shield=True):
+                await self._give_slot_back()
+            raise
+
+    async def _load(self, state: StartState) -> bool:
         """Load the saved state; False, and the model is poisoned, if neither it nor an older one can be had.
 
         Raises:
             ModelLost: it is gone, and there is an older one: the next incarnation loads that into a new model.
         """
-        operation = Operation(kind="load_state", path=checkpoint.path, optimizer=True)
+        operation = load_operation(state)
         try:
             with trio.CancelScope() as scope:
                 self.context.spawn(self._limit_load, scope)
@@ -217,7 +240,7 @@ class TrainingActor(Actor[Training]):
                 return False
             self._lose(error)
         if scope.cancelled_caught:
-            path = checkpoint.path
+            path = state.path
             self._lose(APITimeoutError(f"loading {path} took longer than {_LOAD_LIMIT:g} s", doubtful=True))
         return True
 
@@ -234,13 +257,13 @@ class TrainingActor(Actor[Training]):
     @handles(Forward)
     async def forward(self, message: Forward) -> ReplyToken[ForwardBackwardOutput]:
         """Compute a loss."""
-        return await self._take(_batch_operation("forward", message))
+        return await self._take(operation_of(message))
 
     @handles(ForwardBackward)
     async def forward_backward(self, message: ForwardBackward) -> ReplyToken[ForwardBackwardOutput]:
         """Accumulate a gradient."""
         self._refuse_if_void(ends_step=False)
-        return await self._take(_batch_operation("forward_backward", message))
+        return await self._take(operation_of(message))
 
     @handles(ForwardBackwardCustom)
     async def forward_backward_custom(
@@ -281,59 +304,29 @@ class TrainingActor(Actor[Training]):
         self._refuse_if_void(ends_step=True)
         if message.confirm and step.failure is not None:  # the model is poisoned: other gradients are there
             raise _void(step.failure) from step.failure
-        return await self._take(Operation(kind="optim_step", optim_params=message.optim_params))
+        return await self._take(operation_of(message))
 
     @handles(SaveState)
     async def save_state(self, message: SaveState) -> ReplyToken[SaveWeightsResponse]:
         """Save weights and optimizer."""
-        return await self._take(
-            Operation(
-                kind="save_state",
-                name=message.name,
-                ttl_seconds=message.ttl_seconds,
-                overwrite=message.overwrite,
-                user_metadata=message.user_metadata,
-            )
-        )
+        return await self._take(operation_of(message))
 
     @handles(SaveWeightsForSampler)
     async def save_for_sampler(
         self, message: SaveWeightsForSampler
     ) -> ReplyToken[SaveWeightsForSamplerResult]:
         """Save weights to sample from."""
-        return await self._take(
-            Operation(
-                kind="save_for_sampler",
-                name=message.name,
-                ttl_seconds=message.ttl_seconds,
-                user_metadata=message.user_metadata,
-                sampler_kind=message.kind,
-            )
-        )
+        return await self._take(operation_of(message))
 
     @handles(SaveWeightsExternal)
     async def save_external(self, message: SaveWeightsExternal) -> ReplyToken[SaveWeightsExternalResponse]:
         """Save weights for use elsewhere."""
-        return await self._take(
-            Operation(
-                kind="save_external",
-                name=message.name,
-                ttl_seconds=message.ttl_seconds,
-                recipients=message.age_encryption_recipients,
-            )
-        )
+        return await self._take(operation_of(message))
 
     @handles(LoadState)
     async def load_state(self, message: LoadState) -> ReplyToken[LoadWeightsResponse]:
         """Load weights."""
-        return await self._take(
-            Operation(
-                kind="load_state",
-                path=message.path,
-                optimizer=message.optimizer,
-                weights_access_token=message.weights_access_token,
-            )
-        )
+        return await self._take(operation_of(message))
 
     def _refuse_if_void(self, *, ends_step: bool) -> None:
         """Refuse what still belongs to a step that was given up.
@@ -428,7 +421,7 @@ class TrainingActor(Actor[Training]):
     async def _succeeded(self, record: Record, reply: object) -> None:
         """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
         journal = self._lineage.journal
-        path = _checkpoint_path(record.operation, reply)
+        path = checkpoint_path(record.operation, reply)
         if path is not None:
             # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
             while not journal.settled_before(record.position):
@@ -564,20 +557,3 @@ def _void(cause: Exception, *, started: bool = False) -> StepVoid:
 
 def _unknown_loss(model_id: str) -> ModelLost:
     return ModelLost("its actor has failed again and again while it was restored", model_id=model_id)
-
-
-def _batch_operation(
-    kind: Literal["forward", "forward_backward"], message: Forward | ForwardBackward
-) -> Operation:
-    return Operation(
-        kind=kind, data=message.data, loss_fn=message.loss_fn, loss_fn_config=message.loss_fn_config
-    )
-
-
-def _checkpoint_path(operation: Operation, reply: object) -> str | None:
-    """Return the path of the state an operation has made the newest one to restore from."""
-    if operation.kind == "save_state" and isinstance(reply, SaveWeightsResponse):
-        return reply.path
-    if operation.kind == "load_state" and operation.optimizer:
-        return operation.path
-    return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 import attrs
@@ -278,8 +278,18 @@ class Engine:
 
     # ----------------------------------------------------------------------------------------------- models
 
-    def create_model(self, request: CreateModelRequest, digest: bytes) -> UntypedAPIFuture:
+    def create_model(
+        self,
+        request: CreateModelRequest,
+        digest: bytes,
+        load: Callable[[ModelWorker], Awaitable[object]] | None = None,
+    ) -> UntypedAPIFuture:
         """Accept the creation of a model; its number within the session decides its id.
+
+        Args:
+            request: what it is to be.
+            digest: tells a repetition from another request.
+            load: loads it when it is made, and returns the reply.
 
         Raises:
             InputError: base model, number or adapter are bad.
@@ -316,7 +326,7 @@ class Engine:
             user_metadata=dict(request.user_metadata or {}),
             last_request=self.now(),
         )
-        request_id = worker.submit(0, CREATE, digest, _creation(worker))
+        request_id = worker.submit(0, CREATE, digest, _creation(worker, load))
         log.note(request.model_seq_id, digest, request_id)
         return UntypedAPIFuture(request_id, model_id)
 
@@ -403,9 +413,9 @@ def _drawer(seeds: np.random.SeedSequence) -> Callable[[], int]:
     return lambda: int(generator.integers(2**63))
 
 
-def _creation(worker: ModelWorker) -> Work:
-    async def run() -> CreateModelResponse:
+def _creation(worker: ModelWorker, load: Callable[[ModelWorker], Awaitable[object]] | None) -> Work:
+    async def run() -> object:
         await worker.create()
-        return CreateModelResponse(worker.model_id)
+        return CreateModelResponse(worker.model_id) if load is None else await load(worker)
 
     return Work(run)

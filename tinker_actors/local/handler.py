@@ -168,8 +168,12 @@ def optim_step(engine: Engine, call: Call[OptimStepRequest]) -> UntypedAPIFuture
     return _submit(engine, call, "optim_step", lambda worker: operation.optim_step(worker, call.request))
 
 
-def load_weights(engine: Engine, call: Call[LoadWeightsRequest]) -> UntypedAPIFuture:
-    """Load a checkpoint."""
+def load_weights(
+    engine: Engine, call: Call[LoadWeightsRequest]
+) -> UntypedAPIFuture | Awaitable[UntypedAPIFuture]:
+    """Load a checkpoint into a model, or make a model of it."""
+    if call.request.session_id is not None:
+        return operation.create_from_checkpoint(engine, call.request, call.digest)
     return _submit(
         engine, call, "load_weights", lambda worker: operation.load_weights(engine, worker, call.request)
     )

@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping
 
 from tinker_actors.errors import InputError
-from tinker_actors.wire.optimizer import OptimStepRequest, OptimStepResponse
+from tinker_actors.wire.future import UntypedAPIFuture
+from tinker_actors.wire.model import CreateModelRequest, LoraConfig
+from tinker_actors.wire.optimizer import ADAM_CONFIG, OptimStepRequest, OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOutput
 from tinker_actors.wire.weights import (
     LoadWeightsRequest,
@@ -152,6 +154,46 @@ def load_weights(engine: Engine, worker: ModelWorker, request: LoadWeightsReques
         return LoadWeightsResponse(path=request.path, model_id=worker.model_id, type="load_weights")
 
     return Work(run)
+
+
+async def create_from_checkpoint(
+    engine: Engine, request: LoadWeightsRequest, digest: bytes
+) -> UntypedAPIFuture:
+    """Accept the creation of a model that starts from a checkpoint. Checkpoints.
+
+    Raises:
+        InputError: it is no checkpoint's path, another base model's, or has no optimizer's state and shall have one.
+        NotFoundError: there is no such checkpoint, or no such session.
+    """
+    path = CheckpointPath.parse(request.path)
+    files = await engine.compute.call(lambda: engine.store.load(path, engine.now()))
+    config, arrays = read_config(files), read_arrays(files, optimizer=request.optimizer)
+    if request.base_model not in (None, config.base_model_name_or_path):
+        why = f"{path} was saved from {config.base_model_name_or_path}"
+        raise InputError("base_model", request.base_model, why)
+    assert request.session_id is not None, "it goes to a session"
+    assert request.model_seq_id is not None, "and has a number there"
+    adapter = config.lora_config()
+    creation = CreateModelRequest(
+        session_id=request.session_id,
+        model_seq_id=request.model_seq_id,
+        base_model=config.base_model_name_or_path,
+        user_metadata=request.user_metadata,
+        lora_config=LoraConfig(
+            rank=adapter.rank,
+            seed=0,  # what it draws is overwritten at once
+            train_unembed=adapter.train_unembed,
+            train_mlp=adapter.train_mlp,
+            train_attn=adapter.train_attn,
+        ),
+        optimizer_config=request.optimizer_config or ADAM_CONFIG,
+    )
+
+    async def load(worker: ModelWorker) -> LoadWeightsResponse:
+        await worker.compute.call(lambda: worker.model.load_state(arrays, optimizer=request.optimizer))
+        return LoadWeightsResponse(path=request.path, model_id=worker.model_id, type="load_weights")
+
+    return engine.create_model(creation, digest, load)
 
 
 def _free_path(engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: str) -> CheckpointPath:

@@ -78,6 +78,7 @@ class CapabilityRecord:
         training_body: the form it takes gradient requests in.
         compression: it takes protobuf bodies compressed with zstd.
         newer_fields: it takes fields that came after the first versions of the protocol.
+        creates_by_loading: it makes a model of a saved state in one request (`load_weights` with a session).
         patience: seconds of nothing but `try_again` after which a promise is not waited for any more, unless the user
             has set a time (`promise_timeout`); None has no end.
         source: where this comes from: a table or the service itself, an experiment, the user, or nowhere.
@@ -90,6 +91,7 @@ class CapabilityRecord:
     training_body: TrainingBody = "json"
     compression: bool = False
     newer_fields: bool = False
+    creates_by_loading: bool = False
     patience: float | None = None
     source: Source = "assumed"
     fixed: frozenset[str] = frozenset()
@@ -106,6 +108,7 @@ KNOWN: Mapping[str, CapabilityRecord] = {
             early_numbers="park",
             training_body="protobuf",
             newer_fields=True,
+            creates_by_loading=True,
             source="known",
         ),
         CapabilityRecord(

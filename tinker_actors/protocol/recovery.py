@@ -183,17 +183,23 @@ def _says_lost(error: BaseException) -> bool:
     return any(mark in text for mark in _LOST_TEXTS)
 
 
-def session_lost(error: BaseException) -> bool:
-    """Whether a refused call means that the session has ended, and not that the request was wrong."""
+def session_lost(error: BaseException, path: str | None = None) -> bool:
+    """Whether a refused call means that the session has ended, and not that the request was wrong.
+
+    Args:
+        error: the refusal.
+        path: of the saved state that the call was about, if any: it may have a session's name in it.
+    """
     if isinstance(error, SessionGoneError):
         return True
-    return isinstance(error, NotFoundError | BadRequestError) and _speaks_of_session(error)
+    return isinstance(error, NotFoundError | BadRequestError) and _speaks_of_session(error, path)
 
 
-def _speaks_of_session(error: APIStatusError) -> bool:
+def _speaks_of_session(error: APIStatusError, path: str | None = None) -> bool:
     """Whether a service speaks of a session; the name of a call that it does not have speaks of none."""
     body = cast("JsonValue", error.body)
-    return "session" in explain(body).lower() and not says_no_route(body)
+    text = explain(body).replace(path, "") if path else explain(body)
+    return "session" in text.lower() and not says_no_route(body)
 
 
 def is_refusal_of_key(error: BaseException) -> bool:
