@@ -8,6 +8,8 @@ import gzip
 import hashlib
 import os
 import random
+import signal
+import sys
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -445,6 +447,49 @@ async def test_a_disk_that_fails_is_told_as_itself(tmp_path: Path, monkeypatch: 
     assert left(tmp_path) == []
 
 
+# -------------------------------------------------------------------------------------------- in another process
+
+
+async def test_a_later_call_goes_on_where_one_was_left(autojump_clock: Any, tmp_path: Path) -> None:
+    """If it is wanted: what came stays hidden beside the place, and the next call asks for the rest."""
+    host = Host(TAR, cuts=[3000, 0, 0])
+    async with rest_on(host, max_retries=1) as rest:
+        with pytest.raises(APIConnectionError):
+            await rest.download_checkpoint(PATH, tmp_path / "a", resume=True)
+        assert all(name.startswith(".a.") for name in left(tmp_path))
+        assert len(left(tmp_path)) == 2
+        host.cuts.clear()
+        told: list[int] = []
+        await rest.download_checkpoint(
+            PATH, tmp_path / "a", resume=True, progress=lambda done, _: told.append(done)
+        )
+    assert (tmp_path / "a").read_bytes() == TAR
+    assert left(tmp_path) == ["a"]
+    assert ranges(host)[-1] == "bytes=3000-"
+    assert told == [3000, len(TAR)]
+
+
+async def test_a_later_call_does_not_mix_archives(autojump_clock: Any, tmp_path: Path) -> None:
+    """One that was made anew meanwhile comes whole; one that is refused is not kept."""
+    host = Host(TAR, cuts=[3000])
+    async with rest_on(host, max_retries=0) as rest:
+        with pytest.raises(APIConnectionError):
+            await rest.download_checkpoint(PATH, tmp_path / "a", extract=True, resume=True)
+        host.content, host.etag = tar_of(FILES, member("../x", tarfile.REGTYPE)), '"two"'
+        with pytest.raises(ArchiveError):
+            await rest.download_checkpoint(PATH, tmp_path / "a", extract=True, resume=True)
+    assert left(tmp_path) == []
+
+
+async def test_a_part_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    """A host that sends parts of its own choice is not asked for ever."""
+    odd = httpx.Response(206, headers={"content-range": f"bytes 5-9/{len(TAR)}"}, content=b"12345")
+    async with rest_on(Host(TAR, fetching=[odd])) as rest:
+        with pytest.raises(ArchiveError, match="nobody asked for"):
+            await rest.download_checkpoint(PATH, tmp_path / "a")
+    assert left(tmp_path) == []
+
+
 # ------------------------------------------------------------------------------------------- services that exist
 
 
@@ -521,4 +566,43 @@ async def test_a_large_archive_that_is_cut_half_way(tmp_path: Path, extract: boo
     assert len(host.requests) == 2
     start = int(host.requests[1].lower().partition("range: bytes=")[2].partition("-")[0])
     assert start > 50_000_000
+    assert left(tmp_path) == ["a"]
+
+
+KILLED = """
+import os, signal, sys, trio
+import tinker_actors as ta
+
+def progress(done, total):
+    if done > total // 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with ta.open_rest_client(sys.argv[1]) as rest:
+        await rest.download_checkpoint(sys.argv[2], sys.argv[3], resume=True, progress=progress)
+
+trio.run(main)
+"""
+
+
+@linux
+@pytest.mark.slow
+async def test_a_process_that_is_killed_half_way(tmp_path: Path) -> None:
+    """Another process asks for no more than the rest and what was not certainly on the disk."""
+    host = LoopbackHost(200_000_000)
+    expected = hashlib.sha256()
+    for piece in host.content(0):
+        expected.update(piece)
+    place = tmp_path / "a"
+    async with host.serve() as url:
+        command = [sys.executable, "-c", KILLED, url, PATH, str(place)]
+        killed = await trio.run_process(command, check=False, capture_stderr=True)
+        assert killed.returncode == -signal.SIGKILL
+        assert not place.exists()
+        async with ta.open_rest_client(url) as rest:
+            await rest.download_checkpoint(PATH, place, resume=True)
+    start = int(host.requests[1].lower().partition("range: bytes=")[2].partition("-")[0])
+    assert host.total // 2 - 40 * MB < start <= host.total // 2 + 2 * MB
+    with place.open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").digest() == expected.digest()
     assert left(tmp_path) == ["a"]

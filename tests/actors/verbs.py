@@ -462,8 +462,8 @@ copy_weights                 path, destination_project_id=None, *, ttl_seconds=N
 delete_checkpoint            training_run_id, checkpoint_id
 delete_checkpoint_from_tinker_path tinker_path
 delete_checkpoints           tinker_paths
-download_checkpoint          tinker_path, destination, *, extract=False, force=False, progress=None,
-                             expected_size=None
+download_checkpoint          tinker_path, destination, *, extract=False, force=False, resume=False,
+                             progress=None, expected_size=None
 export_session_trace         session_id
 get_checkpoint_archive_url   training_run_id, checkpoint_id
 get_checkpoint_archive_url_from_tinker_path tinker_path

@@ -52,14 +52,16 @@ def test_a_part_is_read_from_a_request(asked: str | None, part: range | None) ->
         (Known(), {}),
         (Known(done=0, tag='"a"'), {}),
         (HALF, {"range": "bytes=50-", "if-range": '"a"'}),
+        (Known(done=50), {}),
         (Known(done=50, tag='W/"a"'), {"range": "bytes=50-"}),
         (Known(done=50, tag='W/"a"', modified="then"), {"range": "bytes=50-", "if-range": "then"}),
-        (Known(done=50), {"range": "bytes=50-"}),
+        (Known(done=50, total=99), {"range": "bytes=50-"}),
     ],
 )
 def test_the_rest_is_asked_for_only_of_the_same(known: Known, headers: dict[str, str]) -> None:
-    """By its tag, if that is a strong one, else by its time; without either, its length will have to tell."""
+    """By its tag, if that is a strong one, else by its time, or its length; without any of these, not at all."""
     assert range_headers(known) == headers
+    assert known.certain == ("if-range" in headers or (known.done == 0 and known.tag is not None))
 
 
 @pytest.mark.parametrize(

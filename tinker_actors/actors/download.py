@@ -6,24 +6,25 @@ repeats these two calls. No more than a megabyte of the archive is in memory at 
 files are written, and archives taken apart, in threads.
 
 The place is taken at the very end, when the size is as it was said and, if the files are wanted, all of them have been
-taken out. What was there before goes only then, and comes back if that fails. Whatever else happens, nothing stays.
+taken out. What was there before goes only then, and comes back if that fails. Whatever else happens, nothing stays, but
+for a part that is to be gone on with by a later call (`partial`).
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 import trio
 
 from tinker_actors.actors.decoding import AsItIs, Decoder, decoder_for
 from tinker_actors.actors.extraction import extract_steps
+from tinker_actors.actors.partial import Partial, beside
 from tinker_actors.actors.progress import ProgressCallback
 from tinker_actors.errors import APIConnectionError, APIError, APIStatusError, ArchiveError, InputError
 from tinker_actors.protocol.archive import Known, Patience, judge, locating_again, range_headers
@@ -98,7 +99,7 @@ def check_place(destination: Path, *, extract: bool, force: bool) -> None:
 
 
 async def download(
-    source: Source, destination: Path, *, extract: bool, force: bool, report: ProgressCallback
+    source: Source, destination: Path, *, extract: bool, force: bool, resume: bool, report: ProgressCallback
 ) -> Path:
     """Download an archive and return where it is, or its files are. Checkpoints.
 
@@ -107,6 +108,7 @@ async def download(
         destination: the file, or with `extract` the directory.
         extract: take the files out of the archive.
         force: replace what is there.
+        resume: go on with what an earlier call has left, and leave what there is if this one fails.
         report: is told how far it is.
 
     Raises:
@@ -116,24 +118,25 @@ async def download(
         OSError: something cannot be written.
     """
     await trio.to_thread.run_sync(lambda: check_place(destination, extract=extract, force=force))
-    partial = _beside(destination, "partial")
+    partial = await trio.to_thread.run_sync(
+        lambda: Partial.kept(destination, source.path) if resume else Partial.fresh(destination)
+    )
+    keep = True
     try:
-        async with await trio.open_file(partial, "xb", buffering=0) as file:
-            await _Transfer(source, file.wrapped, report).run()
-            await trio.to_thread.run_sync(os.fsync, file.fileno())
-        if not extract:
-            await trio.to_thread.run_sync(_take_place_of_file, partial, destination, force)
-            return destination
-        await _extract(source.path, partial, destination, force)
+        await _Transfer(source, partial, report).run()
+        await trio.to_thread.run_sync(partial.sync)
+        if extract:
+            await _extract(source.path, partial.path, destination, force)
+        else:
+            await trio.to_thread.run_sync(_take_place_of_file, partial.path, destination, force)
+        keep = False
+    except ArchiveError:
+        keep = False
+        raise
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(lambda: partial.unlink(missing_ok=True))
+            await trio.to_thread.run_sync(lambda: partial.close(keep=keep))
     return destination
-
-
-def _beside(destination: Path, what: str) -> Path:
-    """Return a name that nobody else has, where it can be renamed from to its place."""
-    return destination.with_name(f".{destination.name[:100]}.{secrets.token_hex(8)}.{what}")
 
 
 # ------------------------------------------------------------------------------------------------------ transfer
@@ -144,10 +147,14 @@ class _Transfer:
     """One archive on its way into a file."""
 
     source: Source
-    file: IO[bytes]
+    partial: Partial
     report: ProgressCallback
-    known: Known = attrs.field(factory=Known)
     decoder: Decoder = attrs.field(factory=AsItIs)
+
+    @property
+    def known(self) -> Known:
+        """What is known of what is there."""
+        return self.partial.known
 
     async def run(self) -> None:
         """Bring all of it."""
@@ -190,19 +197,20 @@ class _Transfer:
     async def _begin(self, status: int, headers: Mapping[str, str]) -> bool:
         """Take an answer's head; returns whether its body is of use."""
         plain = {name.lower(): value for name, value in headers.items()}
-        answered = judge(self.known, status, plain)
+        before, answered = self.known.done, judge(self.known, status, plain)
         self.decoder = decoder_for(self.source.path, plain.get("content-encoding", ""))
-        self.known = answered.known
-        if answered.how != "rest":
-            await trio.to_thread.run_sync(self._begin_anew)
+        if answered.how == "again" and before == 0:
+            raise ArchiveError(
+                f"{self.source.path}: a part was sent that nobody asked for", path=self.source.path
+            )
+        if answered.how == "rest":
+            self.partial.known = answered.known
+        else:
+            await trio.to_thread.run_sync(self.partial.begin_anew, answered.known)
         self._check_size(self.known.total)
         if answered.how != "again":
             self.report(self.known.done, self.known.total)
         return answered.how != "again"
-
-    def _begin_anew(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
 
     async def _write(self, pieces: AsyncIterator[bytes]) -> None:
         buffer = bytearray()
@@ -226,8 +234,7 @@ class _Transfer:
                 )
         content = bytes(buffer)
         buffer.clear()
-        await trio.to_thread.run_sync(_write_all, self.file, content)
-        self.known = attrs.evolve(self.known, done=done)
+        await trio.to_thread.run_sync(self.partial.write, content)
         self.report(done, self.known.total)
 
     def _check_end(self) -> None:
@@ -252,17 +259,11 @@ class _Transfer:
             raise ArchiveError(message, path=self.source.path)
 
 
-def _write_all(file: IO[bytes], content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
-
-
 # ------------------------------------------------------------------------------------------------ taking the place
 
 
 async def _extract(path: str, archive: Path, destination: Path, force: bool) -> None:
-    staging = _beside(destination, "files")
+    staging = beside(destination, "files")
     await trio.to_thread.run_sync(staging.mkdir)
     try:
         steps = extract_steps(archive, staging, path)
@@ -288,7 +289,7 @@ def _take_place_of_directory(staging: Path, destination: Path, force: bool) -> N
     if not os.path.lexists(destination):
         staging.rename(destination)
         return
-    old = _beside(destination, "old")
+    old = beside(destination, "old")
     destination.rename(old)
     try:
         staging.rename(destination)

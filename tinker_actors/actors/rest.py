@@ -348,6 +348,7 @@ class RestClient(Listings):
         *,
         extract: bool = False,
         force: bool = False,
+        resume: bool = False,
         progress: ProgressSetting = None,
         expected_size: int | None = None,
     ) -> Path:
@@ -362,6 +363,8 @@ class RestClient(Listings):
                 is there stays.
             extract: take the files out of the archive, which is not kept.
             force: replace what is there.
+            resume: go on where an earlier call was left, be it by another process, if it is the same archive for
+                certain; and if this one fails, leave what there is in a hidden file beside the destination.
             progress: a function that is told the bytes that are there and those there will be (None if nobody knows);
                 or `"bar"`, for a bar on stderr where that is a terminal.
             expected_size: bytes that the archive must have.
@@ -400,7 +403,9 @@ class RestClient(Listings):
             expected_size=expected_size,
         )
         with progress_shown(progress, parsed.checkpoint_id) as report:
-            return await download(source, Path(destination), extract=extract, force=force, report=report)
+            return await download(
+                source, Path(destination), extract=extract, force=force, resume=resume, report=report
+            )
 
 
 def _whole(field: str, path: str) -> str:

@@ -81,14 +81,28 @@ class Known:
     tag: str | None = None
     modified: str | None = None
 
+    @property
+    def parts(self) -> bool:
+        """Whether it can be told that a part is one of the same: by its length, if by nothing else."""
+        return (self.total, self.tag, self.modified) != (None, None, None)
+
+    @property
+    def certain(self) -> bool:
+        """Whether that can be told for certain: checkpoints of one model are of one length."""
+        return self.same is not None
+
+    @property
+    def same(self) -> str | None:
+        """What to ask with for the same only: its tag, unless that is a weak one, or its time."""
+        return self.modified if self.tag is None or self.tag.startswith("W/") else self.tag
+
 
 def range_headers(known: Known) -> dict[str, str]:
     """Return the headers that ask for the rest of a download, and only of the same thing; for all of it, none."""
-    if known.done == 0:
+    if known.done == 0 or not known.parts:
         return {}
     headers = {"range": f"bytes={known.done}-"}
-    same = known.tag if known.tag is not None and not known.tag.startswith("W/") else known.modified
-    return headers if same is None else headers | {"if-range": same}
+    return headers if known.same is None else headers | {"if-range": known.same}
 
 
 # -------------------------------------------------------------------------------------------------- what has come
