@@ -1,4 +1,4 @@
-"""Each verb of a client sends exactly the documented message, or makes exactly the documented calls."""
+"""Each verb of a client sends exactly the documented message, or makes exactly the documented calls; all checkpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 import attrs
 import pytest
 import trio
+from trio.testing import assert_checkpoints
 
 from tests.actors.verbs import (
     ADAM,
@@ -155,7 +156,8 @@ async def test_a_training_verb_sends_its_message(autojump_clock: Any, open_stub:
         training, probe = await service.create_lora_training_client(MODEL), Probe()
         training.ref = await probe.start(system.root)
         probe.reply_with(type(message), reply)
-        result = await call(training)
+        with assert_checkpoints():
+            result = await call(training)
         assert isinstance(result, Pending) is (row.partition(":")[0] in STEP_VERBS)
         result = await result if isinstance(result, Pending) else result
         assert probe.received == [message]
@@ -231,7 +233,9 @@ async def test_a_sampling_verb_sends_its_message(autojump_clock: Any, open_stub:
         sampling = attrs.evolve(client, ref=await probe.start(system.root))
         message = Sample(target=sampling.target, **fields)
         probe.reply_with(Sample, SAMPLED)
-        assert await call(sampling) == (SAMPLED if gives is SAME else gives)
+        with assert_checkpoints():
+            result = await call(sampling)
+        assert result == (SAMPLED if gives is SAME else gives)
         assert probe.received == [message]
         assert await sampling.ref.ask(message) == SAMPLED
         assert await (await sampling.ref.submit(message)) == SAMPLED
@@ -327,7 +331,8 @@ async def test_a_sampler_of_saved_weights_is_a_call(autojump_clock: Any) -> None
 async def calls_of(service: Any, call: Callable[[], Awaitable[object]]) -> list[str]:
     """Return what is called while something is done: method and path below the API's own."""
     before = len(service.requests)
-    await call()
+    with assert_checkpoints():
+        await call()
     return [
         f"{request.method} {request.path.removeprefix('/api/v1/')}{'?' * bool(request.query)}{request.query}"
         for request in service.requests[before:]
