@@ -586,3 +586,20 @@ def test_bad_requests_cannot_go_on_for_ever(several: list[Answer]) -> None:
         bad = 0 if usable else polling.bad_requests + (answer.status == 400)
         assert command.polling.bad_requests == bad <= 3
         polling = command.polling
+
+
+@pytest.mark.lesson("D54")
+def test_a_408_that_keeps_coming_at_once_is_asked_for_less_and_less() -> None:
+    """A second of them is a service that does not hold polls; more is a proxy without one, asked twice a minute."""
+    polling, pauses = Polling("r"), []
+    for _ in range(40):
+        command = decide(polling, Answer(status=408, payload=Payload("", b"")), pause=None)
+        assert isinstance(command, PollAgain)
+        pauses.append(command.delay)
+        polling = command.polling
+    assert pauses[:20] == [0.05] * 20
+    assert pauses[20:24] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses[-1] == 30.0
+    held = decide(polling, Answer(status=408, payload=Payload("", b""), elapsed=30.0), pause=None)
+    assert isinstance(held, PollAgain)
+    assert (held.delay, held.polling.quick) == (0.0, 0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.message import Heartbeat, RenewSession, StartBeating
+from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, StartBeating
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import ActorError
 from tinker_actors.kernel import Actor, handles
@@ -22,6 +22,9 @@ from tinker_actors.transport.heartbeat import Beat, Blocked, Fact, Gone, Heart, 
 
 __all__ = ["HeartbeatActor"]
 
+_SUSPICIOUS = (
+    3  # beats in a row that were answered 500; TuFT 0.2.2 says so of a session that it does not know
+)
 _LOG = logging.getLogger("tinker_actors.heartbeat")
 
 
@@ -52,6 +55,7 @@ class HeartbeatActor(Actor[Heartbeat]):
         self._heart: Heart | None = None
         self._last_beat = 0.0
         self._last_warning = 0.0
+        self._failures = 0
 
     async def on_start(self) -> None:
         """After a crash, go on beating for the session there is."""
@@ -80,8 +84,10 @@ class HeartbeatActor(Actor[Heartbeat]):
         match fact:
             case Beat():
                 self._last_beat = now
-            case Missed(session_id, why):
+                self._failures = 0
+            case Missed(session_id, why, status):
                 self._missed(session_id, why, now)
+                self._suspect(session_id, status)
             case Gone(session_id, status):
                 _LOG.warning("the service says that session %s has ended (status %d)", session_id, status)
                 self._gone(session_id)
@@ -98,13 +104,23 @@ class HeartbeatActor(Actor[Heartbeat]):
             _LOG.warning("no heartbeat of session %s has got through for %.0f s: %s", session_id, silent, why)
             self._events.publish(HeartbeatMissed(session_id, silent))
 
+    def _suspect(self, session_id: str, status: int | None) -> None:
+        """Have it looked up whether the session is there if beats keep failing with 500: so says one service."""
+        self._failures = self._failures + 1 if status == 500 else 0
+        if self._failures and self._failures % _SUSPICIOUS == 0 and session_id == self._session.session_id:
+            self._tell(CheckSession(self._session.epoch))
+
     def _gone(self, session_id: str) -> None:
         if self._heart is None or self._heart.session_id != session_id:
             return  # an answer to a beat of an earlier session
+        if session_id == self._session.session_id and not self._session.is_lost:
+            self._tell(RenewSession(self._session.epoch))
+
+    def _tell(self, message: CheckSession | RenewSession) -> None:
         keeper = self._session.keeper
-        if keeper is None or session_id != self._session.session_id:
+        if keeper is None:
             return
         try:
-            keeper.tell_nowait(RenewSession(self._session.epoch))
+            keeper.tell_nowait(message)
         except ActorError as error:
-            _LOG.warning("the loss of session %s could not be reported: %s", session_id, error)
+            _LOG.warning("%s could not be told: %s", type(message).__name__, error)

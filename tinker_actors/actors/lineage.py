@@ -86,6 +86,7 @@ class Lineage:
         poison: why nothing may be sent to it any more.
         given_up: ids it had that are still to be unloaded, in order.
         epoch: the session it was made in, as `Session.epoch` counts them.
+        tried_in: the session in which the latest restore began.
         restores: restores in a row that came to nothing.
         restoring: a restore has begun, and not everything that was sent again has its result.
         refusals: how often in a row no model could be made.
@@ -109,6 +110,7 @@ class Lineage:
     poison: ModelPoisoned | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
     epoch: int = 0
+    tried_in: int = 0
     restores: int = 0
     restoring: bool = False
     refusals: int = 0
@@ -149,7 +151,7 @@ class Lineage:
         for one in self.publications:
             if one.is_over or one.target is None:
                 self.journal.release(one.position)
-            else:
+            elif self.journal.keeps(one.position):
                 kept.append(one)
         self.publications = [*kept, Publication(position, sampling_session_id)]
 
@@ -165,9 +167,10 @@ class Lineage:
 
     def publication_of(self, target: SampleTarget) -> Publication | None:
         """Return the publication that a target was made of, if it can be made again."""
-        return next(
-            (one for one in self.publications if one.target is not None and one.target() is target), None
-        )
+        for one in self.publications:
+            if one.target is not None and one.target() is target and self.journal.keeps(one.position):
+                return one
+        return None
 
     def forget(self, publication: Publication) -> None:
         """Let go of a publication that cannot be, or need not be, made again."""

@@ -100,17 +100,16 @@ class SamplerOpener:
             if lost == target.sampling_session_id and isinstance(target.origin, Published):
                 await self._session.check(target.epoch)  # perhaps it has gone with its session
             while not self._is_bound(target, lost):
-                before = target.sampling_session_id
                 await self._session.settled()
                 match target.origin:
                     case FromPath() | FromBase() as origin:
-                        found = await self.open(origin)
+                        before, found = target.sampling_session_id, await self.open(origin)
                         target.rebind(found.sampling_session_id, found.epoch)
+                        self._events.publish(SamplerRebound(before, found.sampling_session_id))
                     case Published() as origin:
                         await self._wait_for_model(target, origin, lost)
                     case None:
                         raise _gone(target, "it is not known what it was opened from")
-                self._events.publish(SamplerRebound(before, target.sampling_session_id))
 
     def _is_bound(self, target: SampleTarget, lost: str | None) -> bool:
         return self._session.is_current(target.epoch) and target.sampling_session_id != lost

@@ -165,10 +165,12 @@ class Restoring:
         lineage = self._lineage
         if lineage.first_cause is None and isinstance(failure, ModelLost):
             lineage.first_cause = failure
-        in_session = self._session.is_current(lineage.epoch)
-        if lineage.restoring and in_session:  # the last restore came to nothing
+        in_session = self._session.is_current(lineage.tried_in)
+        if (
+            lineage.restoring and in_session
+        ):  # the last restore came to nothing, and not because its session ended
             lineage.restores += 1
-        lineage.restoring = True
+        lineage.restoring, lineage.tried_in = True, self._session.epoch
         cause: Cause = "model_lost"
         if lineage.refusals == _REFUSALS and in_session:
             cause = "no_model_in_session"

@@ -59,7 +59,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Actor, ActorRef, Ending, ReplyToken, Stop, handles
 from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
-from tinker_actors.protocol.event import ModelLostEvent, ModelRestored
+from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, SamplerRebound
 from tinker_actors.protocol.journal import Operation, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_not_done
@@ -449,7 +449,9 @@ class TrainingActor(Actor[Training]):
         known.sampling_session_id = reply.sampling_session_id
         target = None if known.target is None else known.target()
         if target is not None:
+            before = target.sampling_session_id
             target.rebind(reply.sampling_session_id, lineage.epoch)
+            self._events.publish(SamplerRebound(before, reply.sampling_session_id))
         lineage.tell()
         return True
 

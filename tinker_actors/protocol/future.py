@@ -23,7 +23,8 @@ The last two show when the result is read, which is done once, by who knows what
 
 Every 2xx counts as a 200. A result and a 408 make the counts begin anew. A service holds a poll for as long as there
 is no result, so polling again at once makes no busy loop; some do not hold: after an answer that came sooner than
-`MIN_HOLD` seconds, the rest of these is waited for.
+`MIN_HOLD` seconds, the rest of these is waited for. A 408 that keeps coming at once, without a word of a queue, is a
+proxy's whose service is away: after `_QUICK` of them the pauses grow.
 
 Two services answer `try_again` for ever about a promise they do not know. Who waits may therefore set an end; the
 error then carries the service's last word. If he has not, there is an end for services that are known for this
@@ -72,6 +73,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MIN_HOLD = 0.05  # seconds; a service that answers `try_again` faster is asked at most 20 times a second
+_QUICK = 20  # answers 408 in a row that came at once, which is a second's worth of them
 _BUDGET = 3  # bad requests and unreadable answers; tinker 0.38.0 lib/api_future_impl.py
 _SHORT_DELAY = 0.25  # seconds before the first poll after one of them; the next ones wait twice as long
 _MAX_DELAY = 30.0  # seconds; tinker 0.38.0 lib/api_future_impl.py
@@ -116,6 +118,7 @@ class Polling:
         last_word: what the last answer said, in a few words.
         held: seconds in which there was no answer that tells whether the service knows the promise.
         patience: how many of these there may be; None: as many as it takes.
+        quick: answers 408 in a row that came at once and said nothing of a queue.
     """
 
     request_id: str
@@ -127,6 +130,7 @@ class Polling:
     last_word: str = "none"
     held: float = 0.0
     patience: float | None = None
+    quick: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -340,8 +344,13 @@ def _hold(polling: Polling, answer: Answer, body: JsonValue) -> PollAgain | Fail
         word = f"{word} ({queue.reason})"
     paused = queue is not None and queue.state != ACTIVE
     held = 0.0 if paused else polling.held + max(answer.elapsed, MIN_HOLD)
-    again = attrs.evolve(_renewed(polling, word), held=held)
-    return _while_patient(PollAgain(max(0.0, MIN_HOLD - answer.elapsed), again, "result", queue))
+    is_quick = answer.status == 408 and queue is None and answer.elapsed < MIN_HOLD
+    quick = polling.quick + 1 if is_quick else 0
+    again = attrs.evolve(_renewed(polling, word), held=held, quick=quick)
+    pause = max(0.0, MIN_HOLD - answer.elapsed)
+    if quick > _QUICK:
+        pause = min(_MAX_DELAY, MIN_HOLD * 2.0 ** min(quick - _QUICK, 10))
+    return _while_patient(PollAgain(pause, again, "result", queue))
 
 
 def _while_patient(command: PollAgain) -> PollAgain | Failed:

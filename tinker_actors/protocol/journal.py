@@ -138,6 +138,10 @@ class Journal(Protocol):
         """Note that the operation has its result; `keep` has it replayed all the same."""
         ...
 
+    def keeps(self, position: int) -> bool:
+        """Whether an operation is kept; a checkpoint may have made that impossible."""
+        ...
+
     def release(self, position: int) -> None:
         """Replay a kept operation no more."""
         ...
@@ -256,6 +260,10 @@ class MemoryJournal:
             self._kept.add(position)
         else:
             self._drop(position)
+
+    def keeps(self, position: int) -> bool:
+        """Whether what an operation made can be made again, and is to be."""
+        return position in self._kept
 
     def release(self, position: int) -> None:
         """Nobody needs what a kept operation made."""

@@ -55,10 +55,11 @@ class Beat:
 
 @attrs.frozen
 class Missed:
-    """A beat did not get through."""
+    """A beat did not get through; `status` is what the service answered, if it did."""
 
     session_id: str
     why: str
+    status: int | None = None
 
 
 @attrs.frozen
@@ -213,7 +214,7 @@ class Heart:
             return Gone(session_id, reply.status)
         if 200 <= reply.status < 300:
             return Beat(session_id)
-        return Missed(session_id, f"status {reply.status}")
+        return Missed(session_id, f"status {reply.status}", reply.status)
 
     async def _send(self, ways: Ways, request: WireRequest) -> Reply:
         """Send by the way that users' hooks and authentication want; they run in this loop, in its thread."""

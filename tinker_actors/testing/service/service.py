@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -101,6 +101,11 @@ class ScriptedService:
         return tuple(one.session_id for one in self._state.sessions.values() if one.lost is None)
 
     @property
+    def samplers(self) -> Mapping[str, int]:
+        """The sampling sessions, with the optimizer steps in their weights."""
+        return {one.sampler_id: one.steps for one in self._state.samplers.values()}
+
+    @property
     def checkpoints(self) -> tuple[str, ...]:
         """The paths of the checkpoints, in the order they were saved."""
         return tuple(self._state.checkpoints)
@@ -136,6 +141,29 @@ class ScriptedService:
         if model_id not in self._state.models:
             raise InputError("model_id", model_id, "is no model of this service")
         self._state.lose_model(self._state.models[model_id], form, now)
+
+    def lose_session(
+        self, session_id: str, now: float, form: Literal["410", "404", "500", "silent"] = "410"
+    ) -> None:
+        """Lose a session now, and its models with it; see `ServiceFaults.lose_session`.
+
+        Raises:
+            InputError: there is no such session.
+        """
+        if session_id not in self._state.sessions:
+            raise InputError("session_id", session_id, "is no session of this service")
+        self._state.lose_session(
+            self._state.sessions[session_id], 200 if form == "silent" else int(form), now
+        )
+
+    def lose_sampler(self, sampling_session_id: str) -> None:
+        """Lose a sampling session alone.
+
+        Raises:
+            InputError: there is no such sampling session.
+        """
+        if self._state.samplers.pop(sampling_session_id, None) is None:
+            raise InputError("sampling_session_id", sampling_session_id, "is no sampler of this service")
 
     def begin(self, now: float) -> float:
         """Say what a front's clock shows; returns what it showed when the service began, which is now if it had not."""

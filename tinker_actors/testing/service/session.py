@@ -117,9 +117,9 @@ def telemetry(call: Call) -> Answer:
 
 
 def get_session(call: Call) -> Answer:
-    """Describe a session."""
+    """Describe a session; one that has ended is described as well, but not one that was forgotten."""
     session = call.state.sessions.get(call.request.params["session_id"])
-    if session is None:
+    if session is None or session.lost in (404, 500):
         raise Refusal(404, "Session not found")
     body = {
         "training_run_ids": session.models,
