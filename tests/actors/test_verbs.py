@@ -116,6 +116,15 @@ def written(method: Any) -> str:
     return ", ".join(words)
 
 
+def test_the_documented_messages_are_these() -> None:
+    """The table of docs/channels.md names for each verb the message of its row, and no other verb."""
+    page = (Path(__file__).parents[2] / "docs/channels.md").read_text("utf-8")
+    told = dict(re.findall(r"^\| `((?:training|sampling)\.\w+)` +\| `(\w+)`", page, re.MULTILINE))
+    rows = {**TRAINING, **PUBLISHING}
+    sent = {f"training.{name.partition(':')[0]}": type(row[1]).__name__ for name, row in rows.items()}
+    assert told == sent | {f"sampling.{name}": "Sample" for name in verbs(SAMPLING)}
+
+
 TYPED = "".join(
     file.read_text("utf-8") for file in sorted(Path(__file__).parents[1].glob("typing/verbs_*.py"))
 )
