@@ -214,16 +214,18 @@ class _Transfer:
 
     async def _write(self, pieces: AsyncIterator[bytes]) -> None:
         buffer = bytearray()
+        cut: APIError | None = None
         try:
             async for piece in pieces:
                 for part in self.decoder.decode(piece):
                     buffer += part
                     if len(buffer) >= _BUFFER:
                         await self._flush(buffer)
-        except APIError:  # what has come before the cut counts
-            await self._flush(buffer)
-            raise
-        await self._flush(buffer)
+        except APIError as error:
+            cut = error
+        await self._flush(buffer)  # what has come before the cut counts
+        if cut is not None:
+            raise cut
 
     async def _flush(self, buffer: bytearray) -> None:
         done = self.known.done + len(buffer)
