@@ -184,7 +184,6 @@ async def test_the_two_addressings_on_the_wire(autojump_clock: Any, known: Any) 
         assert made[-1].body["seq_id"] == 2
 
 
-@pytest.mark.lesson("W3")
 @pytest.mark.parametrize("known", [OURS, TINKER], ids=["others", "Tinker"])
 async def test_a_load_that_fails_gives_the_slot_back(autojump_clock: Any, known: Any) -> None:
     """The caller gets the reason, no model is left over, and the next one has another number."""
