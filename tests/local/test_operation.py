@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import orjson
+import pytest
 import trio
 import trio.testing
+from safetensors.numpy import load
 
+from tinker_actors.local.store import CheckpointPath
 from tinker_actors.wire.training import ForwardRequest
-from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
+from tinker_actors.wire.weights import (
+    LoadWeightsRequest,
+    SaveWeightsExternalRequest,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsRequest,
+)
 
 
 async def test_forward_computes_the_same_and_accumulates_nothing(make_service, connect, kit) -> None:
@@ -129,3 +138,90 @@ async def test_a_store_serves_one_service_after_another(make_service, connect, k
         path = f"tinker://{model_id}/weights/final"
         await caller.run(LoadWeightsRequest(model_id=second, path=path, optimizer=True, seq_id=1))
         assert await caller.weights_of(second, 2) == expected
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["memory", "directory"])
+async def test_a_name_may_be_used_again_if_that_is_said(
+    make_service, connect, kit, tmp_path, in_memory
+) -> None:
+    """The state, its metadata and its time to live are the new ones; without the word the name is taken."""
+    service = make_service() if in_memory else make_service(store=tmp_path)
+    async with connect(service) as caller:
+        model_id = await caller.create_model()
+        first = SaveWeightsRequest(model_id=model_id, path="a", seq_id=1, user_metadata={"n": "1"})
+        path = (await caller.run(first))["path"]
+        await caller.run(kit.forward_backward(model_id, 2))
+        await caller.run(kit.optim_step(model_id, 3))
+        again = SaveWeightsRequest(
+            model_id=model_id, path="a", seq_id=4, overwrite=True, user_metadata={"n": "2"}
+        )
+        assert (await caller.run(again))["path"] == path
+        files = service.store.load(CheckpointPath.parse(path), 0.0)
+        assert load(files["optimizer.safetensors"])["optimizer.t"] == 1
+        assert [kept.note.user_metadata for kept in service.store.kept(0.0)] == [{"n": "2"}]
+        status = (await caller.send(SaveWeightsRequest(model_id=model_id, path="a", seq_id=5))).status_code
+        assert status == 409
+
+
+async def test_weights_for_use_elsewhere_have_the_files_of_peft(make_service, connect, kit) -> None:
+    """The adapter and its configuration, no optimizer; who can read them cannot be said here."""
+    service = make_service()
+    async with connect(service) as caller:
+        model_id = await caller.create_model(rank=4)
+        saved = await caller.run(SaveWeightsExternalRequest(model_id=model_id, path="e", seq_id=1))
+        assert saved["path"] == f"tinker://{model_id}/external_weights/e"
+        files = service.store.load(CheckpointPath.parse(saved["path"]), 0.0)
+        assert sorted(files) == ["adapter_config.json", "adapter_model.safetensors"]
+        assert saved["size_bytes"] == sum(map(len, files.values()))
+        config = orjson.loads(files["adapter_config.json"])
+        assert (config["peft_type"], config["r"]) == ("LORA", 4)
+        encrypted = SaveWeightsExternalRequest(
+            model_id=model_id, path="f", seq_id=2, age_encryption_recipients=("age1x",)
+        )
+        answer = await caller.send(encrypted)
+        assert answer.status_code == 400
+        assert answer.json()["field"] == "age_encryption_recipients"
+
+
+async def test_a_model_is_made_of_a_checkpoint_in_one_request(make_service, connect, kit) -> None:
+    """Of its shape, with its weights; a repetition makes no second one."""
+    async with connect(make_service()) as caller:
+        model_id = await caller.create_model(number=0, rank=4)
+        await caller.run(kit.forward_backward(model_id, 1))
+        await caller.run(kit.optim_step(model_id, 2))
+        path = (await caller.run(SaveWeightsRequest(model_id=model_id, path="a", seq_id=3)))["path"]
+        session = model_id.partition(":")[0]
+        load_new = LoadWeightsRequest(session_id=session, model_seq_id=1, path=path, optimizer=True)
+        made = await caller.run(load_new)
+        assert made["model_id"] == f"{session}:train:1"
+        assert await caller.run(load_new) == made
+        assert await caller.weights_of(made["model_id"], 1) == await caller.weights_of(model_id, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"path": "tinker://x/weights/none"}, 404),
+        ({"base_model": "another"}, 400),
+        ({"path": "sampler", "optimizer": True}, 400),
+        ({"session_id": "session-none"}, 404),
+    ],
+)
+async def test_what_cannot_be_made_of_a_checkpoint_is_refused(make_service, connect, changes, status) -> None:
+    """Before a model takes its place."""
+    service = make_service()
+    async with connect(service) as caller:
+        model_id = await caller.create_model(number=0)
+        saved = await caller.run(SaveWeightsForSamplerRequest(model_id=model_id, path="s", seq_id=1))
+        whole = await caller.run(SaveWeightsRequest(model_id=model_id, path="a", seq_id=2))
+        session = model_id.partition(":")[0]
+        fields = {
+            "session_id": session,
+            "model_seq_id": 1,
+            "path": whole["path"],
+            "optimizer": False,
+        } | changes
+        if fields["path"] == "sampler":
+            fields["path"] = saved["path"]
+        assert (await caller.send(LoadWeightsRequest(**fields))).status_code == status
+        assert service.statistics().models == 1

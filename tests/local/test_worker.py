@@ -91,7 +91,7 @@ async def test_a_refused_request_has_not_taken_its_number(make_service, connect,
                 LoadWeightsRequest(
                     session_id="s", model_seq_id=2, path="tinker://a/weights/b", optimizer=True
                 ),
-                400,
+                404,
             ),
             (SaveWeightsRequest(model_id=model_id, path="unnumbered"), 400),
             (SaveWeightsRequest(model_id=model_id, seq_id=2), 400),

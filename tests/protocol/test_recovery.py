@@ -117,13 +117,14 @@ def test_a_saved_state_that_is_not_there_is_no_lost_model() -> None:
 
 
 def test_a_call_that_the_service_does_not_have_is_no_lost_model() -> None:
-    """A loss without a gradient is the one training call that services lack; its model is as it was."""
-    error = status(404, {"detail": "Not Found"})
-    assert classify(error, "forward") is None
-    assert {classify(error, kind) for kind in KINDS if kind not in ("forward", "load_state")} == {"gone"}
-    assert classify(status(404, {"detail": "Model m not found"}), "forward") == "gone"
-    polls = polled(404, {"detail": "Not Found"})
-    assert classify(polls, "forward") == "gone"  # there is a promise, so the call was there
+    """A loss without a gradient and a save for elsewhere are what services lack; the model is as it was."""
+    error, polls = status(404, {"detail": "Not Found"}), polled(404, {"detail": "Not Found"})
+    lacking: set[OperationKind] = {"forward", "save_external"}
+    for kind in lacking:
+        assert classify(error, kind) is None
+        assert classify(status(404, {"detail": "Model m not found"}), kind) == "gone"
+        assert classify(polls, kind) == "gone"  # there is a promise, so the call was there
+    assert {classify(error, kind) for kind in KINDS if kind not in lacking | {"load_state"}} == {"gone"}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ OPERATIONS = (
     "load_weights",
     "save_weights",
     "save_weights_for_sampler",
+    "save_weights_external",
 )
 SHORTEST_SLEEP = 0.001  # seconds; below that, rounding could keep the clock where it is
 

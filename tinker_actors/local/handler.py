@@ -46,7 +46,12 @@ from tinker_actors.wire.session import (
 )
 from tinker_actors.wire.telemetry import TelemetryResponse, TelemetrySendRequest
 from tinker_actors.wire.training import ForwardBackwardRequest, ForwardRequest
-from tinker_actors.wire.weights import LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest
+from tinker_actors.wire.weights import (
+    LoadWeightsRequest,
+    SaveWeightsExternalRequest,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsRequest,
+)
 
 from . import operation
 from .call import Call, Handler, Reply
@@ -196,6 +201,16 @@ def save_weights_for_sampler(engine: Engine, call: Call[SaveWeightsForSamplerReq
     )
 
 
+def save_weights_external(engine: Engine, call: Call[SaveWeightsExternalRequest]) -> UntypedAPIFuture:
+    """Save weights for use elsewhere."""
+    return _submit(
+        engine,
+        call,
+        "save_weights_external",
+        lambda worker: operation.save_weights_external(engine, worker, call.request),
+    )
+
+
 def _submit(
     engine: Engine, call: Call[Any], name: str, prepare: Callable[[ModelWorker], Work]
 ) -> UntypedAPIFuture:
@@ -263,6 +278,7 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
             load_weights,
             save_weights,
             save_weights_for_sampler,
+            save_weights_external,
             create_sampling_session,
             asample,
             retrieve_future,

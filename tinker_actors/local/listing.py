@@ -49,7 +49,11 @@ __all__ = ["LISTING_HANDLERS", "path_of"]
 T = TypeVar("T")
 
 _OWNER = "embedded"
-_TYPES: Mapping[CheckpointKind, CheckpointType] = {"weights": "training", "sampler_weights": "sampler"}
+_TYPES: Mapping[CheckpointKind, CheckpointType] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+    "external_weights": "external",
+}
 _MOST = 1000  # items of a page
 
 

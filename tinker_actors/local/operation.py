@@ -17,6 +17,8 @@ from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardOut
 from tinker_actors.wire.weights import (
     LoadWeightsRequest,
     LoadWeightsResponse,
+    SaveWeightsExternalRequest,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResult,
     SaveWeightsRequest,
@@ -37,6 +39,7 @@ __all__ = [
     "load_weights",
     "optim_step",
     "save_weights",
+    "save_weights_external",
     "save_weights_for_sampler",
     "time_to_live",
 ]
@@ -83,11 +86,14 @@ def save_weights(engine: Engine, worker: ModelWorker, request: SaveWeightsReques
     """
     if request.path is None:
         raise InputError("path", None, "must be given")
-    path = _free_path(engine, worker, "weights", request.path)
+    path = _free_path(engine, worker, "weights", request.path, overwrite=request.overwrite)
     ttl, about = time_to_live(request.ttl_seconds), request.user_metadata
 
     async def run() -> SaveWeightsResponse:
-        await worker.compute.call(lambda: _save(engine, worker, path, ttl, about, optimizer=True))
+        over = request.overwrite
+        await worker.compute.call(
+            lambda: _save(engine, worker, path, ttl, about, optimizer=True, overwrite=over)
+        )
         return SaveWeightsResponse(str(path), "save_weights")
 
     return Work(run, saves=path)
@@ -126,6 +132,28 @@ def _save_for_sampler(
     async def run() -> SaveWeightsForSamplerResult:
         await worker.compute.call(lambda: _save(engine, worker, path, ttl, about, optimizer=False))
         return SaveWeightsForSamplerResult(path=str(path), type="save_weights_for_sampler")
+
+    return Work(run, saves=path)
+
+
+def save_weights_external(engine: Engine, worker: ModelWorker, request: SaveWeightsExternalRequest) -> Work:
+    """Save an adapter and its configuration, named as PEFT names them, for use elsewhere.
+
+    Raises:
+        InputError: the name or the time to live is bad, or it shall be encrypted.
+        ConflictError: the name is in use.
+    """
+    if request.age_encryption_recipients is not None:
+        field, recipients = "age_encryption_recipients", request.age_encryption_recipients
+        raise InputError(field, recipients, "the embedded service does not encrypt")
+    path = _free_path(engine, worker, "external_weights", request.path)
+    ttl = time_to_live(request.ttl_seconds)
+
+    async def run() -> SaveWeightsExternalResponse:
+        await worker.compute.call(lambda: _save(engine, worker, path, ttl, None, optimizer=False))
+        files = await worker.compute.call(lambda: engine.store.load(path, engine.now()))
+        size = sum(map(len, files.values()))
+        return SaveWeightsExternalResponse(path=str(path), size_bytes=size, type="save_weights_external")
 
     return Work(run, saves=path)
 
@@ -196,9 +224,11 @@ async def create_from_checkpoint(
     return engine.create_model(creation, digest, load)
 
 
-def _free_path(engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: str) -> CheckpointPath:
+def _free_path(
+    engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: str, *, overwrite: bool = False
+) -> CheckpointPath:
     path = CheckpointPath(worker.model_id, kind, name)
-    if path in worker.reserved or engine.store.exists(path, engine.now()):
+    if path in worker.reserved or (not overwrite and engine.store.exists(path, engine.now())):
         raise refusal(409, f"Checkpoint '{path}' already exists")
     return path
 
@@ -224,11 +254,14 @@ def _save(
     about: Mapping[str, str] | None,
     *,
     optimizer: bool,
+    overwrite: bool = False,
 ) -> None:
     config = AdapterConfig.of(worker.base.name, worker.config)
     files = checkpoint_files(config, worker.model.state(optimizer=optimizer))
     now = engine.now()
     note = Note(time=engine.calendar(now), user_metadata=about)
+    if overwrite:
+        engine.store.discard(path, now)
     engine.store.save(path, files, expires=now + ttl, note=note)
 
 

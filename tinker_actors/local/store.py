@@ -6,6 +6,7 @@ afterwards:
     tinker://<model id>/weights/<name>           adapter_model.safetensors, adapter_config.json, and
                                                  optimizer.safetensors
     tinker://<model id>/sampler_weights/<name>   the first two
+    tinker://<model id>/external_weights/<name>  the first two, for use elsewhere
 
 Beside them lies a note (`Note`): when it was saved, whether everybody may read it, and what its user keeps with it.
 The note alone may change; it is no part of what is loaded or downloaded.
@@ -43,8 +44,8 @@ from .refusal import refusal
 
 __all__ = ["CheckpointKind", "CheckpointPath", "CheckpointStore", "Kept", "Note"]
 
-CheckpointKind = Literal["weights", "sampler_weights"]
-KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights")
+CheckpointKind = Literal["weights", "sampler_weights", "external_weights"]
+KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
 SCHEME = "tinker://"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 NOTE_FILE = ".note.json"
@@ -56,7 +57,7 @@ class CheckpointPath:
 
     Attributes:
         run: id of the model that saved it.
-        kind: `weights` (training state) or `sampler_weights`.
+        kind: `weights` (training state), `sampler_weights` or `external_weights`.
         name: chosen by the user.
 
     Raises:
@@ -251,6 +252,11 @@ class CheckpointStore:
         with self._lock:
             self._forget([path])
         self._remove_folders([path])
+
+    def discard(self, path: CheckpointPath, now: float) -> None:
+        """Remove a checkpoint, if there is one, whose name is about to be used again."""
+        if self.exists(path, now):
+            self.delete(path, now)
 
     def publish(self, path: CheckpointPath, now: float, *, public: bool) -> None:
         """Let everybody read a checkpoint, or nobody else any more.

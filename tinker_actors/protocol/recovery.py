@@ -34,7 +34,7 @@ model is loaded from the latest state that can be had, and gets what came after 
 in a row that came to nothing the model is poisoned.
 
 One 404 speaks of no model: some services take batches in protobuf only, where a flag says that there shall be no
-gradient, and have no call of its own for that (`forward`).
+gradient, and have no call of its own for that (`forward`); and older ones save nothing for use elsewhere.
 
 In doubt is what may or may not have been carried out: a request without a complete answer, an answer 408, 5xx, or
 one that says yes in words that cannot be read (the promise is lost, the work is done).
@@ -148,7 +148,7 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
     Returns:
         None: an ordinary failure.
     """
-    if kind == "forward" and isinstance(error, NotFoundError) and _is_no_call(error):
+    if kind in _NOT_EVERYWHERE and isinstance(error, NotFoundError) and _is_no_call(error):
         return None
     if isinstance(error, SessionGoneError) or (isinstance(error, NotFoundError) and kind != "load_state"):
         return "gone"
@@ -171,6 +171,10 @@ def says_not_done(error: BaseException) -> bool:
     """
     refused = BadRequestError | ConflictError | NotFoundError | UnprocessableEntityError
     return isinstance(error, RequestFailedError | refused)
+
+
+# Calls that not every service has.
+_NOT_EVERYWHERE: frozenset[OperationKind] = frozenset({"forward", "save_external"})
 
 
 def _is_no_call(error: NotFoundError) -> bool:
