@@ -74,6 +74,8 @@ from tinker_actors.wire.service import ClientConfigResponse
 __all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 
 _TRAINING_POLICY = RestartPolicy(restart="transient", max_restarts=5, period=60.0, uncounted=(ModelLost,))
+# Handlers here wait for the service, which takes its time; `Waits` tells of that, and of its end.
+_SLOW_AFTER = 600.0
 # Models and samplers fail together when the service does, and each is bounded by its own policy.
 _ANY_NUMBER = Intensity(max_restarts=1_000_000)
 
@@ -307,7 +309,9 @@ async def open_tree(
             tree.observe(event)
 
     with contextlib.closing(EventHub()) as events:
-        async with open_supervisor("service", rng=rng, observer=observe, grace=config.grace) as root:
+        async with open_supervisor(
+            "service", rng=rng, observer=observe, grace=config.grace, slow_after=_SLOW_AFTER
+        ) as root:
             tree = Tree(config, transport, root, events, rng, failures)
             try:
                 await tree.start(beat_through)
