@@ -29,7 +29,7 @@ from tinker_actors.testing.service.session import make_jwt
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import open_transport
 from tinker_actors.types import AdamParams, Datum, ModelInput
-from tinker_actors.wire.session import SessionSearchRequest
+from tinker_actors.wire.session import SessionActive, SessionSearchRequest
 
 MODEL = "tinker-actors/char-100k"
 DATA = [Datum(ModelInput.from_ints([1]), {"target_tokens": [1], "weights": [1.0]})]
@@ -522,6 +522,7 @@ async def test_everything_about_a_run_can_be_had(autojump_clock: Any) -> None:
         assert [one async for one in rest.sessions()] == [service.session_id]
         found = await rest.search_sessions(SessionSearchRequest(session_id=service.session_id))
         assert [one.session_id for one in found.sessions] == [service.session_id]
+        assert isinstance(found.sessions[0].status, SessionActive)
         assert service.get_console_url().endswith(f"/sessions/{service.session_id}")
 
 
@@ -541,6 +542,7 @@ async def test_checkpoints_are_published_kept_and_copied(autojump_clock: Any) ->
         copy = await service.copy_weights(path)
         assert copy.startswith("tinker://")
         assert copy != path
+        await rest.delete_checkpoint_from_tinker_path(copy)
         await rest.set_checkpoint_ttl_from_tinker_path(path, 3600)
         assert [one.expires_at is None async for one in rest.user_checkpoints()] == [False]
         await rest.set_checkpoint_ttl_from_tinker_path(path, None)

@@ -11,6 +11,7 @@ from tinker_actors.wire import codec
 from tinker_actors.wire.endpoints import ENDPOINTS
 from tinker_actors.wire.payload import Payload
 from tinker_actors.wire.service import Empty
+from tinker_actors.wire.session import FinishReason, SessionClientFinished, SessionSearchResponse
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 RUN = "session-0:train:0"
@@ -126,3 +127,24 @@ def test_only_external_checkpoints_have_urls(caller) -> None:
     user.result("save_weights", {"model_id": model, "path": "a", "seq_id": 1})
     path = f"training_runs/{model}/checkpoints/weights/a/external_weights_urls"
     assert user.call(path, method="GET")[0] == 400
+
+
+def test_a_finished_session_is_found_as_it_was_finished(caller) -> None:
+    """Its status has the client's own words."""
+    user = caller(ScriptedService())
+    user.ok("create_session", {"tags": [], "user_metadata": {}, "sdk_version": "1"})
+    user.ok("sessions/session-0/finish", {"reason": {"type": "errored"}, "detail": "why"})
+    (found,) = codec.structure(SessionSearchResponse, user.ok("sessions/search", {}), strict=True).sessions
+    assert found.status == SessionClientFinished(reason=FinishReason("errored"), detail="why")
+
+
+def test_a_copy_is_kept(caller) -> None:
+    """Under a path of its own, private, for as long as is asked; the source may go."""
+    user = caller(ScriptedService())
+    model = user.model()
+    user.result("save_weights", {"model_id": model, "path": "a", "seq_id": 1})
+    source = f"tinker://{model}/weights/a"
+    copy = user.ok("copy_weights", {"source_path": source, "ttl_seconds": 3600})["tinker_path"]
+    assert user.service.checkpoints == (source, copy)
+    user.ok(f"training_runs/{model}/checkpoints/weights/a", method="DELETE")
+    assert user.ok("weights_info", {"tinker_path": copy})["is_lora"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
+
 from .call import Call
 from .listing import checkpoint_of, time_of
 from .reply import Answer, Refusal
@@ -118,6 +122,12 @@ def _metadata(session: Session) -> dict[object, object]:
     return value if isinstance(value, dict) else {}
 
 
+def _status(session: Session) -> dict[object, object]:
+    if not isinstance(session.finished, dict):
+        return {"type": "active"}
+    return {**session.finished, "type": "client_finished"}
+
+
 def _summary(call: Call, session: Session) -> dict[str, object]:
     kept = [one for one in call.state.checkpoints.values() if one.model_id in session.models]
     return {
@@ -125,9 +135,7 @@ def _summary(call: Call, session: Session) -> dict[str, object]:
         "created_at": time_of(call, session.created),
         "owner": "tml:user:scripted",
         "project_id": session.request.get("project_id"),
-        "status": {"type": "active"}
-        if session.finished is None
-        else {"type": "client_finished", "reason": "success"},
+        "status": _status(session),
         "checkpoints_count": len(kept),
         "display_name": session.request.get("display_name"),
         "user_metadata": _metadata(session),
@@ -138,9 +146,19 @@ def _summary(call: Call, session: Session) -> dict[str, object]:
 
 
 def copy_weights(call: Call) -> Answer:
-    """Name the copy of a checkpoint; the copy itself is not kept."""
+    """Keep a checkpoint once more, in a run of its own; doing it again does nothing more."""
     source = call.state.checkpoint(call.need("source_path", str), call.now)
-    return Answer({"tinker_path": f"tinker://copy-of-{source.model_id}/{source.kind}/{source.name}"})
+    run, ttl = f"copy-of-{source.model_id}", call.number("ttl_seconds")
+    copy = attrs.evolve(
+        source,
+        path=f"tinker://{run}/{source.kind}/{source.name}",
+        model_id=run,
+        created=call.now,
+        expires_at=math.inf if ttl is None else call.now + ttl,
+        public=False,
+    )
+    call.state.checkpoints[copy.path] = copy
+    return Answer({"tinker_path": copy.path})
 
 
 def get_checkpoint_archive_url(call: Call) -> Answer:
