@@ -95,6 +95,8 @@ async def work(service: ServiceClient, tenant: Tenant, loads: list[tuple[int, st
             for _ in range(4):
                 nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
         nursery.start_soon(service.get_server_capabilities)
+        nursery.start_soon(service.rest.list_user_checkpoints)
+        nursery.start_soon(service.rest.get_training_run, training.model_id)
 
 
 def judge(services: dict[str, ScriptedService], urls: dict[str, str]) -> None:
@@ -108,6 +110,8 @@ def judge(services: dict[str, ScriptedService], urls: dict[str, str]) -> None:
             assert request.header("host") == urlsplit(urls[place]).netloc
             for one in ids_in(request.body):
                 assert owner.setdefault(root_of(one), number) == number, one
+            if request.endpoint == "get_training_run":
+                assert owner[root_of(request.path.rpartition("/")[2])] == number
     for tenant in TENANTS:
         kinds = {request.endpoint for request in requests_of(services, tenant)}
         assert kinds >= {
@@ -127,6 +131,7 @@ def judge(services: dict[str, ScriptedService], urls: dict[str, str]) -> None:
                 "retrieve_future",
             ),
             *("create_sampling_session", "asample", "get_server_capabilities", "finish_session"),
+            *("list_user_checkpoints", "get_training_run"),
         }
         sessions = {
             request.body["user_metadata"]["tenant"]
