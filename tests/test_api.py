@@ -28,6 +28,7 @@ NAMES = [
     "Portal",
     "RequestOptions",
     "RestClient",
+    "RetryConfig",
     "SampleResponse",
     "SampledSequence",
     "SamplingClient",

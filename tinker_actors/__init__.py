@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
     from tinker_actors.opening import open_admin_client, open_rest_client, open_service
+    from tinker_actors.protocol.policy import RetryConfig
     from tinker_actors.transport.client import AsyncTinker
     from tinker_actors.transport.config import Config
     from tinker_actors.transport.options import Hooks, RequestOptions
@@ -72,6 +73,7 @@ __all__ = [
     "Portal",
     "RequestOptions",
     "RestClient",
+    "RetryConfig",
     "SampleResponse",
     "SampledSequence",
     "SamplingClient",
@@ -116,6 +118,7 @@ _HOME = {
     "Portal": "bridges.portal",
     "RequestOptions": "transport.options",
     "RestClient": "actors.rest",
+    "RetryConfig": "protocol.policy",
     "SampleResponse": "types",
     "SampledSequence": "types",
     "SamplingClient": "actors.sampling_client",

@@ -22,7 +22,7 @@ def objects_of_ours() -> Counter[str]:
     """Count the objects of our classes that are alive."""
     gc.collect()
     kinds = [type(one) for one in gc.get_objects()]
-    return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith("tinker_actors."))
+    return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("tinker_actors."))
 
 
 @pytest.mark.requirement("R136", "R143")

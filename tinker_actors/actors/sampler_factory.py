@@ -31,7 +31,7 @@ from tinker_actors.wire.run import check_weights_path
 from tinker_actors.wire.sampling import JoinSamplingSessionRequest
 from tinker_actors.wire.service import Empty
 
-__all__ = ["SamplerFactory"]
+__all__ = ["SamplerFactory", "check_policy"]
 
 _CLONES = 1_000_000_000  # tinker 0.38.0 lib/public_interfaces/sampling_client.py: clones that have not joined
 
@@ -66,6 +66,7 @@ class SamplerFactory:
         record_stability_info: bool,
     ) -> SamplingClient:
         """Open a sampling session and make a client of it; see `ServiceClient.create_sampling_client`."""
+        check_policy(retry_config)
         origin = _origin(model_path, base_model)
         target = await self.open(origin)
         name = base_model or await self._base_model(target)
@@ -114,13 +115,7 @@ class SamplerFactory:
         retry_config: RetryConfig | None = None,
         record_stability_info: bool = False,
     ) -> SamplingClient:
-        """Make a client of a target.
-
-        Raises:
-            InputError: a `retry_config` that is none.
-        """
-        if retry_config is not None and not isinstance(retry_config, RetryConfig):
-            raise InputError("retry_config", retry_config, "must be a RetryConfig, or None")
+        """Make a client of a target."""
         policy = sampling_policy(retry_config, self.session.limits)
         connections = policy.max_connections
         room = None if connections is None or connections >= self.most else trio.CapacityLimiter(connections)
@@ -141,6 +136,7 @@ class SamplerFactory:
 
     async def adopt(self, text: str, retry_config: RetryConfig | None) -> SamplingClient:
         """Make a client of the sampling session behind a handle; see `ServiceClient.from_sampler_handle`."""
+        check_policy(retry_config)
         handle = read_handle(text)
         if handle.base_url and normal_url(handle.base_url) != normal_url(self.home.base_url):
             raise InputError(
@@ -171,6 +167,16 @@ class SamplerFactory:
         else:
             await trio.lowlevel.checkpoint()
         return self.rng.randrange(1, _CLONES + 1)
+
+
+def check_policy(retry_config: object) -> None:
+    """Check what a user has given for a policy, before anything is sent.
+
+    Raises:
+        InputError: it is none.
+    """
+    if retry_config is not None and not isinstance(retry_config, RetryConfig):
+        raise InputError("retry_config", retry_config, "must be a RetryConfig, or None")
 
 
 def _origin(model_path: str | None, base_model: str | None) -> FromPath | FromBase:

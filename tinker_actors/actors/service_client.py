@@ -66,7 +66,7 @@ class ServiceClient:
             tree.samplers,
             tree.transport,
             tree.rng,
-            tree.most_samples,
+            tree.throttle.limit.most,
             chosen,
         )
 

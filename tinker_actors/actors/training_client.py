@@ -30,7 +30,7 @@ from tinker_actors.actors.message import (
     Training,
     Unload,
 )
-from tinker_actors.actors.sampler_factory import SamplerFactory
+from tinker_actors.actors.sampler_factory import SamplerFactory, check_policy
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_step import TrainingStep
@@ -347,6 +347,7 @@ class TrainingClient:
             InputError: a policy or a kind that is none.
             APIResponseValidationError: the service gave neither a sampling session nor a path.
         """
+        check_policy(retry_config)
         if name is not None:
             warnings.warn("name has no meaning any more", DeprecationWarning, stacklevel=2)
         reply = await (await self.submit(SaveWeightsForSampler(kind=kind)))
@@ -380,6 +381,7 @@ class TrainingClient:
             InputError: not a `tinker://` path, or a policy that is none.
             NotFoundError: no such weights.
         """
+        check_policy(retry_config)
         check_state_path("model_path", model_path)
         target = await self._samplers.open(FromPath(model_path))
         return self._samplers.make(

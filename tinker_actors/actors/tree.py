@@ -101,7 +101,7 @@ class Tree:
         training: the supervisor of the TrainingActors.
         sampling: the sampling pool.
         evaluation: the pool of the lane that goes first.
-        most_samples: samples in flight at most.
+        throttle: what all samples pass on their way to the service.
     """
 
     config: Config
@@ -120,7 +120,7 @@ class Tree:
     training: Supervisor = attrs.field(init=False)
     sampling: ActorRef[Sampling] = attrs.field(init=False)
     evaluation: ActorRef[Sampling] = attrs.field(init=False)
-    most_samples: int = attrs.field(init=False, default=0)
+    throttle: SampleThrottle = attrs.field(init=False)
     _models: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -162,7 +162,7 @@ class Tree:
         )
         limits = self.session.limits
         in_flight = max(1, min(self.config.max_samples, limits.sample_max_concurrent_requests))
-        throttle = SampleThrottle(
+        throttle = self.throttle = SampleThrottle(
             shared_backoff(self.config),
             AdaptiveLimit(in_flight),
             limits.sample_dispatch_bytes_semaphore_size,
@@ -215,20 +215,20 @@ class Tree:
             polls.cancels,
         )
 
-        async def start(name: str, workers: int) -> ActorRef[Sampling]:
+        async def start(name: str, workers: int, handlers: int) -> ActorRef[Sampling]:
             spec = PoolSpec(
                 name=name,
                 intensity=_ANY_NUMBER,
                 workers=workers,
-                concurrency=-(-in_flight // workers),
+                concurrency=-(-handlers // workers),
                 refusal=refusal,
             )
             pool = await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
             return pool.ref
 
-        self.most_samples = in_flight
-        self.sampling = await start("sampling", self.config.sampling_actors)
-        self.evaluation = await start("evaluation", 1)
+        self.sampling = await start("sampling", self.config.sampling_actors, in_flight)
+        # Twice as many, so that the lane also has somebody in line while those in flight are all its own.
+        self.evaluation = await start("evaluation", 1, 2 * in_flight)
 
     async def start_model(self, lineage: Lineage) -> ActorRef[Training]:
         """Start the TrainingActor of a new model.

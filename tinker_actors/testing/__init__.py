@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tinker_actors.testing.probe import Probe
     from tinker_actors.testing.service.dialect import ServiceDialect
     from tinker_actors.testing.service.fault import (
+        Capacity,
         InjectedFault,
         Pause,
         RateLimit,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Applied",
+    "Capacity",
     "Exponential",
     "Fault",
     "FaultPlan",
@@ -86,6 +88,7 @@ __all__ = [
 
 _HOME = {
     "Applied": "service.state",
+    "Capacity": "service.fault",
     "Exponential": "service.law",
     "Fault": "fault",
     "FaultPlan": "fault",

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tinker_actors.errors import InputError
-from tinker_actors.testing import Pause, RateLimit, ServiceFault, ServiceFaults
+from tinker_actors.testing import Capacity, Pause, RateLimit, ServiceFault, ServiceFaults
 from tinker_actors.testing.service.fault import Schedule
 
 
@@ -79,6 +79,8 @@ REFUSED = [
     (lambda: RateLimit(per_second=1, burst=0), "burst"),
     (lambda: RateLimit(per_second=1, of=frozenset({"x"})), "of"),
     (lambda: Pause(start=3, end=2), "start"),
+    (lambda: Capacity(samples=-1), "samples"),
+    (lambda: Capacity(samples=1, start=-1.0), "start"),
 ]
 
 

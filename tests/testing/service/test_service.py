@@ -7,7 +7,15 @@ import json
 import pytest
 
 from tinker_actors.errors import InputError
-from tinker_actors.testing import Fixed, Pause, ScriptedService, ServiceDialect, ServiceFaults, Uniform
+from tinker_actors.testing import (
+    Capacity,
+    Fixed,
+    Pause,
+    ScriptedService,
+    ServiceDialect,
+    ServiceFaults,
+    Uniform,
+)
 
 
 def test_a_model_is_trained_saved_and_sampled(caller, bodies) -> None:
@@ -343,3 +351,24 @@ def test_what_is_named_wrongly_is_not_found(caller) -> None:
     assert user.call("load_weights", {"model_id": model, "path": path, "optimizer": True})[0] == 400
     assert user.call("forward_backward", {"model_id": model})[0] == 422
     assert user.call("forward_backward", {"model_id": model, "forward_backward_input": {}})[0] == 422
+
+
+def test_a_service_may_be_full_of_samples(caller, bodies) -> None:
+    """One too many is refused and asked to wait, until one has ended; what holds is the latest that has begun."""
+    now_and_later = (
+        Capacity(samples=2, retry_after=1.5),
+        Capacity(samples=1, start=100.0, retry_after=None),
+    )
+    user = caller(ScriptedService(ServiceFaults(work=Fixed(5.0), capacities=now_and_later)))
+    opened = {"session_id": user.session(), "sampling_session_seq_id": 0, "base_model": "base"}
+    sampler = user.ok("create_sampling_session", opened)["sampling_session_id"]
+    plans = [user.plan("POST", "asample", bodies.sample(sampler, number)) for number in range(3)]
+    assert [plan.status for plan in plans] == [200, 200, 429]
+    assert dict(plans[2].headers)["retry-after"] == "1.5"
+    assert user.service.sampling(user.now) == 2
+    user.now = 5.0
+    assert user.call("asample", bodies.sample(sampler, 3))[0] == 200
+    user.now = 100.0
+    assert user.call("asample", bodies.sample(sampler, 4))[0] == 200
+    refused = user.plan("POST", "asample", bodies.sample(sampler, 5))
+    assert (refused.status, dict(refused.headers).get("retry-after")) == (429, None)

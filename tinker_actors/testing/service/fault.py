@@ -22,6 +22,7 @@ from .law import AT_ONCE, Fixed, Law
 from .route import ENDPOINT_NAMES, MODEL_ENDPOINTS, PROMISING, SESSION_ENDPOINTS
 
 __all__ = [
+    "Capacity",
     "FaultKind",
     "InjectedFault",
     "Pause",
@@ -198,6 +199,30 @@ class Pause:
 
 
 @attrs.frozen(kw_only=True)
+class Capacity:
+    """So many samples may be at the service at once; one more is refused with 429.
+
+    Attributes:
+        samples: how many.
+        start: seconds after the service's begin from which on it holds; until the next one's start.
+        retry_after: seconds a refusal asks to wait; None does not say it.
+
+    Raises:
+        InputError: a number out of its bounds.
+    """
+
+    samples: int
+    start: float = 0.0
+    retry_after: float | None = 1.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.samples < 0:
+            raise InputError("samples", self.samples, "must not be negative")
+        if self.start < 0:
+            raise InputError("start", self.start, "must not be negative")
+
+
+@attrs.frozen(kw_only=True)
 class ServiceFaults:
     """What is to go wrong with a service. Its methods return a new plan with one thing more, so they can be chained.
 
@@ -216,6 +241,7 @@ class ServiceFaults:
         work: of everything that is answered with a promise; the work of one model is done one after the other.
         limits: buckets that requests draw on.
         pauses: times in which no work is done.
+        capacities: how many samples there may be at once, in the order of their starts.
         planned: the faults.
     """
 
@@ -223,6 +249,7 @@ class ServiceFaults:
     work: Law = AT_ONCE
     limits: tuple[RateLimit, ...] = ()
     pauses: tuple[Pause, ...] = ()
+    capacities: tuple[Capacity, ...] = ()
     planned: tuple[ServiceFault, ...] = ()
 
     def delay(
@@ -336,13 +363,13 @@ class InjectedFault:
     """A fault that has struck.
 
     Attributes:
-        fault: which; a `RateLimit` that refused counts as well.
+        fault: which; a `RateLimit` or a `Capacity` that refused counts as well.
         request: the number of the request.
         endpoint: its endpoint.
         at: when, in seconds since the service began.
     """
 
-    fault: ServiceFault | RateLimit
+    fault: ServiceFault | RateLimit | Capacity
     request: int
     endpoint: str
     at: float
@@ -390,6 +417,13 @@ class Schedule:
             self._counts[index] += 1
             if struck and fault.nth in (None, self._counts[index]):
                 yield fault
+
+    def full(self, endpoint: str, samples: int, now: float) -> Capacity | None:
+        """Return the capacity that one more request would exceed."""
+        if endpoint != "asample":
+            return None
+        begun = [capacity for capacity in self._faults.capacities if capacity.start <= now]
+        return begun[-1] if begun and samples >= begun[-1].samples else None
 
     def limited(self, endpoint: str, now: float) -> tuple[RateLimit, float] | None:
         """Take a token from each bucket of an endpoint; return one that is empty and the seconds until it is not."""

@@ -46,7 +46,12 @@ class Gate:
         return Refusal(401, "x-api-key is missing or wrong").answer
 
     def limit(self, call: Call) -> Answer | None:
-        """Return the refusal of a request that found a bucket empty."""
+        """Return the refusal of a request that found a bucket empty, or the service full of samples."""
+        full = self.schedule.full(call.request.endpoint, self._state.samples_at(call.now), call.now)
+        if full is not None:
+            self._injected.append(InjectedFault(full, call.request.number, call.request.endpoint, call.now))
+            headers = self.retry_after(call.now, full.retry_after, "seconds")
+            return Refusal(429, f"there are {full.samples} samples already", headers).answer
         found = self.schedule.limited(call.request.endpoint, call.now)
         if found is None:
             return None

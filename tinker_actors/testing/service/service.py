@@ -120,6 +120,10 @@ class ScriptedService:
         """The promises that clients have given up."""
         return tuple(self._state.cancelled)
 
+    def sampling(self, now: float) -> int:
+        """Return how many samples are at the service; the time, as in `handle`, must not fall."""
+        return self._state.samples_at(now)
+
     def count(self, *endpoints: str) -> int:
         """Return how many requests came to some endpoints.
 

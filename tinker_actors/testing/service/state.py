@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Callable
@@ -193,6 +194,7 @@ class ServiceState:
         self.token_lifetime: float | None = None
         self._work = faults.work
         self._pauses = faults.pauses
+        self._sampling: list[float] = []  # a heap
         self._made = 0
 
     # --- finding -----------------------------------------------------------------------------------------
@@ -264,6 +266,16 @@ class ServiceState:
             done = max(now, free_at) + self._work.draw(rng)
         pause = self.pause_at(done)
         return done if pause is None else pause.end
+
+    def sampling_until(self, time: float) -> None:
+        """A sample is at the service until some time."""
+        heapq.heappush(self._sampling, time)
+
+    def samples_at(self, now: float) -> int:
+        """Return how many samples are at the service; the time must not fall."""
+        while self._sampling and self._sampling[0] <= now:
+            heapq.heappop(self._sampling)
+        return len(self._sampling)
 
     def pause_at(self, now: float) -> Pause | None:
         """Return the pause there is at some time."""

@@ -354,6 +354,7 @@ def asample(call: Call) -> Answer:
         if number is not None:
             sampler.seen[number] = promise.request_id
     run(call, promise, lambda: Result(sample_result(call.body, steps), "sample"), call.now)
+    call.state.sampling_until(promise.ready_at)
     return _sampling(call, promise, count)
 
 
