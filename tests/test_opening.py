@@ -258,7 +258,7 @@ async def _train(drop: tuple[str, int] | None, tmp_path: Path) -> tuple[bytes, i
             if step == 2:
                 await training.save_state("three")
         path = (await training.save_state("end")).path
-        file = await service.rest.download_checkpoint(path, tmp_path / "end.tar")
+        file = await service.rest.download_checkpoint(path, tmp_path / "end.tar", force=True)
     restored = 0
     async for event in events:
         restored += isinstance(event, ModelRestored)

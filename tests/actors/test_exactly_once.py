@@ -120,7 +120,7 @@ async def run(
                 await act(training, operation, number)
             await training.optim_step(AdamParams(learning_rate=1e-2))
             path = (await training.save_state("end")).path
-            file = await service.rest.download_checkpoint(path, tmp_path / "end.tar")
+            file = await service.rest.download_checkpoint(path, tmp_path / "end.tar", force=True)
     with tarfile.open(fileobj=io.BytesIO(file.read_bytes())) as tar:  # noqa: ASYNC240 - a small file of the test
         members = [member for member in tar.getmembers() if member.name.endswith(".safetensors")]
         return {member.name: tar.extractfile(member).read() for member in members}  # type: ignore[union-attr]  # files
