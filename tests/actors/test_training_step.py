@@ -48,6 +48,7 @@ async def test_a_block_that_raises_sends_nothing(
     """The exception leaves as itself, and what had been planned is not in line; nor is an empty step."""
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
+        forward: Any = None
         with pytest.raises(KeyError, match="mine"):
             async with training.step() as step:
                 forward = step.forward_backward(batch(1), "cross_entropy")

@@ -38,11 +38,12 @@ def check_optimizer(config: object) -> OptimizerConfig | None:
     Raises:
         InputError: it is none.
     """
-    kinds = AdamOptimizerConfig | DimuonOptimizerConfig | OptimizerConfigBase
-    if config is not None and not isinstance(config, kinds):
-        why = "must be AdamOptimizerConfig, DimuonOptimizerConfig, OptimizerConfigBase or None"
-        raise InputError("optimizer", config, why)
-    return config
+    if config is None or isinstance(
+        config, AdamOptimizerConfig | DimuonOptimizerConfig | OptimizerConfigBase
+    ):
+        return config
+    why = "must be AdamOptimizerConfig, DimuonOptimizerConfig, OptimizerConfigBase or None"
+    raise InputError("optimizer", config, why)
 
 
 def lora_config(
