@@ -180,6 +180,10 @@ bench-kernel: $(BENCH_VENV)/.bench ## the kernel against bare trio channels, pyk
 bench-transport: $(BENCH_VENV)/.bench .venv-tinker/.interop ## the clients against the official SDK, on a stub over loopback (20 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/transport.py --official .venv-tinker/bin/python $(BENCH_ARGS)
 
+.PHONY: bench-heartbeat
+bench-heartbeat: $(BENCH_VENV)/.bench ## how late beats are while samples saturate, models compute and user code blocks (2 minutes)
+	@$(BENCH_VENV)/bin/python benchmarks/heartbeat.py --both $(BENCH_ARGS)
+
 # ---------------------------------------------------------------------------------------------------------- checks
 
 .PHONY: lint

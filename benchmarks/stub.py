@@ -4,7 +4,8 @@
     python benchmarks/stub.py --port 0 --tls CERT KEY
 
 Results are canned and sized from the request. `POST /stub/settings` sets how long the work seems to take
-(`sample_ms`, `batch_ms`, `optim_ms`), `POST /stub/reset` forgets the counters, `GET /stub/stats` gives them. The work
+(`sample_ms`, `batch_ms`, `optim_ms`), `POST /stub/reset` forgets the counters, `GET /stub/stats` gives them, and
+`GET /stub/beats` says when each heartbeat came, on the clock that all processes of a machine share. The work
 of a model is done one request at a time, in the order of its numbers; an early number waits for those before it.
 """
 
@@ -116,6 +117,7 @@ class Service:
             "/api/v1/sessions/session-0/finish": {},
         }
         self._fixed = {path: json_response(value) for path, value in fixed.items()}
+        self.beats: list[float] = []
         self._calls: dict[str, Callable[[bytes, Respond], None]] = {
             "/api/v1/asample": self._asample,
             "/api/v1/retrieve_future": self._retrieve_future,
@@ -127,12 +129,15 @@ class Service:
             "/api/v1/create_sampling_session": self._create_sampling_session,
             "/stub/settings": self._change_settings,
             "/stub/reset": self._forget,
+            "/stub/beats": lambda _, respond: respond(json_response({"beats": self.beats})),
             "/stub/stats": lambda _, respond: respond(json_response(self.stats())),
         }
 
     def handle(self, path: str, body: bytes, respond: Respond) -> None:
         """Answer one request, now or later."""
         self.counts[path] = self.counts.get(path, 0) + 1
+        if path == "/api/v1/session_heartbeat":
+            self.beats.append(time.monotonic())
         fixed = self._fixed.get(path)
         if fixed is not None:
             respond(fixed)
@@ -146,6 +151,7 @@ class Service:
     def reset(self) -> None:
         """Forget the counters."""
         self.counts = {}
+        self.beats = []
         for model in self._models.values():
             model.out_of_order = 0
         self._since = (time.perf_counter(), time.process_time())

@@ -131,7 +131,7 @@ async def test_cancelling_at_once_ends_the_thread_too() -> None:
     [
         (httpx.Response(410, json={}), Gone("s0", 410)),
         (httpx.Response(404, json={}), Gone("s0", 404)),
-        (httpx.Response(500, text="x"), Missed("s0", "status 500")),
+        (httpx.Response(500, text="x"), Missed("s0", "status 500", 500)),
         (httpx.ConnectError("no"), Missed("s0", "ConnectError: no")),
     ],
 )

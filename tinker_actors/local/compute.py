@@ -16,8 +16,6 @@ needs: it would jump ahead while a thread works.
 from __future__ import annotations
 
 import contextlib
-import sys
-import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Literal, TypeVar
 
@@ -25,49 +23,14 @@ import attrs
 import trio
 
 from tinker_actors.errors import InputError
+from tinker_actors.kernel.switch_interval import SWITCH_INTERVAL, short_switch_interval
 
 __all__ = ["COMPUTE_MODES", "SWITCH_INTERVAL", "Compute", "ComputeMode", "short_switch_interval"]
 
 ComputeMode = Literal["thread", "inline"]
 COMPUTE_MODES: tuple[ComputeMode, ...] = ("thread", "inline")
-SWITCH_INTERVAL = 0.0005  # seconds
 
 T = TypeVar("T")
-
-
-class _SwitchInterval:
-    """The interpreter's switch interval, shared by every open service of the process, in whatever thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = 0.0
-
-    def shorten(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(SWITCH_INTERVAL)
-            self._users += 1
-
-    def restore(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                sys.setswitchinterval(self._before)
-
-
-_switch_interval = _SwitchInterval()
-
-
-@contextlib.contextmanager
-def short_switch_interval() -> Iterator[None]:
-    """Make Python's threads take turns more often; the last one to leave restores what was there before."""
-    _switch_interval.shorten()
-    try:
-        yield
-    finally:
-        _switch_interval.restore()
 
 
 @attrs.frozen

@@ -24,6 +24,7 @@ import attrs
 import httpx
 import trio
 
+from tinker_actors.kernel.switch_interval import short_switch_interval
 from tinker_actors.transport.body import Body
 from tinker_actors.transport.build import Builder, Job
 from tinker_actors.transport.config import Config
@@ -139,6 +140,10 @@ class Heart:
     async def beat_in_thread(self) -> None:
         """Run the thread until cancelled; it has ended when this returns or raises."""
         token = trio.lowlevel.current_trio_token()
+        with short_switch_interval():  # a beat is a dozen short calls, each of which gives Python's lock away
+            await self._keep_thread(token)
+
+    async def _keep_thread(self, token: trio.lowlevel.TrioToken) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulse.run)
             nursery.start_soon(self._host_thread, token)
@@ -162,6 +167,15 @@ class Heart:
             with contextlib.suppress(trio.RunFinishedError):  # the main loop may have ended meanwhile
                 home.run_sync_soon(self._report, fact)
 
+        def stands_still(seconds: float, frames: list[traceback.FrameSummary]) -> None:
+            def tell() -> (
+                None
+            ):  # in the main loop: the source is read from files, which would hold up the beats
+                self._report(Blocked(seconds, "".join(traceback.format_list(frames))))
+
+            with contextlib.suppress(trio.RunFinishedError):
+                home.run_sync_soon(tell)
+
         here = trio.lowlevel.current_trio_token()
         async with self._open_ways() as ways, trio.open_nursery() as nursery:
             watchdog = _Watchdog(self._pulse)
@@ -169,7 +183,7 @@ class Heart:
             self._stop_thread = lambda: _cancel_from_outside(here, scope)
             if self._stopped.is_set():  # before the line above had made a cancellation possible
                 scope.cancel()
-            nursery.start_soon(watchdog.run, report)
+            nursery.start_soon(watchdog.run, stands_still)
             await self._beat_for_ever(ways, report, lambda: watchdog.still_for > self._config.max_block)
 
     # --- in either ---------------------------------------------------------------------------------------
@@ -234,7 +248,7 @@ class _Watchdog:
         self._pulse = pulse
         self.still_for = 0.0
 
-    async def run(self, report: Callable[[Fact], None]) -> None:
+    async def run(self, report: Callable[[float, list[traceback.FrameSummary]], None]) -> None:
         turns, since, reported = -1, trio.current_time(), False
         while True:
             if self._pulse.turns != turns:
@@ -242,7 +256,7 @@ class _Watchdog:
             self.still_for = trio.current_time() - since
             if self.still_for > BLOCK_WARNING + PULSE_PERIOD and not reported:
                 reported = True
-                report(Blocked(self.still_for, _stack_of(self._pulse.thread_id)))
+                report(self.still_for, _frames_of(self._pulse.thread_id))
             await trio.sleep(PULSE_PERIOD)
 
 
@@ -251,7 +265,14 @@ def _cancel_from_outside(token: trio.lowlevel.TrioToken, scope: trio.CancelScope
         token.run_sync_soon(scope.cancel)
 
 
-def _stack_of(thread_id: int) -> str:
+def _frames_of(thread_id: int) -> list[traceback.FrameSummary]:
+    """Return where a thread stands, innermost last, without a look at a file."""
     frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way to see another thread
-    lines = traceback.format_stack(frame) if frame is not None else []
-    return "".join(lines[-_STACK_LINES:])
+    frames: list[traceback.FrameSummary] = []
+    while frame is not None and len(frames) < _STACK_LINES:
+        code = frame.f_code
+        frames.append(
+            traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, lookup_line=False)
+        )
+        frame = frame.f_back
+    return frames[::-1]
