@@ -107,6 +107,7 @@ class TrainingActor(Actor[Training]):
         self._custom = CustomLosses(self._compute, None if inline else lineage.losses)
         self._unconfirmed: set[int] = set()
         self._step = Step()
+        self._spoilt_after: int | None = None  # the position of what poisoned the model, if it had been sent
         self._void: tuple[int, Exception] | None = None  # last message in line, and the cause
         self._losing = False
         self._progress = trio.Event()
@@ -408,15 +409,29 @@ class TrainingActor(Actor[Training]):
             if kind == "forward_backward":
                 step.gradients -= 1
                 step.awaited -= 1
+            elif kind == "optim_step" and isinstance(void := await self._of_whole_step(None, step), StepVoid):
+                error = void
             self._failed(record, error, step, taken=True)
             return
         if kind == "forward_backward":
             step.awaited -= 1
-        while kind == "optim_step" and step.awaited:  # what it has applied is not known before
-            await self._progress.wait()
-        if kind == "optim_step" and step.failure is not None:
-            reply = _void(step.failure, started=True)
+        elif kind == "optim_step":
+            reply = await self._of_whole_step(reply, step)
         await self._succeeded(record, reply)
+
+    async def _of_whole_step(self, reply: object, step: Step) -> object:
+        """Return the reply to a step's `optim_step`; what it has applied is known when its gradients are."""
+        await trio.lowlevel.checkpoint()
+        while step.awaited:
+            await self._progress.wait()
+        return reply if step.failure is None else _void(step.failure, started=True)
+
+    def _spoilt(self, record: Record, reply: object) -> object:
+        """Return the reply to what was sent behind a void step: what it was computed with is worth nothing."""
+        poison = self._lineage.poison
+        if poison is None or self._spoilt_after is None or record.position <= self._spoilt_after:
+            return reply
+        return reply if isinstance(reply, StepVoid) else poison.renewed()
 
     async def _succeeded(self, record: Record, reply: object) -> None:
         """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
@@ -426,7 +441,9 @@ class TrainingActor(Actor[Training]):
             # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
             while not journal.settled_before(record.position):
                 await self._progress.wait()
-            journal.checkpointed(record.position, path)
+            if self._spoilt(record, reply) is reply:
+                journal.checkpointed(record.position, path)
+        reply = self._spoilt(record, reply)
         journal.done(record.position, keep=self._note_publication(record, reply))
         self._confirm(record.position)
         token = self._lineage.waiting.pop(record.position, None)
@@ -462,7 +479,10 @@ class TrainingActor(Actor[Training]):
         self._confirm(record.position)
         self._lineage.journal.strike(record.position)
         self._events.report(error)
+        was_sound = self._lineage.poison is None
         self._follow(record.operation.kind, error, step, taken=taken)
+        if was_sound and self._lineage.poison is not None:
+            self._spoilt_after = record.position
         token = self._lineage.waiting.pop(record.position, None)
         if token is not None:
             token.fail(error)
