@@ -112,8 +112,7 @@ async def test_a_sample_that_was_turned_away_before_the_service_is_sent_again(
     assert [body["seq_id"] for body in stub.bodies("asample")] == [0, 0]
 
 
-@pytest.mark.requirement("R129")
-@pytest.mark.lesson("L14", "L15")
+@pytest.mark.lesson("L15")
 async def test_a_refusal_holds_everybody_back_and_is_never_shortened(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:

@@ -48,6 +48,7 @@ async def crash(ref: Any, stage: Any) -> None:
 # --- the obituary itself ------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("R143")
 @pytest.mark.rule("W1")
 def test_everybody_is_told_once() -> None:
     """All watchers in the order they came, each once, also if the end is told twice."""

@@ -30,7 +30,6 @@ def datum(tokens: int) -> Datum:
     return Datum(ModelInput.from_ints([1] * tokens))
 
 
-@pytest.mark.lesson("D39")
 def test_a_datum_weighs_four_bytes_a_token_and_its_tensors() -> None:
     """The estimate of tinker 0.38.0."""
     inputs: dict[str, TensorLike] = {
