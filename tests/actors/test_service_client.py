@@ -228,7 +228,7 @@ async def test_a_body_that_raises_closes_the_doors(autojump_clock: Any, open_stu
         await pendings["waiting"]
     assert closing.value.started is False
     assert "optim_step" not in stub.names()
-    assert stub.bodies("finish") == [{"reason": {"type": "interrupted"}, "detail": None}]
+    assert stub.bodies("finish") == [{"reason": {"type": "errored"}, "detail": "KeyError"}]
 
 
 async def test_nothing_is_admitted_after_the_service_was_left(autojump_clock: Any, open_stub: Any) -> None:

@@ -263,6 +263,7 @@ SERVICE: dict[str, tuple[Call, list[str]]] = {
     "copy_weights": (lambda s: s.copy_weights(KEPT), ["POST copy_weights"]),
 }
 SERVICE_REST = {
+    "close": "ends the session; tests/actors/test_closing.py",
     "get_telemetry": "gives what takes events",
     "create_rest_client": "gives `rest`",
     "get_console_url": "puts it together",
@@ -415,6 +416,7 @@ create_training_client_from_state_with_optimizer path, base_model=None, user_met
                              weights_access_token=None
 create_sampling_client       model_path=None, base_model=None, retry_config=None, record_stability_info=False
 copy_weights                 path, *, ttl_seconds=None, weights_access_token=None
+close                        status='success', detail=None
 create_rest_client
 from_sampler_handle          handle, retry_config=None
 get_console_url

@@ -57,6 +57,7 @@ async def service_verbs(service: ta.ServiceClient) -> None:
     assert_type(service.get_console_url(), str)
     assert_type(service.get_telemetry(), TelemetryHandle | None)
     assert_type(service.session_id, str)
+    assert_type(await service.close("errored", "why"), None)
     assert_type(service.waits(), list[WaitSeen])
 
 

@@ -52,13 +52,14 @@ class SamplerOpener:
             TinkerError: the service refuses.
         """
         session = self._session
+        path = origin.path if isinstance(origin, FromPath) else None
         for trial in range(_SESSIONS):
             await session.settled()
             epoch = session.epoch
             try:
                 return SampleTarget(await self._open_in_session(origin), epoch, origin)
             except TinkerError as error:
-                if trial == _SESSIONS - 1 or not (session_lost(error) or not session.is_current(epoch)):
+                if trial == _SESSIONS - 1 or not (session_lost(error, path) or not session.is_current(epoch)):
                     raise
             await session.renew(epoch)
         raise AssertionError("the last trial has returned or raised")

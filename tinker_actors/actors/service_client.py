@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
-from typing import NoReturn
+from typing import Literal, NoReturn, get_args
 
 import trio
 
@@ -21,7 +21,7 @@ from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
 from tinker_actors.actors.twin import no_async_twin
-from tinker_actors.errors import StartFailed, TinkerError, UnobservedFailure
+from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
 from tinker_actors.protocol.event import ServiceEvent
@@ -34,6 +34,7 @@ from tinker_actors.transport.heartbeat import TransportOpener
 from tinker_actors.transport.http import Carrier, open_transport
 from tinker_actors.wire.optimizer import OptimizerConfig
 from tinker_actors.wire.service import GetServerCapabilitiesResponse, HealthResponse
+from tinker_actors.wire.session import FinishType
 
 __all__ = ["ServiceClient", "open_client"]
 
@@ -60,6 +61,7 @@ class ServiceClient:
         self.ref = ServiceRef(tree.events, tree.waits)
         self._tree = tree
         self._chosen = chosen
+        self._closing = trio.Lock()
         self._samplers = SamplerFactory(
             SamplerHome(tree.sampling, tree.evaluation, tree.session, tree.config.base_url, tree.tokenizers),
             tree.session,
@@ -88,6 +90,33 @@ class ServiceClient:
     def waits(self) -> list[WaitSeen]:
         """Return who waits for what, since when and why; the oldest wait first. As `ref.waits`."""
         return self.ref.waits()
+
+    async def close(
+        self, status: Literal["success", "errored", "interrupted"] = "success", detail: str | None = None
+    ) -> None:
+        """End the work now, rather than when the service is left, and tell the service how it went.
+
+        After success, everything that is in line is carried out first; else only what was sent is waited for. Either
+        way no longer than `grace`. Afterwards every operation is refused with `ServiceClosing`. The first call counts;
+        the others wait for it. Without a call, leaving the service says `success` if the body returned, `errored` if it
+        raised, `interrupted` if it was cancelled. Always a checkpoint.
+
+        Args:
+            status: how it went.
+            detail: a few words about it, for those who look at the session.
+
+        Raises:
+            InputError: another status.
+        """
+        if status not in get_args(FinishType):
+            raise InputError("status", status, f"must be one of {', '.join(get_args(FinishType))}")
+        tree = self._tree
+        async with self._closing:
+            if tree.session.closed:
+                return
+            tree.session.finish, tree.session.detail = status, detail
+            await tree.root.stop("drain" if status == "success" else "now", tree.config.grace)
+            tree.session.closed = True
 
     def get_telemetry(self) -> TelemetryHandle | None:
         """Return what tells the service of events of your own; None where telemetry is off."""
@@ -320,7 +349,17 @@ async def open_client(
             open_transport(config, rng=rng, through=through) as transport,
             open_tree(config, transport, rng, failures, beat_through) as tree,
         ):
-            yield ServiceClient(tree, backend, chosen)
+            try:
+                yield ServiceClient(tree, backend, chosen)
+            except (trio.Cancelled, KeyboardInterrupt):
+                tree.session.finish = tree.session.finish or "interrupted"
+                raise
+            except BaseException as error:
+                tree.session.finish = tree.session.finish or "errored"
+                tree.session.detail = (
+                    tree.session.detail or type(error).__name__
+                )  # its text may hold anything
+                raise
     except trio.Cancelled:
         raise
     except BaseException as error:

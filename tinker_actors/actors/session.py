@@ -24,7 +24,7 @@ from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, 
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import Waits
-from tinker_actors.errors import APIError, CredentialError, TinkerError
+from tinker_actors.errors import APIError, CredentialError, ServiceClosing, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
@@ -81,6 +81,7 @@ class Session:
         restores: models being restored at the same time.
         finish: how the session ends, if somebody has said so.
         detail: what is said of its end.
+        closed: the service was closed.
     """
 
     reachability: Reachability
@@ -94,6 +95,7 @@ class Session:
     restores: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_RESTORES))
     finish: FinishType | None = None
     detail: str | None = None
+    closed: bool = False
     _models: int = 0
     _samplers: int = 0
     _lost: bool = False
@@ -115,8 +117,11 @@ class Session:
         """Wait until there is a session that is not known to be lost; a checkpoint only if there is none.
 
         Raises:
+            ServiceClosing: there will be none any more.
             TinkerError: the service refuses to open one.
         """
+        if self.closed:
+            raise ServiceClosing
         while self._lost:
             if self._refusal is not None:
                 raise self._refusal.renewed()

@@ -42,6 +42,7 @@ from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.training import TrainingActor
 from tinker_actors.actors.waits import Waits
 from tinker_actors.errors import (
+    ActorError,
     ActorStopped,
     ModelLost,
     ModelPoisoned,
@@ -248,7 +249,12 @@ class Tree:
             refusal=lambda error: model_refusal(lineage, error),
         )
         self._models += 1
-        return await self.training.start_child(spec)
+        try:
+            return await self.training.start_child(spec)
+        except StartFailed:
+            raise
+        except ActorError as error:
+            raise ServiceClosing from error
 
     def observe(self, event: KernelEvent) -> None:
         """Pass on what the kernel reports."""

@@ -1,0 +1,150 @@
+"""How a service ends: what is said of it, what is still carried out, and that nothing is left."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.actors.scripted import ADAM, GREEDY, MODEL, PROMPT, batch, lineage, steps
+from tinker_actors.errors import InputError, ServiceClosing
+from tinker_actors.testing import (
+    Fixed,
+    ScriptedService,
+    ServiceFaults,
+    no_leaked_tasks,
+    open_scripted_service,
+)
+from tinker_actors.transport.config import Config
+
+
+def told(scripted: ScriptedService) -> list[Any]:
+    """Return what the service was told of the end of its session."""
+    return [
+        (one.body["reason"]["type"], one.body.get("detail"))
+        for one in scripted.requests
+        if one.endpoint == "finish_session" and one.body is not None
+    ]
+
+
+@pytest.mark.requirement("R18")
+async def test_the_body_that_returns_has_succeeded(autojump_clock: Any) -> None:
+    """What stands in line is carried out first."""
+    async with no_leaked_tasks(), open_scripted_service() as (service, scripted):
+        training = await service.create_lora_training_client(MODEL)
+        await training.forward_backward(batch(1), "cross_entropy")
+        await training.optim_step(ADAM)
+    assert told(scripted) == [("success", None)]
+    assert lineage(scripted, training.model_id) == steps(1)
+
+
+@pytest.mark.requirement("R18")
+async def test_the_body_that_raises_has_failed(autojump_clock: Any) -> None:
+    """The service is told the kind of the exception, and nothing of what it says; the exception wins."""
+    scripted: ScriptedService | None = None
+    with pytest.raises(ValueError, match="secret"):
+        async with no_leaked_tasks(), open_scripted_service() as (service, scripted):
+            await service.create_lora_training_client(MODEL)
+            raise ValueError("secret")
+    assert scripted is not None
+    assert told(scripted) == [("errored", "ValueError")]
+
+
+@pytest.mark.requirement("R18", "R146")
+async def test_the_body_that_is_cancelled_was_interrupted(autojump_clock: Any) -> None:
+    """What was sent is waited for, no longer than `grace`; what was not sent is refused."""
+    faults = attrs.evolve(ServiceFaults(), work=Fixed(1e5))
+    config = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, grace=20.0)
+    start = trio.current_time()
+    scripted: ScriptedService | None = None
+    with trio.move_on_after(100) as scope:
+        async with no_leaked_tasks(), open_scripted_service(faults, config=config) as (service, scripted):
+            await service.create_sampling_client(base_model=MODEL)
+            sampling = await service.create_sampling_client(base_model=MODEL)
+            await sampling.sample(PROMPT, 1, GREEDY)
+    assert scope.cancelled_caught
+    assert 100 <= trio.current_time() - start < 130
+    assert scripted is not None
+    assert told(scripted) == [("interrupted", None)]
+
+
+@pytest.mark.requirement("R18")
+@pytest.mark.parametrize("status", ["success", "errored", "interrupted"])
+async def test_a_service_can_be_closed_early(autojump_clock: Any, status: Any) -> None:
+    """The first word counts, twice is once, and what comes after it is refused before it starts."""
+    async with open_scripted_service() as (service, scripted):
+        training = await service.create_lora_training_client(MODEL)
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        await service.close(status, "enough")
+        await service.close("success", "again")
+        beats = scripted.count("session_heartbeat")
+        for attempt in (
+            lambda: training.forward_backward(batch(2), "cross_entropy"),
+            lambda: sampling.sample(PROMPT, 1, GREEDY),
+            lambda: service.create_lora_training_client(MODEL),
+            lambda: service.create_sampling_client(base_model=MODEL),
+        ):
+            with pytest.raises(ServiceClosing) as refused:
+                await attempt()
+            assert refused.value.started is False
+        await trio.sleep(100)
+        assert scripted.count("session_heartbeat") == beats
+    assert told(scripted) == [(status, "enough")]
+
+
+async def test_another_status_is_refused(autojump_clock: Any) -> None:
+    """Before anything ends."""
+    async with open_scripted_service() as (service, scripted):
+        with pytest.raises(InputError, match="status"):
+            await service.close("fine")  # type: ignore[arg-type]  # what is tested
+        assert scripted.count("finish_session") == 0
+
+
+@pytest.mark.requirement("R146")
+@pytest.mark.parametrize("how", ["404", "absent", "silent"])
+async def test_a_service_that_does_not_hear_of_the_end_holds_nobody_up(autojump_clock: Any, how: str) -> None:
+    """An older one without the call, one that has gone, and one that does not answer."""
+    plan = ServiceFaults()
+    faults = {
+        "404": plan.refuse(404, of="finish_session"),
+        "absent": plan.drop("connect", start=50, end=1e6),
+        "silent": plan.stall("request", of="finish_session", nth=None),
+    }[how]
+    async with no_leaked_tasks(), open_scripted_service(faults):
+        await trio.sleep(60)
+        leaving = trio.current_time()
+    assert trio.current_time() - leaving <= 45
+
+
+@pytest.mark.requirement("R142", "R146")
+@pytest.mark.lesson("D4", "D7")
+async def test_no_beat_follows_the_end_and_no_thread_is_left() -> None:
+    """The session is finished before its beats stop, and the thread that beats has ended with the service."""
+    scripted = ScriptedService()
+    from tinker_actors.testing import serve_scripted
+
+    async with serve_scripted(scripted) as url:
+        import random
+
+        from tinker_actors.actors.service_client import open_client
+
+        before = set(threading.enumerate())
+        config = Config(
+            base_url=url, heartbeat_period=0.02, telemetry=False, tags=("a",), user_metadata={"b": "c"}
+        )
+        async with open_client(config, rng=random.Random(0), backend=url, chosen="x"):
+            await trio.sleep(0.1)
+        beats = scripted.count("session_heartbeat")
+        await trio.sleep(0.1)
+        assert scripted.count("session_heartbeat") == beats >= 3
+        beating = [one.name for one in set(threading.enumerate()) - before if "Trio" not in one.name]
+        assert beating == []
+    created = next(one.body for one in scripted.requests if one.endpoint == "create_session")
+    assert created is not None
+    assert (list(created["tags"]), created["user_metadata"]) == (["a"], {"b": "c"})
+    assert created["sdk_version"]
