@@ -316,6 +316,59 @@ def test_a_channel_is_iterated_and_left_open() -> None:
     receive.close()
 
 
+def test_closing_ends_an_iteration_that_nobody_continues() -> None:
+    """The generator is closed, closing does not wait for more, and whoever asks later is told."""
+    log = Log()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - it is not cancelled
+            log.append("closed")
+
+    portal = open_portal()
+    iterator = portal.iterate(numbers())
+    assert next(iterator) == 1
+    closing = threading.Thread(target=portal.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert log == ["closed"]
+    with pytest.raises(PortalClosed):
+        next(iterator)
+
+
+def test_closing_during_a_step_lets_it_end() -> None:
+    """The item that was asked for is given; then the generator is closed."""
+    log = Log()
+    release = threading.Event()
+    given: list[int] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        log.begun.set()
+        await trio.to_thread.run_sync(release.wait)
+        yield 1
+        log.append("gone on")
+
+    portal = open_portal()
+    iterator = portal.iterate(numbers())
+    taking = threading.Thread(target=lambda: given.append(next(iterator)), daemon=True)
+    taking.start()
+    log.begun.wait(10)
+    closing = threading.Thread(target=portal.close, daemon=True)
+    closing.start()
+    while not portal._stop.is_set():
+        threading.Event().wait(0.001)
+    release.set()
+    closing.join(10)
+    taking.join(10)
+    assert (closing.is_alive(), given, log) == (False, [1], [])
+    with pytest.raises(PortalClosed):
+        next(iterator)
+
+
 @pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_during_a_step_cancels_the_iterable() -> None:
     """The generator is cancelled where it waits, and cleans up."""

@@ -81,6 +81,7 @@ class Portal:
         self._keepers: list[Keeper[Any]] = []
         self._leaving: Keeper[Any] | None = None
         self._running: set[Call[Any]] = set()
+        self._idle: set[trio.CancelScope] = set()  # iterations that wait until they are asked for a step
         self._stop = trio.Event()
         self._ended = threading.Event()
         self._failure: BaseException | None = None
@@ -150,7 +151,7 @@ class Portal:
     def iterate(self, iterable: AsyncIterable[T], /) -> Iterator[T]:
         """Go through an async iterable of trio; one task steps through it, and takes a step only when asked for it.
 
-        Leaving the loop early closes the iterable.
+        Leaving the loop early closes the iterable; so does closing the portal, when the step under way has ended.
         """
         wanted, wants = trio.open_memory_channel[None](0)
         offer, offered = trio.open_memory_channel[T](0)
@@ -159,7 +160,7 @@ class Portal:
             await wanted.send(None)
             return await offered.receive()
 
-        task = self.submit(_step_through, iterable, wants, offer)
+        task = self.submit(self._step_through, iterable, wants, offer)
         try:
             while True:
                 try:
@@ -332,12 +333,53 @@ class Portal:
     def _begin_to_end(self, failure: BaseException | None) -> None:
         """Close the door; called again with an error if somebody does not want to wait for the rest."""
         self._stop.set()
+        for waiting in self._idle:
+            waiting.cancel(reason="the portal ends")
         if failure is None or self._failure is not None:
             return
         self._failure = failure
         self._calls.cancel_scope.cancel(reason="the portal ends")
         if self._leaving is not None:
             self._leaving.begin_to_leave(failure)
+
+    async def _step_through(
+        self,
+        iterable: AsyncIterable[T],
+        wants: trio.MemoryReceiveChannel[None],
+        offer: trio.MemorySendChannel[T],
+    ) -> None:
+        """Offer the next item whenever one is wanted; close a generator in the task that went through it."""
+        iterator = aiter(iterable)
+        with wants, offer:
+            try:
+                while await self._is_wanted(wants):
+                    try:
+                        item = await anext(iterator)
+                    except StopAsyncIteration:
+                        return
+                    await offer.send(item)
+            finally:
+                if isinstance(iterator, AsyncGenerator):
+                    await iterator.aclose()  # noqa: ASYNC102 - a generator that was cancelled has closed itself
+
+    async def _is_wanted(self, wants: trio.MemoryReceiveChannel[None]) -> bool:
+        """Wait until a step is asked for; False if none will be.
+
+        Raises:
+            PortalClosed: the portal ends, and would wait for ever for whoever does not ask.
+        """
+        with trio.CancelScope() as waiting:
+            if self._stop.is_set():
+                waiting.cancel(reason="the portal ends")
+            self._idle.add(waiting)
+            try:
+                await wants.receive()
+            except trio.EndOfChannel:
+                return False
+            finally:
+                self._idle.discard(waiting)
+            return True
+        raise PortalClosed("the portal was closed before the iteration had ended")
 
     async def _enter(self, manager: AbstractAsyncContextManager[T, bool | None]) -> T:
         keeper = Keeper(manager)
@@ -369,21 +411,3 @@ class Portal:
 
 async def _wait(awaitable: Awaitable[T]) -> T:
     return await awaitable
-
-
-async def _step_through(
-    iterable: AsyncIterable[T], wants: trio.MemoryReceiveChannel[None], offer: trio.MemorySendChannel[T]
-) -> None:
-    """Offer the next item whenever one is wanted; close a generator in the task that went through it."""
-    iterator = aiter(iterable)
-    with wants, offer:
-        try:
-            async for _ in wants:
-                try:
-                    item = await anext(iterator)
-                except StopAsyncIteration:
-                    return
-                await offer.send(item)
-        finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()  # noqa: ASYNC102 - a generator that was cancelled has closed itself
