@@ -304,6 +304,33 @@ def test_eager_tasks_do_no_harm() -> None:
     assert hosted(main) == "later"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks since 3.12")
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_eager_task_that_cancels_its_caller_in_its_first_step_is_waited_for(waits: bool) -> None:
+    """The call ends once, when the task has ended, and the trio task is woken for nothing else."""
+    log = Log()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        with trio.CancelScope() as scope:
+
+            async def cancel_caller() -> None:
+                scope.cancel()
+                if waits:
+                    await log.asyncio_waits()
+
+            await aio(cancel_caller)
+            log.append("returned")
+            await trio.lowlevel.checkpoint()
+        log.append(f"cancelled: {scope.cancelled_caught}")
+        with trio.move_on_after(0.05):
+            await trio.sleep_forever()
+
+    hosted(main)
+    ended = ["asyncio begins", "asyncio has cleaned up"] if waits else ["returned"]
+    assert log == [*ended, "cancelled: True"]
+
+
 async def test_without_a_host_the_error_says_how_to_start() -> None:
     """Under plain trio there is no asyncio loop to call."""
     with pytest.raises(RuntimeError, match=r"run\(main, asyncio=True\)"):

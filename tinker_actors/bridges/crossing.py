@@ -112,13 +112,17 @@ class _AsyncioCall(Generic[T]):
         self._name = name
         self._caller = trio.lowlevel.current_task()
         self._raise_cancel: Callable[[], NoReturn] | None = None
+        self._started = False
         self._task: asyncio.Task[outcome.Outcome[T]] | None = None
         # Not at once: a loop with eager tasks would run the function within this step of the trio task.
         self._starting = loop.call_soon(self._start)
 
     def _start(self) -> None:
+        self._started = True
         self._task = self._loop.create_task(self._run(), name=self._name)
         self._task.add_done_callback(self._end)
+        if self._raise_cancel is not None:  # an eager task has cancelled its caller in its first step
+            self._cancel(self._task)
 
     async def _run(self) -> outcome.Outcome[T]:
         # The outcome is a value, so that SystemExit goes to the caller and does not stop the host loop.
@@ -131,12 +135,17 @@ class _AsyncioCall(Generic[T]):
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
         """The trio task is cancelled, or is to raise KeyboardInterrupt."""
-        if self._task is None:
+        if not self._started:
             self._starting.cancel()
             return trio.lowlevel.Abort.SUCCEEDED
         self._raise_cancel = raise_cancel
-        self._task.cancel("the trio task that waits for it was cancelled")
+        if self._task is not None:
+            self._cancel(self._task)
         return trio.lowlevel.Abort.FAILED
+
+    @staticmethod
+    def _cancel(task: asyncio.Task[outcome.Outcome[T]]) -> None:
+        task.cancel("the trio task that waits for it was cancelled")
 
     def _end(self, task: asyncio.Task[outcome.Outcome[T]]) -> None:
         if task.cancelled():  # before its first step
