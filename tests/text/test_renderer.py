@@ -27,10 +27,11 @@ def test_an_example_may_be_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "max_length", "field"), [(WEIGHTS[:3], None, "weights"), (WEIGHTS, 1, "model_input")]
+    ("weights", "max_length", "field"),
+    [(WEIGHTS[:3], None, "weights"), (WEIGHTS, 1, "model_input"), (WEIGHTS, -1, "max_length")],
 )
 def test_what_makes_no_datum_is_refused(weights: np.ndarray, max_length: int | None, field: str) -> None:
-    """A weight for each token, and something to predict."""
+    """A weight for each token, something to predict, and a length that is one."""
     with pytest.raises(InputError) as caught:
         datum_from_model_input_weights(EXAMPLE, weights, max_length)
     assert caught.value.field == field

@@ -103,8 +103,10 @@ def datum_from_model_input_weights(
         max_length: cut the example to that many tokens.
 
     Raises:
-        InputError: fewer than two tokens, or not one weight for each.
+        InputError: fewer than two tokens, not one weight for each, or a negative length.
     """
+    if max_length is not None and max_length < 0:
+        raise InputError("max_length", max_length, "must not be negative")
     tokens = model_input.to_numpy()
     if weights.shape != tokens.shape:
         raise InputError("weights", weights.shape, f"must have the shape {tokens.shape}, one for each token")
