@@ -9,6 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import tokenizers
 from huggingface_hub.errors import EntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,28 @@ def test_a_tokenizer_is_loaded_from_a_file_or_its_folder(packaged: Tokenizer, tm
     packaged.backend.save(str(tmp_path / "tokenizer.json"))
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         assert load_tokenizer(str(place)).backend.get_vocab() == packaged.backend.get_vocab()
+
+
+def test_text_is_neither_cut_nor_filled_up(packaged: Tokenizer, tmp_path: Path) -> None:
+    """Whatever lengths the file was saved with; transformers does not use them either unless it is asked to."""
+    backend = tokenizers.Tokenizer.from_str(packaged.backend.to_str())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=6)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(str(tmp_path))
+    for text in ("1", "12+34=46"):
+        assert loaded.encode(text) == packaged.encode(text)
+    assert loaded.encode_batch(["1", "12+34=46"]) == packaged.encode_batch(["1", "12+34=46"])
+
+
+def test_a_path_may_begin_at_home(
+    packaged: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~` stands for it, as in a shell."""
+    packaged.backend.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_tokenizer("~").encode("ab") == packaged.encode("ab")
+    assert load_tokenizer("~/tokenizer.json").encode("ab") == packaged.encode("ab")
 
 
 def test_a_packaged_tokenizer_needs_no_file_of_the_users(

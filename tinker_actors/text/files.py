@@ -81,7 +81,7 @@ def find_files(tokenizer_id: str) -> ModelFiles:
         if not name or not (folder / name / "tokenizer.json").is_file():
             raise FileNotFoundError(f"the embedded service has no model of this name: {name!r}")
         return _Folder(folder / name)
-    path = Path(tokenizer_id)
+    path = Path(tokenizer_id).expanduser()
     if path.is_dir():
         return _Folder(path)
     if path.is_file():

@@ -135,4 +135,8 @@ def _backend(files: ModelFiles) -> tokenizers.Tokenizer:
     text = files.read("tokenizer.json")
     if text is None:
         raise FileNotFoundError("it has no tokenizer.json")
-    return tokenizers.Tokenizer.from_str(text)
+    backend = tokenizers.Tokenizer.from_str(text)
+    # A file keeps how its author last used it; a text is encoded as it is.
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
