@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from tinker_actors.text.settings import TokenizerSettings
 from tinker_actors.text.tokenizer import Tokenizer
@@ -130,20 +130,44 @@ TEMPLATES = {
 }
 
 
-def byte_tokenizer() -> tokenizers.Tokenizer:
-    """Return a tokenizer with one token for each byte, and the special tokens."""
+def byte_tokenizer(*merges: tuple[str, str]) -> tokenizers.Tokenizer:
+    """Return a tokenizer with one token for each byte, for each pair that is merged, and the special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {sign: at for at, sign in enumerate(alphabet)}
-    backend = tokenizers.Tokenizer(models.BPE(vocabulary, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = {sign: at for at, sign in enumerate([*alphabet, *map("".join, merges)])}
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     return backend
 
 
-def tokenizer_with(template: str | None, **special: str) -> Tokenizer:
+def piece_tokenizer(blank: str) -> tokenizers.Tokenizer:
+    """Return a tokenizer that writes a blank as a sign of its own and puts one before a text, as SentencePiece does.
+
+    Args:
+        blank: whether that is done by a normalizer (`normalizer`), or where the pre-tokenizer does it (`first`,
+            `always`, `never`).
+    """
+    signs = [*map(chr, range(33, 127)), "▁", "It", "▁It", "▁▁"]
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *signs]
+    merges = [("I", "t"), ("▁", "It"), ("▁", "▁")]
+    vocabulary = {token: at for at, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+    if blank == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=blank, split=False)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    return backend
+
+
+def tokenizer_with(
+    template: str | None, backend: tokenizers.Tokenizer | None = None, **special: str
+) -> Tokenizer:
     """Return a tokenizer with a chat template."""
     names = {"bos_token": "<s>", "eos_token": "</s>"} | special
-    return Tokenizer(
-        "test", byte_tokenizer(), TokenizerSettings(names, {} if template is None else {"default": template})
-    )
+    templates = {} if template is None else {"default": template}
+    return Tokenizer("test", backend or byte_tokenizer(), TokenizerSettings(names, templates))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from tests.text.templates import TEMPLATES, tokenizer_with
+from tests.text.templates import TEMPLATES, byte_tokenizer, piece_tokenizer, tokenizer_with
 from tinker_actors.errors import ConfigError, InputError
 from tinker_actors.text.chat import ChatTemplateRenderer
 from tinker_actors.text.renderer import ChatMessage, ParseTermination, Renderer, TrainOn
@@ -87,6 +89,59 @@ def test_what_is_trained_continues_what_is_sampled_from(name: str) -> None:
     model_input, weights = made.build_supervised_example(TALK)
     first = int(np.flatnonzero(weights)[0])
     assert model_input.to_numpy()[:first].tolist() == prompt.tolist()
+
+
+@pytest.mark.parametrize("blank", ["normalizer", "first", "always", "never"])
+@pytest.mark.parametrize("name", ["marked", "bracketed"])
+def test_an_answer_is_tokenized_as_it_continues_its_prompt(name: str, blank: str) -> None:
+    """Not as a text by itself, before which some tokenizers write a blank; nor is what it is begun with."""
+    made = ChatTemplateRenderer(tokenizer_with(TEMPLATES[name], piece_tokenizer(blank)))
+    whole = made.tokenizer.encode(made.render(TALK), add_special_tokens=False)
+    for train_on in ("last_assistant_message", "all_assistant_messages"):
+        model_input, _ = made.build_supervised_example(TALK, train_on)
+        assert model_input.to_numpy().tolist() == whole
+    begun = made.build_generation_prompt(TALK[:1], "It is é").to_numpy().tolist()
+    prompt = made.render(TALK[:1], add_generation_prompt=True)
+    assert begun == made.tokenizer.encode(prompt + "It is é", add_special_tokens=False)
+
+
+def test_an_answer_that_would_grow_together_with_its_prompt_keeps_the_prompts_tokens() -> None:
+    """What is sampled from has no token that reaches into the answer, so what is trained has none."""
+    template = "{% for m in messages %}{{ m.role + ':' + m.content + '</s>' }}{% endfor %}"
+    template += "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    tokenizer = tokenizer_with(template, byte_tokenizer(("I", "t"), (":", "It")))
+    made = ChatTemplateRenderer(tokenizer)
+    assert tokenizer.token_to_id(":It") in tokenizer.encode(made.render(TALK))
+    prompt = made.build_generation_prompt(TALK[:1]).to_numpy().tolist()
+    assert made.build_generation_prompt(TALK[:1], "It").to_numpy().tolist() == prompt + tokenizer.encode("It")
+    model_input, _ = made.build_supervised_example(TALK[:2])
+    assert model_input.to_numpy().tolist() == prompt + tokenizer.encode("It is 4.</s>")
+
+
+@pytest.mark.parametrize("train_on", ["all_messages", "", None])
+def test_what_is_learned_is_named_or_refused(train_on: Any) -> None:
+    """A name that is not known is not taken for another one."""
+    with pytest.raises(InputError) as caught:
+        renderer("marked").build_supervised_example(TALK, train_on)
+    assert (caught.value.field, caught.value.value) == ("train_on", train_on)
+
+
+def test_a_message_without_a_role_is_refused() -> None:
+    """By the field that is missing."""
+    with pytest.raises(InputError) as caught:
+        renderer("marked").build_supervised_example([TALK[0], {"content": "4"}])  # type: ignore[typeddict-item]
+    assert caught.value.field == "messages[1]"
+
+
+def test_a_template_that_reads_lists_of_parts_shows_its_end_of_a_turn() -> None:
+    """Those of models that see images read nothing else; one that writes no answer at all shows no end."""
+    listed = (
+        "{% for m in messages %}{{ m.role + ':' }}{% for part in m.content if part.type == 'text' %}"
+        "{{ part.text }}{% endfor %}{{ '<end>' }}{% endfor %}"
+    )
+    assert ChatTemplateRenderer(tokenizer_with(None), listed).stop == "<end>"
+    with pytest.raises(ConfigError, match="does not write what an assistant says"):
+        ChatTemplateRenderer(tokenizer_with(None), "{{ '<end>' }}")
 
 
 def test_an_answer_that_the_template_rewrites_later_is_refused() -> None:

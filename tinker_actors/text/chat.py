@@ -1,7 +1,8 @@
 """A renderer that uses a model's own chat template.
 
 Theory of operation. A conversation is rendered as text by the template, and the text is turned into ids piece by piece:
-what stands before an answer is encoded as it is when the answer is sampled, and the answer by itself. So what is
+what stands before an answer is encoded as it is when the answer is sampled, and the answer as its continuation: the ids
+that both together have more, or, where a token would reach into both, the ids of the answer by itself. So what is
 trained continues exactly the ids that are sampled from.
 
 Which text belongs to an answer is found by rendering twice: the conversation before it, with the beginning of an answer
@@ -14,7 +15,7 @@ What ends a turn is found by rendering an answer that is known and looking at wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import numpy as np
@@ -109,8 +110,9 @@ class ChatTemplateRenderer:
         Raises:
             InputError: the template refuses the conversation.
         """
-        tokens = self._encode(self.render(messages, add_generation_prompt=True))
-        return ModelInput.from_ints(tokens + self._encode(prefill or ""))
+        prompt = self.render(messages, add_generation_prompt=True)
+        tokens = self._encode(prompt)
+        return ModelInput.from_ints(tokens + self._continued(prompt, tokens, prefill or ""))
 
     def build_supervised_example(
         self, messages: Sequence[ChatMessage], train_on: TrainOn = "last_assistant_message"
@@ -124,13 +126,15 @@ class ChatTemplateRenderer:
             train_on: which of its answers are learned; `all_tokens` learns everything.
 
         Raises:
-            InputError: no answer to learn, a template that refuses the conversation, or one that changes what came
-                before an answer.
+            InputError: an unknown `train_on`, no answer to learn, a message without a role, a template that refuses
+                the conversation, or one that changes what came before an answer.
         """
+        text = ""
         tokens: list[int] = []
         weights: list[float] = []
         for piece in self._pieces(messages, train_on):
-            ids = self._encode(piece.text)
+            ids = self._continued(text, tokens, piece.text)
+            text += piece.text
             tokens += ids
             weights += [float(piece.learned)] * len(ids)
         return ModelInput.from_ints(tokens), np.array(weights, np.float32)
@@ -158,11 +162,24 @@ class ChatTemplateRenderer:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)  # the template writes them
 
+    def _continued(self, before: str, tokens: list[int], text: str) -> list[int]:
+        """Return the ids of a text that continues another one, which has these tokens.
+
+        Some tokenizers write a blank before whatever they are given, so a continuation is not encoded by itself.
+        """
+        together = self._encode(before + text)
+        return together[len(tokens) :] if together[: len(tokens)] == tokens else self._encode(text)
+
     # --- which text is an answer's -----------------------------------------------------------------------
 
     def _pieces(self, messages: Sequence[ChatMessage], train_on: TrainOn) -> list[_Piece]:
+        if train_on not in get_args(TrainOn):
+            raise InputError("train_on", train_on, f"must be one of {', '.join(get_args(TrainOn))}")
         if train_on == "all_tokens":
             return [_Piece(self.render(messages), learned=True)]
+        for at, message in enumerate(messages):
+            if "role" not in message:
+                raise InputError(f"messages[{at}]", message, "has no 'role'")
         answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers:
             raise InputError("messages", list(messages), "there is no assistant's message to learn")
@@ -197,19 +214,31 @@ class ChatTemplateRenderer:
         Raises:
             ConfigError: none can be found.
         """
-        talk: list[ChatMessage] = [
-            {"role": "user", "content": "?"},
-            {"role": "assistant", "content": _ANSWER},
-        ]
-        try:
-            _, found, tail = self.render(talk).rpartition(_ANSWER)
-        except InputError as error:
-            raise ConfigError(f"stop = None: what ends a turn cannot be found out: {error}") from error
-        if found:
-            for token in self._encode(tail):
-                special = self.tokenizer.special_tokens.get(token)
-                if special is not None:
-                    return special
+        for token in self._encode(self._after_an_answer()):
+            special = self.tokenizer.special_tokens.get(token)
+            if special is not None:
+                return special
         if self.tokenizer.eos_token is None:
             raise ConfigError("stop = None: the template writes no special token behind an answer; name it")
         return self.tokenizer.eos_token
+
+    def _after_an_answer(self) -> str:
+        refusal: InputError | None = None
+        for given in (str, _parts):  # some templates read nothing but lists of parts
+            talk: list[ChatMessage] = [
+                {"role": "user", "content": given("?")},
+                {"role": "assistant", "content": given(_ANSWER)},
+            ]
+            try:
+                _, found, tail = self.render(talk).rpartition(_ANSWER)
+            except InputError as error:
+                refusal = error
+                continue
+            if found:
+                return tail
+        why = refusal or "the template does not write what an assistant says"
+        raise ConfigError(f"stop = None: what ends a turn cannot be found out: {why}") from refusal
+
+
+def _parts(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]
