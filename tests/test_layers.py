@@ -23,7 +23,7 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 
 PLANTS = [
     ("layers", "actors/planted.py", "def later() -> None:\n    import tinker_actors.opening\n"),
-    ("layers", "errors.py", "import tinker_actors.kernel\n"),
+    ("layers", "errors/local.py", "import tinker_actors.kernel\n"),
     ("layers", "planted_room.py", '"""A room that no layer names."""\n'),
     ("layers", "transport/planted.py", "import tinker_actors.local\n"),
     ("sans-io", "protocol/planted.py", "import trio\n"),
