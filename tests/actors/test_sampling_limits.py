@@ -190,7 +190,7 @@ async def test_evaluation_overtakes_a_thousand_samples_of_training(autojump_cloc
             before = done["training"]
             await trio.sleep(10.4)
             assert done["evaluation"] == pytest.approx(1 + 6 * 10, abs=6)  # three of four
-            assert done["training"] - before == pytest.approx(20, abs=8)
+            assert 15 <= done["training"] - before <= 35  # one of four, and those that were in flight
     sampled = [one.body["sampling_session_id"] for one in service.requests if one.endpoint == "asample"]
     assert len(sampled) == 1201
 

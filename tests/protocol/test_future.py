@@ -203,6 +203,7 @@ def test_the_queue_is_told_with_its_reason(body: Any, queue: QueueReport | None)
     """What makes us wait reaches whoever asks what a run is waiting for."""
     command = again(said(200, {"type": "try_again", **body}, elapsed=1.0))
     assert command.queue == queue
+    assert queue is None or queue.is_paused is queue.state.startswith("paused")
     assert again(said(408, body, elapsed=1.0)).queue == queue
 
 

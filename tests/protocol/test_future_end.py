@@ -40,7 +40,7 @@ def test_who_has_waited_long_enough_is_told_the_last_word(answer: Answer, word: 
     """The error of the overall deadline says what the service had said until then."""
     error = overdue(again(answer).polling, 90.0).error
     assert isinstance(error, APITimeoutError)
-    assert (error.request_id, error.doubtful) == ("r1", True)
+    assert (error.request_id, error.doubtful, error.retryable) == ("r1", True, False)
     assert str(error) == f"request r1: no result within 90 s; the service's last word was: {word}"
 
 

@@ -199,3 +199,12 @@ def test_a_policys_delays_stay_in_their_bounds(attempt: int, chance: float, jitt
     full = min(0.5 * 2 ** min(attempt, 30), 10.0)
     assert min(full * (1 - jitter), 10) <= policy.delay(attempt, chance) + 1e-9
     assert policy.delay(attempt, chance) <= min(full * (1 + jitter) + 1e-9, 10.0)
+
+
+def test_a_patience_that_has_ended_is_not_tried_again() -> None:
+    """Though a connection that breaks is; and what a policy never looks at has no end."""
+    policy = RetryConfig(progress_timeout=60)
+    assert policy.retries(APIConnectionError("broken"))
+    assert not policy.retries(APIConnectionError("stuck", retryable=False))
+    assert policy.patience == 60
+    assert attrs.evolve(policy, enable_stuck_detection=False).patience == math.inf

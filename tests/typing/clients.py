@@ -74,6 +74,16 @@ async def samples_are_asked_for(sampling: ta.SamplingClient, prompt: ta.ModelInp
         target=SampleTarget("s"), prompt=prompt, num_samples=1, sampling_params=ta.SamplingParams()
     )
     assert_type(await sampling.ref.ask(message), ta.SampleResponse)
+    assert_type(await sampling.compute_logprobs(prompt, prompt_logprobs_last_n=1), list[float | None])
+    assert_type(sampling.evaluation(), ta.SamplingClient)
+
+
+async def samplers_go_to_other_processes(service: ta.ServiceClient, sampling: ta.SamplingClient) -> None:
+    """As text, and back."""
+    handle = assert_type(sampling.get_sampler_handle(), str)
+    policy = ta.RetryConfig(progress_timeout=60)
+    assert_type(await service.from_sampler_handle(handle, policy), ta.SamplingClient)
+    assert_type(await ta.SamplingClient.from_sampler_handle(handle, service=service), ta.SamplingClient)
 
 
 async def subscriptions_know_their_events(service: ta.ServiceClient) -> None:

@@ -120,16 +120,16 @@ class SamplerFactory:
         connections = policy.max_connections
         room = None if connections is None or connections >= self.most else trio.CapacityLimiter(connections)
         return SamplingClient(
-            ref=self.home.training,
-            target=target,
-            base_model=base_model,
-            version=version,
-            retry_config=None if retry_config is None else policy,
-            record_stability_info=record_stability_info,
-            priority="training",
-            tokenizer_id=tokenizer_id,
-            home=self.home,
-            room=room,
+            self.home.training,
+            target,
+            base_model,
+            version,
+            None if retry_config is None else policy,
+            record_stability_info,
+            "training",
+            tokenizer_id,
+            self.home,
+            room,
         )
 
     # --- sampling sessions of other processes ------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import orjson
@@ -49,8 +49,7 @@ def read_handle(text: str) -> SamplerHandle:
         InputError: a text that is none; what was given is not shown in full.
     """
     fields = _fields(text)
-    holder = fields.get("holder")
-    base_url = fields.get("base_url") or (holder.get("base_url") if isinstance(holder, dict) else None)
+    base_url = fields.get("base_url") or _object(fields.get("holder")).get("base_url")
     return SamplerHandle(
         session_id=_string(text, fields, "session_id"),
         sampling_session_id=_string(text, fields, "sampling_session_id"),
@@ -71,7 +70,11 @@ def _fields(text: object) -> dict[str, Any]:
         ) from error
     if not isinstance(fields, dict):
         raise InputError("handle", text, "must come from get_sampler_handle: it holds no object")
-    return fields
+    return _object(cast("object", fields))
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _string(text: str, fields: dict[str, Any], name: str) -> str:
