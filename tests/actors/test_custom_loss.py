@@ -219,6 +219,23 @@ async def test_a_function_that_fails_gives_its_step_up_and_leaves_no_hole(
     assert stub.wire() == wanted
 
 
+async def test_a_function_may_raise_what_no_coroutine_can(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """StopIteration, of data that ran out: it is the cause of an error that says where it was raised."""
+
+    def exhausted(*_: Any) -> Any:
+        return next(iter(()))
+
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(RuntimeError, match="the loss_fn raised StopIteration") as caught:
+            await (await training.forward_backward_custom(batch(1), exhausted))
+    assert isinstance(caught.value.__cause__, StopIteration)
+    (note,) = caught.value.__notes__
+    assert note.startswith("raised by the loss_fn of forward_backward_custom")
+
+
 @pytest.mark.requirement("R126")
 async def test_a_function_that_fails_beside_another_gradient_poisons(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any

@@ -110,8 +110,15 @@ class CustomLosses:
 def _called(message: ForwardBackwardCustom, logprobs: tuple[Logprobs, ...]) -> CustomLoss:
     """Call the user's function and check what it returns."""
     try:
-        result: object = message.loss_fn(message.data, logprobs)
+        result: object = _run(message, logprobs)
     except Exception as error:
         error.add_note(_NOTE)
         raise
     return checked_loss(result, logprobs)
+
+
+def _run(message: ForwardBackwardCustom, logprobs: tuple[Logprobs, ...]) -> object:
+    try:
+        return message.loss_fn(message.data, logprobs)
+    except StopIteration as error:  # no coroutine can raise it
+        raise RuntimeError("the loss_fn raised StopIteration") from error
