@@ -159,3 +159,13 @@ def test_the_services_losses_by_hand() -> None:
             loss([ta.Datum(ta.ModelInput.from_ints([1]))], [np.zeros(1)])
         with pytest.raises(InputError, match=rf"\['{missing}'\].shape"):
             loss(one, [np.zeros(3)])
+
+
+def test_a_ratio_that_is_too_large_is_refused_with_its_place() -> None:
+    """Also where its advantage is 0; numpy's own warning is none of the user's concern."""
+    for advantage in (0.0, 1.0):
+        inputs = {"logprobs": [-1.0, -1e3], "advantages": [1.0, advantage]}
+        one = [ta.Datum(ta.ModelInput.from_ints([1, 1]), inputs)]
+        lp = [np.array([-1.0, -1.0], np.float32)]
+        with pytest.raises(InputError, match="must be finite"):
+            importance_sampling(one, lp).checked(lp)

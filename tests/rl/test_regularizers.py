@@ -97,6 +97,14 @@ def test_a_divergence_is_zero_only_where_model_and_reference_agree(batch: Any) -
             assert (other.loss > 0) == bool((one != reference).any()) == bool(np.any(other.gradients[0]))
 
 
+@given(st.floats(-30, 0, width=32), st.sampled_from([-np.inf, 1.0]), st.sampled_from(["forward", "reverse"]))
+def test_a_divergence_of_neighbours_is_not_negative(lp: float, towards: float, direction: Any) -> None:
+    """What is left of the terms' rounding where they cancel is not taken for a value."""
+    one = np.array([lp], np.float32)
+    neighbour = np.nextafter(one, np.float32(towards))
+    assert KL(1.0, reference=[neighbour], direction=direction)([datum((1,))], [one]).loss >= 0
+
+
 @given(arrays.arrays(np.float64, (2, 5), elements=st.floats(-2, 2)))
 def test_over_the_whole_vocabulary_they_are_what_their_names_say(logits: Any) -> None:
     """KL and entropy of two whole distributions, by their formulas."""

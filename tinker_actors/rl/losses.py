@@ -88,7 +88,7 @@ def importance_sampling(data: Sequence[Datum], logprobs: Sequence[Array]) -> Cus
     terms: list[npt.NDArray[np.float64]] = []
     for index, lp in enumerate(logprobs):
         sampled, advantages = (_input(data, index, name, lp.shape) for name in ("logprobs", "advantages"))
-        with np.errstate(over="ignore"):  # it is refused with its place
+        with np.errstate(over="ignore", invalid="ignore"):  # it is refused with its place
             terms.append(-np.exp(lp - sampled) * advantages)
     return CustomLoss(sum(float(term.sum()) for term in terms), terms)
 

@@ -164,7 +164,10 @@ class KL:
             lp, lq = one.astype(np.float64), self._reference(data, index, len(logprobs), one.shape)
             p, q = np.exp(lp), np.exp(lq)
             away = lp - lq
-            value += float((mask * (forward * (p - q - q * away) + (1 - forward) * (q - p + p * away))).sum())
+            terms = forward * (p - q - q * away) + (1 - forward) * (q - p + p * away)
+            value += float(
+                (mask * np.maximum(terms, 0.0)).sum()
+            )  # where they cancel, rounding may leave less
             gradients.append(mask * (forward * (p - q) + (1 - forward) * p * away))
         return CustomLoss(value, gradients)
 
