@@ -429,3 +429,59 @@ def test_a_result_of_an_operation_that_was_forgotten_changes_nothing() -> None:
     journal.strike(position)
     journal.done(position)
     assert list(journal.replay()) == []
+
+
+# --- what is kept, and what there is to fall back on -----------------------------------------------------------
+
+
+def test_a_kept_publication_is_replayed_until_it_is_released() -> None:
+    """At its place, although it has its result; a checkpoint keeps it only if no step lies between."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    publish = Operation(kind="save_for_sampler")
+    first = journal.record(publish)
+    journal.done(first, keep=True)
+    journal.done(journal.record(optim()), keep=True)  # replayed anyway
+    second = journal.record(publish)
+    journal.done(second, keep=True)
+    assert [record.position for record in journal.replay()] == [0, 1, 2]
+    assert journal.keeps(first)
+    saved = journal.record(save("a"))
+    journal.checkpointed(saved, "a")
+    assert [record.position for record in journal.replay()] == [second]
+    assert not journal.keeps(first)
+    journal.release(second)
+    journal.release(second)
+    journal.done(first, keep=True)  # forgotten by now
+    assert journal.replay() == []
+
+
+def test_an_older_state_is_gone_back_to() -> None:
+    """With everything since, once more; and from the first state to the model's creation."""
+    journal = full(ROOMY, batch(), optim(), save("a"))
+    journal.checkpointed(2, "a")
+    for operation in (batch(), optim(2.0), save("b"), batch()):
+        journal.done(journal.record(operation))
+    journal.checkpointed(5, "b")
+    assert journal.fall_back()
+    assert journal.checkpoint == Checkpoint("a", 2)
+    assert [record.position for record in journal.replay()] == [3, 4, 6]
+    assert journal.complete
+    assert not journal.fall_back()
+    alone = full(ROOMY, batch(), optim(), save("a"))
+    alone.checkpointed(2, "a")
+    assert alone.fall_back()
+    assert alone.checkpoint is None
+    assert [record.position for record in alone.replay()] == [0, 1]
+
+
+def test_what_is_not_held_is_not_gone_back_to() -> None:
+    """Neither what was forgotten for lack of room, nor what would take the room of what is needed."""
+    forgotten = full(0, batch(), optim(), save("a"))
+    forgotten.checkpointed(2, "a")
+    assert not forgotten.fall_back()
+    room = batch().weight + optim().weight + save("a").weight
+    crowded = full(room, batch(), optim(), save("a"))
+    crowded.checkpointed(2, "a")
+    crowded.done(crowded.record(batch()))
+    assert not crowded.fall_back()
+    assert crowded.complete

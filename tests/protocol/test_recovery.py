@@ -18,7 +18,19 @@ from tinker_actors.errors import (
     status_error_class,
 )
 from tinker_actors.protocol.future import Answer, Failed, Polling, decide
-from tinker_actors.protocol.recovery import classify, find_saved, says_not_done, session_lost
+from tinker_actors.protocol.recovery import (
+    MAX_RESTORES,
+    Cause,
+    classify,
+    find_saved,
+    is_refusal_of_key,
+    next_rung,
+    restore_delay,
+    sampler_lost,
+    says_not_done,
+    session_lost,
+)
+from tinker_actors.protocol.retry import DedupeMode
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.payload import JSON, Payload
@@ -220,3 +232,117 @@ def test_what_was_saved_is_found_by_its_kind_and_name(
 def test_only_what_speaks_of_the_request_says_that_nothing_was_done(error: Exception, certain: bool) -> None:
     """A result that cannot be had may be that of a request that was carried out."""
     assert says_not_done(error) is certain
+
+
+# --- the dialects, one row per service -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "meaning"),
+    [
+        (status(410, {"detail": "session has ended"}), "optim_step", "gone"),  # Tinker
+        (polled(410, {"detail": "promise expired"}), "forward_backward", "gone"),  # any
+        (
+            status(400, {"detail": STALE}),
+            "optim_step",
+            "gone",
+        ),  # SkyRL, also after its heartbeat was answered 200
+        (polled(404, {"detail": "Future 275 not found"}), "optim_step", "gone"),  # SkyRL, TuFT
+        (polled(404, {"detail": "Checkpoint tinker://m/weights/x not found"}), "load_state", None),  # TuFT
+        (
+            polled(409, {"detail": "Sequence conflict: expected 7, got 8"}),
+            "optim_step",
+            None,
+        ),  # TuFT: too early
+        (
+            polled(200, {"error": "Unknown request_id 3f2a", "category": "User"}),
+            "optim_step",
+            "gone",
+        ),  # opentinker
+        (
+            polled(400, {"type": "RequestFailedResponse", "error_message": "model not found"}),
+            "optim_step",
+            "gone",
+        ),  # open-rl
+        (
+            APITimeoutError("nothing but `try_again`", doubtful=True),
+            "optim_step",
+            "doubtful",
+        ),  # open-rl, Twinkle
+        (status(500, "Internal Server Error"), "optim_step", "doubtful"),  # all of them, after a defect
+    ],
+    ids=str,
+)
+def test_each_service_tells_of_a_loss_in_its_dialect(
+    error: BaseException, kind: OperationKind, meaning: str | None
+) -> None:
+    """The table at the head of the module; what speaks of a path to load from restarts no model."""
+    assert classify(error, kind) == meaning
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (status(410, {"detail": "Session s has ended"}), True),
+        (status(404, {"detail": "Sampling session x not found"}), True),
+        (status(404, {"detail": "Not Found"}), False),
+        (status(400, {"detail": "Model x not loaded (likely stale request from previous server)"}), True),
+        (status(400, {"detail": "unknown sampling_session_id"}), True),
+        (status(400, {"detail": "max_tokens is missing"}), False),
+        (status(503, {"detail": "session"}), False),
+        (RequestFailedError("session"), False),
+    ],
+    ids=str,
+)
+def test_a_refused_sample_tells_whether_its_sampling_session_has_ended(
+    error: BaseException, lost: bool
+) -> None:
+    """A call that is not there, and a bad parameter, tell of no loss."""
+    assert sampler_lost(error) is lost
+
+
+def test_only_the_key_is_told_at_once() -> None:
+    """401, 403 and a missing key: no restore can help."""
+    assert is_refusal_of_key(status(401))
+    assert is_refusal_of_key(status(403))
+    assert is_refusal_of_key(CredentialError("none"))
+    assert not is_refusal_of_key(status(402))
+    assert not is_refusal_of_key(status(503))
+
+
+# --- the ladder ---------------------------------------------------------------------------------------------------
+
+LADDER = """
+out_of_reach         resume       resume       resume
+doubtful_numbered    resume       resume       new_model
+doubtful             resume       resume       resume
+applied              resume       resume       new_model
+result_lost          new_model    new_model    new_model
+model_lost           new_model    new_model    new_model
+no_model_in_session  new_session  new_session  new_session
+session_ended        new_session  new_session  new_session
+step_void            poison       poison       poison
+nothing_to_load      poison       poison       poison
+"""
+
+
+def test_the_ladder_has_a_rung_for_every_cause_in_every_mode() -> None:
+    """Resume the same model, a new one in the session, a new session, poison."""
+    rows = {line.split()[0]: line.split()[1:] for line in LADDER.strip().splitlines()}
+    assert set(rows) == set(get_args(Cause))
+    for cause in get_args(Cause):
+        assert [next_rung(cause, mode) for mode in get_args(DedupeMode)] == rows[cause]
+
+
+def test_restores_that_come_to_nothing_are_bounded() -> None:
+    """Whatever the cause, the fifth one in a row was the last."""
+    for cause in get_args(Cause):
+        for mode in get_args(DedupeMode):
+            assert next_rung(cause, mode, restores=MAX_RESTORES) == "poison"
+            assert next_rung(cause, mode, restores=MAX_RESTORES - 1) == next_rung(cause, mode)
+
+
+def test_the_first_restore_is_at_once_and_the_next_ones_wait() -> None:
+    """One second, twice as long each time, never more than half a minute, less up to a quarter."""
+    assert [restore_delay(n, 0.0) for n in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert restore_delay(7, 1.0) == 22.5
