@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 import trio
 
+from tinker_actors.actors.target import SampleTarget
 from tinker_actors.errors import ModelPoisoned, TinkerError
+from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Journal
 from tinker_actors.wire.model import (
     GetInfoResponse,
     LoraConfig,
 )
 from tinker_actors.wire.optimizer import OptimizerConfig
-
-if TYPE_CHECKING:
-    from tinker_actors.actors.target import SampleTarget
-    from tinker_actors.kernel import ActorRef
 
 __all__ = ["Answer", "Lineage", "Publication", "StartState"]
 

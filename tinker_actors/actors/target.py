@@ -9,14 +9,16 @@ numbers.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
+import trio
 
-from tinker_actors.actors.lineage import Lineage
+from tinker_actors.errors import ModelPoisoned
+from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.progress import Progress
 
-__all__ = ["CLONE_NUMBERS", "FromBase", "FromPath", "Origin", "Published", "SampleTarget"]
+__all__ = ["CLONE_NUMBERS", "FromBase", "FromPath", "Origin", "Published", "Publisher", "SampleTarget"]
 
 CLONE_NUMBERS: Final = 1_000_000_000
 """Clone k of a sampling session numbers its requests from k times this; tinker 0.38.0 sampling_client.py."""
@@ -44,6 +46,34 @@ class FromBase:
     base_model: str
 
 
+class Publisher(Protocol):
+    """A model that publishes its weights, and does so again when it is restored: a `lineage.Lineage`."""
+
+    @property
+    def poison(self) -> ModelPoisoned | None:
+        """Why nothing may be sent to it any more."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The session it was made in."""
+        ...
+
+    @property
+    def actor(self) -> ActorRef[Any] | None:
+        """Who trains it."""
+        ...
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set, and replaced, when any of this may have changed."""
+        ...
+
+    def publication_of(self, target: SampleTarget) -> object | None:
+        """Return the publication that a target was made of, if it can be made again."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class Published:
     """Weights that a TrainingClient published without a name; they end with their session.
@@ -53,7 +83,7 @@ class Published:
         version: which of its publications, from 1.
     """
 
-    lineage: Lineage = attrs.field(repr=False)
+    lineage: Publisher = attrs.field(repr=False)
     version: int
 
 
