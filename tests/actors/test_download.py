@@ -31,6 +31,7 @@ from tinker_actors.errors import (
     PermissionDeniedError,
 )
 from tinker_actors.local.service import EmbeddedService
+from tinker_actors.protocol import archive as archive_rules
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import open_transport
 
@@ -291,6 +292,38 @@ async def test_the_size_must_be_as_expected(tmp_path: Path, chunked: bool, wrong
         assert left(tmp_path) == []
         file = await rest.download_checkpoint(PATH, tmp_path / "a", expected_size=len(TAR))
     assert file.read_bytes() == TAR
+
+
+@pytest.mark.lesson("L29")
+@pytest.mark.parametrize(("chunked", "encoding"), [(False, None), (True, None), (True, "gzip")])
+async def test_no_more_is_taken_than_is_allowed(tmp_path: Path, chunked: bool, encoding: str | None) -> None:
+    """The archive and the files in it are measured, whether the service says a length or not."""
+    files = sum(map(len, FILES.values()))
+    async with rest_on(Host(TAR, chunked=chunked, encoding=encoding)) as rest:
+        with pytest.raises(ArchiveError, match=f"more than {len(TAR) - 1} bytes"):
+            await rest.download_checkpoint(PATH, tmp_path / "a", max_bytes=len(TAR) - 1)
+        await rest.download_checkpoint(PATH, tmp_path / "a", max_bytes=len(TAR))
+    packed = tar_of(FILES, compress=True)
+    async with rest_on(Host(packed, chunked=chunked)) as rest:
+        with pytest.raises(ArchiveError, match=f"files have more than {files - 1} bytes"):
+            await rest.download_checkpoint(PATH, tmp_path / "b", extract=True, max_bytes=files - 1)
+        await rest.download_checkpoint(PATH, tmp_path / "b", extract=True, max_bytes=files)
+        with pytest.raises(InputError, match="max_bytes"):
+            await rest.download_checkpoint(PATH, tmp_path / "c", max_bytes=0)
+    assert left(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.lesson("L29")
+async def test_a_body_that_unpacks_to_very_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that compresses on the way could send a disk full of zeros in a moment."""
+    monkeypatch.setattr(archive_rules, "_SMALL", 2 * MB)
+    async with rest_on(Host(b"\0" * 8 * MB, chunked=True, encoding="gzip")) as rest:
+        with pytest.raises(ArchiveError, match=f"more than {2 * MB} bytes when"):
+            await rest.download_checkpoint(PATH, tmp_path / "a")
+        assert left(tmp_path) == []
+        await rest.download_checkpoint(PATH, tmp_path / "a", max_bytes=8 * MB)
 
 
 async def test_more_than_was_said_is_refused(tmp_path: Path) -> None:

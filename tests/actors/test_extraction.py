@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from tests.actors.archives import FILES, member, tar_of
 from tinker_actors.actors import extraction
 from tinker_actors.actors.extraction import extract_steps
 from tinker_actors.errors import ArchiveError
+from tinker_actors.protocol import archive as archive_rules
 
 PATH = "tinker://r/weights/a"
 
 
-def extract(content: bytes, folder: Path) -> int:
+def extract(content: bytes, folder: Path, max_bytes: int | None = None) -> int:
     """Take an archive apart in a new directory below a folder; returns the bytes written."""
     archive = folder / "archive"
     archive.write_bytes(content)
     (folder / "out").mkdir()
-    return sum(extract_steps(archive, folder / "out", PATH))
+    return sum(extract_steps(archive, folder / "out", PATH, max_bytes))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -114,6 +116,88 @@ def test_an_archive_of_endless_members_is_refused(tmp_path: Path, monkeypatch: p
     (tmp_path / "second").mkdir()
     with pytest.raises(ArchiveError, match="goes on behind its end"):
         extract(bomb, tmp_path / "second")
+
+
+def headed(*headers: tarfile.TarInfo, extended: bytes = b"") -> bytes:
+    """Return an archive of bare headers, each with one block behind it, and an end."""
+    block = extended.ljust(512, b"\0")
+    return b"".join(header.tobuf(tarfile.GNU_FORMAT) + block for header in headers) + b"\0" * 1024
+
+
+def header(name: str, kind: bytes, size: int) -> tarfile.TarInfo:
+    """Return a header that says a size."""
+    info = member(name, kind)
+    info.size = size
+    return info
+
+
+def sparse(realsize: int) -> bytes:
+    """Return an archive with a file that is a block of bytes and a large hole, as GNU tar writes it."""
+    block = bytearray(header("holes", tarfile.GNUTYPE_SPARSE, 512).tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"%011o\0%011o\0" % (0, 512)
+    block[483:495] = b"%011o\0" % realsize
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + b"x" * 512 + b"\0" * 1024
+
+
+@pytest.mark.lesson("L29")
+def test_a_small_archive_does_not_become_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed files are a hundred times as large at most, small ones aside; or as large as was allowed."""
+    zeros = {"a": b"\0" * 200_000, "b": b"\0" * 200_000}
+    content = tar_of(zeros, compress=True)
+    for allowed, usual in ((399_999, 1 << 30), (None, 399_999)):
+        monkeypatch.setattr(archive_rules, "_SMALL", usual)
+        folder = tmp_path / str(allowed)
+        folder.mkdir()
+        with pytest.raises(ArchiveError, match="more than 399999 bytes") as caught:
+            extract(content, folder, allowed)
+        assert caught.value.member == "b"
+        assert sum(map(len, tree(folder / "out").values())) == 200_000
+    (tmp_path / "all").mkdir()
+    assert extract(content, tmp_path / "all", 400_000) == 400_000
+
+
+@pytest.mark.lesson("L29")
+def test_a_file_with_holes_is_refused(tmp_path: Path) -> None:
+    """A hole costs an archive nothing, and the disk as much as it likes to say."""
+    with pytest.raises(ArchiveError, match="holes") as caught:
+        extract(sparse(8**11 - 1), tmp_path)
+    assert caught.value.member == "holes"
+    assert tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_are_of_a_bounded_size(tmp_path: Path, kind: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands before a member is read into memory, so one that is long, or many, are not read."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb") as stream:
+        stream.write(header("x", kind, 64 << 20).tobuf(tarfile.GNU_FORMAT))
+        for _ in range(64):
+            stream.write(b"\0" * (1 << 20))
+        stream.write(WHOLE)
+    with pytest.raises(ArchiveError, match="headers"):
+        extract(out.getvalue(), tmp_path)
+    monkeypatch.setattr(extraction, "_MOST_HEADERS", 4096)
+    (tmp_path / "many").mkdir()
+    with pytest.raises(ArchiveError, match="headers"):
+        extract(tar_of({str(number): b"" for number in range(10)}), tmp_path / "many")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        headed(*[header("x", tarfile.GNUTYPE_LONGNAME, 2)] * 2000, extended=b"ab"),
+        headed(header("x", tarfile.XHDTYPE, 512), extended=b"24 GNU.sparse.map=0,xyz\n"),
+        headed(header("x", tarfile.REGTYPE, -512)),
+        headed(header("x", tarfile.XHDTYPE, -512)),
+    ],
+    ids=["nested", "map", "backwards", "backwards header"],
+)
+def test_headers_that_make_no_sense_are_damage(tmp_path: Path, content: bytes) -> None:
+    """Whatever `tarfile` stumbles over, the error is ours, and it comes soon."""
+    with pytest.raises(ArchiveError, match="tinker://r/weights/a: the archive"):
+        extract(content, tmp_path)
 
 
 def test_taking_apart_can_be_left_at_any_step(tmp_path: Path) -> None:

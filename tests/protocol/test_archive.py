@@ -161,7 +161,23 @@ def test_what_passes_is_tried_again(failure: Failure, locating: bool, again: boo
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b/c.safetensors", "./a", "a//b", "dir/", "ä", "..a", "a..", "...", "a b", "-rf", "b/c:d"]
+    "name",
+    [
+        "a",
+        "a/b/c.safetensors",
+        "./a",
+        "a//b",
+        "dir/",
+        "ä",
+        "..a",
+        "a..",
+        "...",
+        "a b",
+        "-rf",
+        "b/c:d",
+        "x" * 255,
+        "x/" * 31 + "x",
+    ],
 )
 def test_usual_members_are_taken_out(name: str) -> None:
     """Files below the directory, however they are written."""
@@ -181,7 +197,10 @@ def test_usual_members_are_taken_out(name: str) -> None:
         ("a\n", "file", "cannot be"),
         ("a\0b", "file", "cannot be"),
         ("\udc80", "file", "cannot be"),
-        ("x" * 1025, "file", "cannot be"),
+        ("x/" * 31 + "x" * 970, "file", "cannot be"),
+        ("x" * 256, "file", "cannot be"),
+        ("ä" * 128, "directory", "cannot be"),
+        ("x/" * 32 + "x", "file", "too deep"),
         ("", "file", "of a directory"),
         (".", "file", "of a directory"),
         ("a/", "file", "of a directory"),

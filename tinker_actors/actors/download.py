@@ -65,6 +65,8 @@ class Source:
         chance: gives a number in [0, 1) for the jitter of waits.
         retries: further attempts in a row that get no further.
         expected_size: bytes that it must have; None goes by what is said.
+        max_bytes: bytes that it may have, and that the files in it may have; None goes by what is said, and by
+            `most_unpacked`.
     """
 
     path: str
@@ -73,6 +75,7 @@ class Source:
     chance: Callable[[], float]
     retries: int
     expected_size: int | None = None
+    max_bytes: int | None = None
 
 
 def check_place(destination: Path, *, extract: bool, force: bool) -> None:
@@ -126,7 +129,7 @@ async def download(
         await _Transfer(source, partial, report).run()
         await trio.to_thread.run_sync(partial.sync)
         if extract:
-            await _extract(source.path, partial.path, destination, force)
+            await _extract(source, partial.path, destination, force)
         else:
             await trio.to_thread.run_sync(_take_place_of_file, partial.path, destination, force)
         keep = False
@@ -198,7 +201,7 @@ class _Transfer:
         """Take an answer's head; returns whether its body is of use."""
         plain = {name.lower(): value for name, value in headers.items()}
         before, answered = self.known.done, judge(self.known, status, plain)
-        self.decoder = decoder_for(self.source.path, plain.get("content-encoding", ""))
+        self.decoder = decoder_for(self.source.path, plain.get("content-encoding", ""), self.source.max_bytes)
         if answered.how == "again" and before == 0:
             raise ArchiveError(
                 f"{self.source.path}: a part was sent that nobody asked for", path=self.source.path
@@ -208,6 +211,7 @@ class _Transfer:
         else:
             await trio.to_thread.run_sync(self.partial.begin_anew, answered.known)
         self._check_size(self.known.total)
+        self._check_most(self.known.total, self.source.max_bytes)
         if answered.how != "again":
             self.report(self.known.done, self.known.total)
         return answered.how != "again"
@@ -229,11 +233,8 @@ class _Transfer:
 
     async def _flush(self, buffer: bytearray) -> None:
         done = self.known.done + len(buffer)
-        for most in (self.known.total, self.source.expected_size):
-            if most is not None and done > most:
-                raise ArchiveError(
-                    f"{self.source.path}: the archive has more than {most} bytes", path=self.source.path
-                )
+        for most in (self.known.total, self.source.expected_size, self.source.max_bytes):
+            self._check_most(done, most)
         content = bytes(buffer)
         buffer.clear()
         await trio.to_thread.run_sync(self.partial.write, content)
@@ -260,15 +261,20 @@ class _Transfer:
             message = f"{self.source.path}: the archive has {size} bytes, and not {expected}"
             raise ArchiveError(message, path=self.source.path)
 
+    def _check_most(self, size: int | None, most: int | None) -> None:
+        if size is not None and most is not None and size > most:
+            message = f"{self.source.path}: the archive has more than {most} bytes"
+            raise ArchiveError(message, path=self.source.path)
+
 
 # ------------------------------------------------------------------------------------------------ taking the place
 
 
-async def _extract(path: str, archive: Path, destination: Path, force: bool) -> None:
+async def _extract(source: Source, archive: Path, destination: Path, force: bool) -> None:
     staging = beside(destination, "files")
     await trio.to_thread.run_sync(staging.mkdir)
     try:
-        steps = extract_steps(archive, staging, path)
+        steps = extract_steps(archive, staging, source.path, source.max_bytes)
         try:
             while await trio.to_thread.run_sync(next, steps, None) is not None:
                 pass

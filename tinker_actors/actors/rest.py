@@ -351,6 +351,7 @@ class RestClient(Listings):
         resume: bool = False,
         progress: ProgressSetting = None,
         expected_size: int | None = None,
+        max_bytes: int | None = None,
     ) -> Path:
         """Download a checkpoint as one archive (tar, perhaps with gzip), or the files that are in it.
 
@@ -368,6 +369,8 @@ class RestClient(Listings):
             progress: a function that is told the bytes that are there and those there will be (None if nobody knows);
                 or `"bar"`, for a bar on stderr where that is a terminal.
             expected_size: bytes that the archive must have.
+            max_bytes: bytes that the archive may have, and the files in it. None: as many as the service says for the
+                archive, and a hundred times as many for what is compressed in it (64 MiB in any case).
 
         Returns:
             The destination.
@@ -375,14 +378,15 @@ class RestClient(Listings):
         Raises:
             InputError: no path of a checkpoint, a destination that cannot be taken, or another value that cannot be.
             NotFoundError: no such checkpoint, or a service that has no archives; the latest ones have none.
-            ArchiveError: the archive is not of the size that was said, is damaged, or holds a link, a device, or a
-                name that leads elsewhere.
+            ArchiveError: the archive is not of the size that was said, is damaged, is too large when it is unpacked,
+                or holds a link, a device, or a name that leads elsewhere.
             APIConnectionError: the connection broke again and again.
             OSError: something cannot be written.
         """
         parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        if expected_size is not None and expected_size < 1:
-            raise InputError("expected_size", expected_size, "must be at least 1, or None")
+        for field, number in (("expected_size", expected_size), ("max_bytes", max_bytes)):
+            if number is not None and number < 1:
+                raise InputError(field, number, "must be at least 1, or None")
 
         async def locate() -> str:
             found = await self._weights.archive_url(
@@ -401,6 +405,7 @@ class RestClient(Listings):
             chance=self._transport.chance,
             retries=self._transport.config.max_retries,
             expected_size=expected_size,
+            max_bytes=max_bytes,
         )
         with progress_shown(progress, parsed.checkpoint_id) as report:
             return await download(

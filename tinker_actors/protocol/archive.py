@@ -27,6 +27,7 @@ __all__ = [
     "Patience",
     "Wait",
     "judge",
+    "most_unpacked",
     "range_headers",
     "refused_member",
     "requested_part",
@@ -42,6 +43,10 @@ _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
 _LONGEST = 20  # digits of a number of bytes
 _LONGEST_NAME: Final = 1024  # characters
+_LONGEST_PART: Final = 255  # bytes, as on most systems
+_DEEPEST: Final = 32
+_RATIO: Final = 100  # a model that is still nearly all zeros has about ten
+_SMALL: Final = 64 * 1024 * 1024  # bytes that may come of any archive
 
 
 # ------------------------------------------------------------------------------------------------- what is asked
@@ -209,6 +214,16 @@ def _passing(failure: Failure) -> bool:
 # ------------------------------------------------------------------------------------------- what may be taken out
 
 
+def most_unpacked(packed: int, max_bytes: int | None) -> int:
+    """Return how many bytes may come of compressed ones.
+
+    Args:
+        packed: how many those are.
+        max_bytes: what the user allows; None allows a hundred times as many, and 64 MiB in any case.
+    """
+    return max(_RATIO * packed, _SMALL) if max_bytes is None else max_bytes
+
+
 def refused_member(name: str, kind: Literal["file", "directory", "link", "other"]) -> str | None:
     """Say why a member of an archive is not taken out; None if it may be.
 
@@ -225,8 +240,11 @@ def refused_member(name: str, kind: Literal["file", "directory", "link", "other"
         return "its name is absolute, or that of another system"
     if ".." in parts:
         return "its name leads out of the directory"
-    if not name.isprintable() or len(name) > _LONGEST_NAME:
+    longest = max(len(part.encode(errors="replace")) for part in parts)
+    if not name.isprintable() or len(name) > _LONGEST_NAME or longest > _LONGEST_PART:
         return "its name cannot be a file's"
+    if len(parts) > _DEEPEST:
+        return "it lies too deep"
     if kind == "file" and parts[-1] in ("", "."):
         return "its name is that of a directory"
     return None
