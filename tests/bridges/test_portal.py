@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 import pytest
 import trio
 
+from tinker_actors.bridges import at_exit
 from tinker_actors.bridges import portal as portal_module
 from tinker_actors.bridges.crossing import aio
 from tinker_actors.bridges.portal import Portal, open_portal
@@ -264,6 +265,7 @@ def test_an_async_iterable_is_gone_through_step_by_step() -> None:
     with open_portal() as portal:
         for number in portal.iterate(numbers()):
             log.append(f"took {number}")
+        assert not portal._idle
     assert log == ["made 0", "took 0", "made 1", "took 1", "made 2", "took 2"]
     assert len(tasks) == 1
 
@@ -285,6 +287,24 @@ def test_leaving_the_loop_early_closes_the_generator_without_cancelling_it() -> 
         assert next(iterator) == 1
         iterator.close()
         assert log == ["closed"]
+
+
+def test_what_is_no_async_iterable_is_told() -> None:
+    """At the first step, and nobody waits for an item."""
+    errors: list[TypeError] = []
+
+    def take(portal: Portal) -> None:
+        try:
+            next(portal.iterate([1]))  # type: ignore[arg-type]
+        except TypeError as error:
+            errors.append(error)
+
+    with open_portal() as portal:
+        taking = threading.Thread(target=take, args=(portal,), daemon=True)
+        taking.start()
+        taking.join(10)
+        assert not taking.is_alive()
+    assert "async iterable" in str(errors)
 
 
 def test_an_exception_of_the_iterable_is_raised_after_its_items() -> None:
@@ -603,6 +623,14 @@ def test_ctrl_c_while_leaving_one_manager_hurries_it() -> None:
 
 
 # --- after the end ---------------------------------------------------------------------------------------
+
+
+def test_a_closed_portal_is_forgotten() -> None:
+    """Nothing holds it until the program ends."""
+    open_before = list(at_exit._OPEN)
+    with open_portal():
+        assert len(at_exit._OPEN) == len(open_before) + 1
+    assert list(at_exit._OPEN) == open_before
 
 
 @pytest.mark.parametrize(

@@ -349,8 +349,8 @@ class Portal:
         offer: trio.MemorySendChannel[T],
     ) -> None:
         """Offer the next item whenever one is wanted; close a generator in the task that went through it."""
-        iterator = aiter(iterable)
         with wants, offer:
+            iterator = aiter(iterable)
             try:
                 while await self._is_wanted(wants):
                     try:
