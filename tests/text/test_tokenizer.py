@@ -155,6 +155,30 @@ def test_a_hub_id_that_cannot_be_fetched_is_told(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True", "True"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_hub_id_that_was_fetched_once_needs_no_network(
+    packaged: Tokenizer, tmp_path: Path, known: bool
+) -> None:
+    """Also if it has no chat template: the hub's cache knows so. A file of which nothing is known is missed."""
+    cache, commit = tmp_path / "hub" / "models--somebody--model", "a" * 40
+    for folder in ("refs", f"snapshots/{commit}", f".no_exist/{commit}"):
+        (cache / folder).mkdir(parents=True)
+    (cache / "refs" / "main").write_text(commit, "utf-8")
+    packaged.backend.save(str(cache / "snapshots" / commit / "tokenizer.json"))
+    for name in ("tokenizer_config.json", "chat_template.jinja")[: 1 + known]:
+        (cache / ".no_exist" / commit / name).touch()
+    code = (
+        "from tinker_actors.text import load_tokenizer\nprint(load_tokenizer('somebody/model').encode('ab'))"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environment.pop("HF_HUB_CACHE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == (str(packaged.encode("ab")) if known else "")
+    assert ("no tokenizer could be loaded" in done.stderr) is not known
+
+
 @pytest.mark.requirement("R162")
 @pytest.mark.lesson("D28")
 def test_the_hub_is_asked_for_the_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,12 +54,16 @@ class _Hub:
     name: str
 
     def read(self, name: str) -> str | None:
-        from huggingface_hub import hf_hub_download  # loads slowly, and only the hub needs it
+        # These load slowly, and only the hub needs them.
+        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+        revision = REVISIONS.get(self.name, "main")
         try:
-            path = hf_hub_download(self.name, name, revision=REVISIONS.get(self.name, "main"))
-        except LocalEntryNotFoundError:  # no network: nothing is known of the file
+            path = hf_hub_download(self.name, name, revision=revision)
+        except LocalEntryNotFoundError:  # no network, and no such file in the cache
+            if try_to_load_from_cache(self.name, name, revision=revision) is _CACHED_NO_EXIST:
+                return None  # the hub has said so, when there was a network
             raise
         except EntryNotFoundError:
             return None
