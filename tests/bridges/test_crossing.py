@@ -432,6 +432,30 @@ def test_cancelling_twice_does_not_cut_the_clean_up_short() -> None:
     assert log == ["trio begins", "trio has cleaned up"]
 
 
+def test_an_asyncio_coroutine_that_is_closed_cancels_its_trio_call() -> None:
+    """It cannot wait any more, but what it has begun ends."""
+    log = Log()
+
+    async def close_early() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+        log.begun = begun.set
+
+        async def call() -> None:
+            try:
+                await log.trio_waits()
+            finally:
+                ended.set()
+
+        waiting = from_aio(call)
+        waiting.send(None)
+        await begun.wait()
+        waiting.close()
+        await ended.wait()
+
+    hosted(lambda: aio(close_early))
+    assert log == ["trio begins", "trio has cleaned up"]
+
+
 def test_a_trio_value_in_spite_of_the_cancellation_is_dropped_for_it() -> None:
     """Asyncio cancels once, so the cancellation must not be swallowed; an error of the callee's own is raised."""
 

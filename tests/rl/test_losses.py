@@ -115,10 +115,13 @@ def test_what_a_part_returns_is_checked(result: Any, field: str) -> None:
         ([cross_entropy, cross_entropy], "regularizers[0].name"),
         ([cross_entropy, L2(1.0, name="")], "regularizers[0].name"),
         ([cross_entropy, L2(1.0, name="a:sum")], "regularizers[0].name"),
-        ([cross_entropy, L2(1.0, name="base")], "regularizers[0].name"),
+        *[
+            ([cross_entropy, L2(1.0, name=name)], "regularizers[0].name")
+            for name in ("base", "total", "loss", "surrogate_loss")
+        ],
         ([cross_entropy, L2(1.0), L2(2.0)], "regularizers[1].name"),
     ],
-    ids=map(str, range(7)),
+    ids=map(str, range(10)),
 )
 def test_parts_have_names_of_their_own(parts: Any, field: str) -> None:
     """A name that is missing, taken, or would not survive as a metric is refused when the loss is put together."""

@@ -157,6 +157,22 @@ def test_an_answer_that_the_template_rewrites_later_is_refused() -> None:
     ]
 
 
+def test_an_answer_that_spells_the_end_of_a_turn_is_learned_to_its_own_end() -> None:
+    """And not to where the sign stands in its text."""
+    talk: list[ChatMessage] = [TALK[0], {"role": "assistant", "content": "Write <|im_end|> behind it."}]
+    assert learned(renderer("marked"), talk, "last_assistant_message") == [
+        "Write <|im_end|> behind it.<|im_end|>"
+    ]
+
+
+def test_an_empty_answer_is_the_end_of_its_turn() -> None:
+    """Which is all there is to learn."""
+    made = renderer("marked")
+    talk: list[ChatMessage] = [TALK[0], {"role": "assistant", "content": ""}]
+    assert learned(made, talk, "last_assistant_message") == ["<|im_end|>"]
+    assert made.parse_response(made.tokenizer.encode("<|im_end|>"))[0]["content"] == ""
+
+
 def test_a_conversation_without_an_answer_teaches_nothing() -> None:
     """That is told, and not trained with weights of zero."""
     with pytest.raises(InputError, match="no assistant's message"):
