@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -143,3 +144,63 @@ def test_a_disk_that_fails_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", full)
     partial.close(keep=True)
     assert names(tmp_path) == []
+
+
+def test_a_note_goes_when_the_archive_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed after it began anew must not leave the new bytes under the old note."""
+    monkeypatch.setattr(module, "_SYNC_EVERY", 30)
+    left(tmp_path)
+    partial = Partial.kept(tmp_path / "a", PATH)
+    partial.begin_anew(Known(total=100, tag='"two"'))
+    partial.write(b"y" * 20)
+    partial.file.close()  # as the end of a process does
+    again = Partial.kept(tmp_path / "a", PATH)
+    assert again.known == Known()
+    again.close(keep=False)
+
+
+@pytest.mark.parametrize("planted", ["symbolic", "hard", "pipe", "directory"])
+@pytest.mark.parametrize("role", ["partial", "draft"])
+def test_what_lies_in_the_way_is_left_alone(tmp_path: Path, planted: str, role: str) -> None:
+    """Others may write to the directory, too: a link there, under a name that can be known, leads to nothing."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    left(tmp_path)
+    part = next(tmp_path.glob(".a.*.partial"))
+    place = part if role == "partial" else part.with_suffix(".note.draft")
+    place.unlink(missing_ok=True)
+    {
+        "symbolic": lambda: place.symlink_to(victim),
+        "hard": lambda: place.hardlink_to(victim),
+        "pipe": lambda: os.mkfifo(place),
+        "directory": place.mkdir,
+    }[planted]()
+    partial = Partial.kept(tmp_path / "a", PATH)
+    assert (partial.known.done, partial.path == place) == (0 if role == "partial" else 40, False)
+    partial.begin_anew(SAME)
+    partial.write(b"x")
+    partial.close(keep=True)
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_disk_that_knows_no_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, nobody can tell whose the part is, so everybody has one of his own."""
+    import fcntl
+
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    left(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    partial = Partial.kept(tmp_path / "a", PATH)
+    assert partial.known.done == 0
+    partial.close(keep=False)
+
+
+def test_a_long_name_of_a_place_leaves_room(tmp_path: Path) -> None:
+    """Names are limited in bytes; a place with the longest that there is can be downloaded to."""
+    partial = Partial.kept(tmp_path / ("語" * 85), PATH)
+    partial.begin_anew(SAME)
+    partial.write(b"x")
+    partial.close(keep=True)
+    assert len(names(tmp_path)) == 2

@@ -3,7 +3,8 @@
 It lies beside its place, under a name that nobody else has, and is gone when the download ends, however that ends. One
 that is to outlive its process (`kept`) has a name that the next process finds, and a note beside it: how much of it is
 certainly on the disk, and of which archive. Only what can be told for certain to be the same archive is gone on with.
-While one process has it, a lock keeps others from it; those use a file of their own.
+While one process has it, a lock keeps others from it; those use a file of their own. So does everybody where something
+else lies under that name: others may be able to write to the directory, and a link there would lead our bytes astray.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,11 +26,12 @@ from tinker_actors.protocol.archive import Known
 __all__ = ["Partial", "beside"]
 
 _SYNC_EVERY: Final = 32 * 1024 * 1024  # bytes after which what is there is made certain
+_LONGEST_NAME: Final = 50  # characters of the place's name; with all else, names have 255 bytes at most
 
 
 def beside(destination: Path, what: str, name: str = "") -> Path:
     """Return a name beside a place, from where something can be renamed to it; if none is given, a new one."""
-    return destination.with_name(f".{destination.name[:100]}.{name or secrets.token_hex(8)}.{what}")
+    return destination.with_name(f".{destination.name[:_LONGEST_NAME]}.{name or secrets.token_hex(8)}.{what}")
 
 
 @attrs.frozen
@@ -73,10 +76,11 @@ class Partial:
         """
         digest = hashlib.sha256(tinker_path.encode()).hexdigest()[:16]
         path = beside(destination, "partial", digest)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
-        if not (
-            _locked(file) and _lies_at(file, path)
-        ):  # whoever had it may have moved it to its place meanwhile
+        file = _opened(path)
+        if file is None:
+            return cls.fresh(destination)
+        # Whoever had it may have moved it to its place meanwhile.
+        if not (_is_ours(file) and _locked(file) and _lies_at(file, path)):
             file.close()
             return cls.fresh(destination)
         note = path.with_suffix(".note")
@@ -91,7 +95,9 @@ class Partial:
         self.file.seek(done)
 
     def begin_anew(self, known: Known) -> None:
-        """Drop what is there: the whole comes."""
+        """Drop what is there, and what was noted of it: the whole comes."""
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
         self._synced = 0
         self.file.truncate(0)
         self.file.seek(0)
@@ -111,7 +117,9 @@ class Partial:
         self._synced = self.known.done
         content = orjson.dumps(attrs.asdict(_Note(self._tinker_path, self.known)))
         draft = note.with_name(f"{note.name}.draft")
-        draft.write_bytes(content)
+        draft.unlink(missing_ok=True)  # of a process that was killed
+        with draft.open("xb") as file:
+            file.write(content)
         draft.replace(note)
 
     def sync(self) -> None:
@@ -129,6 +137,23 @@ class Partial:
                 self.path.unlink()
             if self._note is not None:
                 self._note.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> IO[bytes] | None:
+    """Open a file, or make it; None if it is something else."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+    except OSError:
+        if path.is_symlink() or path.exists():
+            return None
+        raise
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    """Whether it is a plain file, and has no other name."""
+    facts = os.fstat(file.fileno())
+    return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
 
 
 def _lies_at(file: IO[bytes], path: Path) -> bool:
@@ -155,6 +180,6 @@ def _locked(file: IO[bytes]) -> bool:
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # somebody has it, or the disk knows no locks
         return False
     return True
