@@ -148,7 +148,10 @@ def test_both_passes_are_cut_into_the_same_chunks(data: list[Datum], datums: int
 def test_log_probabilities_have_the_targets_shape() -> None:
     """Float32 arrays that nobody changes, also from a service that gives them flat."""
     sent = forward_data([datum([1, 2]), datum([[1, 2], [3, 4]]), datum(SPARSE)])
-    got = logprobs_of(sent, output([-1, -2], [-1, -2, -3, -4], np.zeros((3, 5))))
+    flat, sparse = output([-1, -2, -3, -4], np.zeros((3, 5))).loss_fn_outputs
+    copied = {"logprobs": TensorData.from_numpy(np.array([-1, -2]))}  # as it is of another type
+    got = logprobs_of(sent, ForwardBackwardOutput("ArrayRecord", [copied, flat, sparse], {}))
+    assert got[1].tolist() == [[-1, -2], [-3, -4]]
     assert [one.shape for one in got] == [(2,), (2, 2), (3, 5)]
     assert {one.dtype for one in got} == {np.dtype(np.float32)}
     assert not any(one.flags.writeable for one in got)
