@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 __all__ = ["SWITCH_INTERVAL", "short_switch_interval"]
 
@@ -42,7 +42,7 @@ _switch_interval = _SwitchInterval()
 
 
 @contextlib.contextmanager
-def short_switch_interval() -> Iterator[None]:
+def short_switch_interval() -> Generator[None]:
     """Make Python's threads take turns more often; the last one to leave restores what was there before."""
     _switch_interval.shorten()
     try:
