@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,13 +122,11 @@ def _get(url: str) -> Any:
         return json.load(response)
 
 
-@contextlib.asynccontextmanager
-async def stub() -> AsyncIterator[str]:
+@contextlib.contextmanager
+def stub() -> Iterator[str]:
     """Start the stub in a process of its own, and give its address."""
     here = Path(__file__).parent
-    process = subprocess.Popen(  # noqa: ASYNC220 - nothing runs beside it yet
-        [sys.executable, str(here / "stub.py")], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, str(here / "stub.py")], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
@@ -162,7 +160,7 @@ class Elsewhere(httpx.AsyncBaseTransport):
 
 async def on_stub(seconds: float) -> list[float]:
     """Return when beats came to a second stub, each in a process of its own."""
-    async with stub() as url, stub() as listener:
+    with stub() as url, stub() as listener:
         _work(url)
         config = Config(base_url=url, api_key="tml-bench", heartbeat_period=PERIOD)
         async with open_client(
@@ -183,7 +181,7 @@ def _work(url: str) -> None:
 
 async def on_one_stub(seconds: float) -> list[float]:
     """Return when beats came to the stub that answers the samples."""
-    async with stub() as url:
+    with stub() as url:
         _work(url)
         async with ta.open_service(url, api_key="tml-bench", heartbeat_period=PERIOD) as service:
             await load(service, "Qwen/Qwen3-8B", 512, seconds)

@@ -293,7 +293,7 @@ class TrainingActor(Actor[Training]):
             return reply_of(await self._results.of(operation, sent))
         except TinkerError as error:
             if self._is_loss(error, operation, sent):
-                await self._lose_once(error)
+                await self._lose_once(error)  # noqa: ASYNC120 - it never comes back
             raise
 
     @handles(OptimStep)

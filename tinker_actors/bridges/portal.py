@@ -368,7 +368,7 @@ class Portal:
         Raises:
             PortalClosed: the portal ends, and would wait for ever for whoever does not ask.
         """
-        with trio.CancelScope() as waiting:
+        with trio.CancelScope() as waiting:  # noqa: ASYNC912 - `receive` is a cancel point
             if self._stop.is_set():
                 waiting.cancel(reason="the portal ends")
             self._idle.add(waiting)
