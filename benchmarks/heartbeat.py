@@ -34,6 +34,7 @@ import trio
 import tinker_actors as ta
 from tinker_actors.actors.service_client import open_client
 from tinker_actors.transport.config import Config
+from tinker_actors.transport.inprocess import InProcessTransport
 from tinker_actors.transport.ways import heartbeat_pool
 
 PERIOD = 0.05  # seconds between beats
@@ -192,16 +193,19 @@ async def in_process(seconds: float) -> list[float]:
     """Return when beats came to the embedded service, whose model computes in this process."""
     from tinker_actors.local.service import EmbeddedService
 
-    embedded = EmbeddedService(seed=1)
-    listening = Listening(embedded.app)
-
-    class Noting(EmbeddedService):
-        """The embedded service behind the application that listens."""
-
-        app = property(lambda _: listening)  # type: ignore[assignment]  # an application as well
-
-    embedded.__class__ = Noting
-    async with ta.open_service("local", embedded=embedded, heartbeat_period=PERIOD) as service:
+    listening = Listening(EmbeddedService(seed=1).app)
+    config = Config(base_url="http://embedded", heartbeat_period=PERIOD)
+    async with (
+        InProcessTransport(listening) as transport,
+        open_client(
+            config,
+            rng=random.Random(0),
+            backend="local",
+            chosen="a benchmark's embedded service",
+            through=transport,
+            beat_through=lambda: InProcessTransport(listening, lifespan=False),
+        ) as service,
+    ):
         await load(service, "tinker-actors/char-100k", 32, seconds)
         return list(listening.beats)
 
