@@ -9,6 +9,7 @@ from tinker_actors.protocol.archive import (
     Known,
     Patience,
     judge,
+    most_unpacked,
     range_headers,
     refused_member,
     requested_part,
@@ -211,3 +212,12 @@ def test_usual_members_are_taken_out(name: str) -> None:
 def test_what_could_do_harm_is_refused(name: str, kind: str, why: str) -> None:
     """Names that lead elsewhere, links, devices, and what no file is called."""
     assert why in (refused_member(name, kind) or "")  # type: ignore[arg-type]  # it is one of the kinds
+
+
+@pytest.mark.parametrize(
+    ("packed", "max_bytes", "most"),
+    [(0, None, 64 << 20), (1 << 20, None, 100 << 20), (1 << 30, 5, 5), (1, 1 << 40, 1 << 40)],
+)
+def test_what_comes_of_an_archive_is_bounded(packed: int, max_bytes: int | None, most: int) -> None:
+    """By its size, so that zeros may be packed tightly; or by what the user says, be it more or less."""
+    assert most_unpacked(packed, max_bytes) == most
