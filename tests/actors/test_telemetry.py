@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import re
+import threading
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import trio
 
@@ -115,6 +117,64 @@ def test_a_full_queue_refuses_and_warns_once(caplog: pytest.LogCaptureFixture) -
     assert taken == [True] * MAX_QUEUED + [False] * 3
     assert (len(reporter), reporter.refused) == (MAX_QUEUED, 3)
     assert caplog.messages == ["telemetry is full: further events are dropped until it has room"]
+
+
+@pytest.mark.requirement("R147")
+async def test_any_thread_may_tell(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Tokenizers, checkpoint writers and data loaders run in threads; a failure there is sent at once, too."""
+    async with open_stub(telemetry=True) as service:
+        telemetry = service.get_telemetry()
+        await trio.sleep(1)  # it waits for something to be urgent
+
+        def work(number: int) -> None:
+            for step in range(120):
+                assert telemetry.log("step", {"thread": number, "step": step})
+            assert telemetry.log_exception(ValueError())
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(trio.to_thread.run_sync, work, number)
+        await trio.sleep(0.1)
+        assert names(stub).count("step") == 480
+        assert names(stub).count("UNHANDLED_EXCEPTION") == 4
+    events = told(stub)
+    assert [event["event_session_index"] for event in events] == list(range(len(events)))
+    later = threading.Thread(target=telemetry.log_exception, args=(ValueError(),))
+    later.start()
+    await trio.to_thread.run_sync(later.join)
+
+
+@pytest.mark.requirement("R147", "R149")
+async def test_what_is_told_is_what_was_so(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """Numbers of numpy, values that change later, and values that cannot be read harm no other event."""
+
+    class Broken(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError("hunter2")
+
+        def keys(self) -> Any:
+            raise RuntimeError("hunter2")
+
+    class Refusing(Exception):
+        @property
+        def status_code(self) -> int:
+            raise RuntimeError("hunter2")
+
+    async with open_stub(telemetry=True) as service:
+        telemetry = service.get_telemetry()
+        data = {"losses": [1.0], "loss": np.float64(0.5), "far": 2**70, "half": "\ud800"}
+        assert telemetry.log("before", data)
+        data["losses"].append(2.0)  # type: ignore[attr-defined]  # it is a list
+        assert not telemetry.log("broken", {"inner": Broken(a=1)})
+        assert not telemetry.log_exception(Refusing())
+        assert telemetry.log("after", {"big": object()})
+        with pytest.raises(InputError, match="event_data"):
+            telemetry.log("list", [1])
+        assert await telemetry.flush()
+    sent = {event.get("event_name"): event.get("event_data") for event in told(stub)}
+    assert sent["before"] == {"losses": [1.0], "loss": 0.5, "far": "<int>", "half": "\\ud800"}
+    assert "broken" not in sent
+    assert "after" in sent
 
 
 @pytest.mark.requirement("R149")

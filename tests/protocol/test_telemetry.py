@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import enum
 import json
 import math
+import time
 from unittest.mock import ANY
 
+import numpy as np
+import orjson
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -28,6 +32,19 @@ from tinker_actors.protocol.telemetry import (
     poll_failure,
     scrubbed,
 )
+
+
+class Severe(enum.IntEnum):
+    """A number with a name."""
+
+    HIGH = 3
+
+
+class Silent:
+    """A thing that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
 
 
 @pytest.mark.requirement("R147")
@@ -215,6 +232,61 @@ def test_what_json_cannot_hold_is_named_by_its_type() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (np.float64(1.5), 1.5),
+        (np.float64("inf"), "inf"),
+        (np.float32(1.5), "<float32>"),
+        (Severe.HIGH, 3),
+        (2**64 - 1, 2**64 - 1),
+        (-(2**63), -(2**63)),
+        (2**64, "<int>"),
+        (-(2**63) - 1, "<int>"),
+        ("a\ud800b", "a\\ud800b"),
+        (
+            {None: 1, True: 2, 1.5: 3, 4: 5, Silent(): 6},
+            {"None": 1, "True": 2, "1.5": 3, "4": 5, "<Silent>": 6},
+        ),
+    ],
+)
+def test_what_is_almost_json_is_sent_as_json(value: object, sent: object) -> None:
+    """Numbers of numpy, enumerations, half characters, numbers out of bounds, keys of any kind: the codec takes it."""
+    given = scrubbed({"x": value})
+    assert given == {"x": sent}
+    assert orjson.loads(orjson.dumps(given)) == given
+
+
+def test_a_large_value_is_cut_as_a_whole() -> None:
+    """Many texts in many lists are no more than a fixed number of characters, and numbers count as well."""
+    texts: object = "x" * 1000
+    for _ in range(4):
+        texts = [texts] * 100
+    assert len(orjson.dumps(scrubbed(texts))) < 200_000
+    assert len(orjson.dumps(scrubbed([[[[1] * 100] * 100] * 100] * 100))) < 200_000
+    assert len(orjson.dumps(scrubbed({"k" * 5000 + str(n): 1 for n in range(100)}))) < 200_000
+
+
+@pytest.mark.parametrize("piece", ["a?", "eyJ", "://a", "bearer ", "tml-", "?", "eyJ-.", "a?b"])
+def test_masking_takes_no_longer_than_reading(piece: str) -> None:
+    """A megabyte of what almost looks like a secret is no work either; the loop would stand still meanwhile."""
+    started = time.process_time()
+    scrubbed(piece * (1_000_000 // len(piece)))
+    for _ in range(20):
+        scrubbed(piece * (5000 // len(piece)))
+    assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize("secret", ["hunter2" * 3, "tml-" + "x" * 300, "http://u:" + "p" * 900 + "@host"])
+@pytest.mark.parametrize("before", [4990, 5000, 6000, 0])
+def test_no_half_of_a_secret_is_left_where_a_text_is_cut(secret: str, before: int) -> None:
+    """Masks make a text shorter, so what was cut off behind them must not move into it."""
+    text = "y" * before + f" {secret}" * 2000
+    sent = scrubbed(text, (secret[:9], secret))
+    assert isinstance(sent, str)
+    assert not any(secret[start : start + 6] in sent for start in range(4, len(secret) - 6))
+
+
+@pytest.mark.parametrize(
     ("text", "left"),
     [
         ("key tml-abc_D-1 here", "key *** here"),
@@ -222,12 +294,25 @@ def test_what_json_cannot_hold_is_named_by_its_type() -> None:
         ("Authorization: Bearer abc.def", "Authorization: ***"),
         ("http://user:pass@host/x", "http://***host/x"),
         ("https://bucket/x.tar?X-Sig=abc&y=1 end", "https://bucket/x.tar*** end"),
+        ("https://bucket/x?/?b?sig=abc end", "https://bucket/x?/?b*** end"),
+        ("a header eyJhbGciOiJub25lIn0 alone", "a header *** alone"),
         ("plain text, a@b.c, 1 ? 2 : 3", "plain text, a@b.c, 1 ? 2 : 3"),
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str, left: str) -> None:
     """Also one that nobody told us of."""
     assert scrubbed(text) == left
+
+
+def test_of_errors_that_are_not_ours_only_the_type_is_told() -> None:
+    """What others keep in attributes of the same names may be anything, a prompt included."""
+
+    class Theirs(Exception):
+        category = "hunter2"
+        request_id = "hunter2"
+        attempts = 7
+
+    assert failure_event(Theirs())["error_message"] == "Theirs"
 
 
 PLACES = st.recursive(

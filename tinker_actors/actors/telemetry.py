@@ -6,6 +6,9 @@ one request on its way at a time: every `FLUSH_PERIOD` seconds, and at once afte
 There is one task and one timer for it, however often that happens. A batch the service does not take is dropped and
 counted; what the service does not take at all is not sent to it again. The Reporter outlives the actor.
 
+Any thread may tell. What it tells is copied, cut and masked on the spot: nothing of the user's is held or looked at
+later, and a value that cannot be read spoils no batch.
+
 A session's start is told once, and its end when the service is left, whatever was raised in between: an exception is
 not the end of a session, nor is the end of one of its clients. (The official client tells the end only after an
 exception that it holds for fatal. We tell it when there is one: it costs an event, and how long a session lasted is
@@ -16,12 +19,14 @@ Event format: tinker 0.38.0 lib/telemetry.py. What may be in an event is the mat
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import platform
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import cast, get_args
 
@@ -46,7 +51,7 @@ from tinker_actors.version import __version__
 from tinker_actors.wire.endpoints import TELEMETRY
 from tinker_actors.wire.telemetry import Severity, TelemetryEvent, TelemetrySendRequest
 
-__all__ = ["LAST_FLUSH", "Reporter", "TelemetryActor", "TelemetryHandle"]
+__all__ = ["LAST_FLUSH", "Reporter", "TelemetryActor", "TelemetryHandle", "secrets_of"]
 
 _LOG = logging.getLogger("tinker_actors.telemetry")
 
@@ -66,9 +71,12 @@ def _process_uuid(pid: int) -> str:
 class Reporter:
     """Takes what is to be told. Nothing here waits, and nothing here raises but for wrong use.
 
+    `log`, `failed` and `happened` may be called from any thread.
+
     Attributes:
         sent: events that the service has taken.
-        lost: events that were dropped on their way, because the service did not take them or the time was over.
+        lost: events that were dropped because the service did not take them, the time was over, or they could not be
+            read.
         urgent: set when what is here should go out at once.
         off: the service takes no telemetry.
 
@@ -76,6 +84,7 @@ class Reporter:
         utc_now: the wall clock, for time stamps.
         new_id: gives the ids of events.
         metadata: the user's own of the session; all general events have them, beneath what they say themselves.
+        secrets: gives texts that must not be sent.
     """
 
     def __init__(
@@ -83,8 +92,12 @@ class Reporter:
         utc_now: Callable[[], datetime],
         new_id: Callable[[], uuid.UUID],
         metadata: Mapping[str, str] | None = None,
+        secrets: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._metadata = dict(metadata or {})
+        self._secrets = secrets
+        self._lock = threading.Lock()
+        self._loop: trio.lowlevel.TrioToken | None = None
         self.sent = 0
         self.lost = 0
         self.urgent = trio.Event()
@@ -105,9 +118,9 @@ class Reporter:
         return self._queue.dropped
 
     def log(self, name: str, data: Mapping[str, object] | None = None, severity: Severity = "INFO") -> bool:
-        """Take an event; False if there is no room."""
+        """Take an event; False if there is no room, or it cannot be read."""
         return self._add(
-            {
+            lambda: {
                 "event": "GENERIC_EVENT",
                 "severity": severity,
                 "event_name": name,
@@ -116,9 +129,9 @@ class Reporter:
         )
 
     def failed(self, error: BaseException, severity: Severity = "ERROR") -> bool:
-        """Take a failure, to be sent at once; False if there is no room."""
-        taken = self._add(failure_event(error, severity))
-        self.urgent.set()
+        """Take a failure, to be sent at once; False if there is no room, or it cannot be read."""
+        taken = self._add(lambda: failure_event(error, severity))
+        self._wake()
         return taken
 
     def poll_failed(self, error: BaseException, request_id: str, request_type: str) -> bool:
@@ -138,41 +151,64 @@ class Reporter:
         """The session starts; only the first call counts."""
         if self._started is None:
             self._started = trio.current_time()
-            self._add({"event": "SESSION_START"})
+            self._loop = trio.lowlevel.current_trio_token()
+            self._add(lambda: {"event": "SESSION_START"})
 
     def end(self) -> None:
         """The session ends."""
         if self._started is not None:
             lasted = timedelta(seconds=trio.current_time() - self._started)
-            self._add({"event": "SESSION_END", "duration": str(lasted)})
+            self._add(lambda: {"event": "SESSION_END", "duration": str(lasted)})
 
     def take_batch(self) -> list[dict[str, object]]:
         """Remove and return the oldest events; see `TelemetryQueue`."""
-        return self._queue.take_batch()
+        with self._lock:
+            return self._queue.take_batch()
 
     def give_up(self) -> None:
         """Drop what is left."""
-        while batch := self._queue.take_batch():
+        while batch := self.take_batch():
             self.lost += len(batch)
 
-    def _add(self, fields: dict[str, object]) -> bool:
+    def _add(self, fields: Callable[[], dict[str, object]]) -> bool:
         if self.off:
             return False
+        try:
+            event = scrubbed(fields(), self._secrets())
+        except Exception:  # noqa: BLE001 - what is logged is the user's, and may do anything when it is looked at
+            self.lost += 1
+            return False
+        with self._lock:
+            return self._queued(cast("dict[str, object]", event))
+
+    def _queued(self, event: dict[str, object]) -> bool:
         common: dict[str, object] = {
             "event_id": str(self._new_id()),
             "event_session_index": self._count,
             "severity": "INFO",
             "timestamp": self._utc_now().isoformat().replace("+00:00", "Z"),
         }
-        if not self._queue.add(common | fields):
+        if not self._queue.add(common | event):
             if not self._warned:
                 self._warned = True
                 _LOG.warning("telemetry is full: further events are dropped until it has room")
             return False
         self._count += 1
         if len(self._queue) >= BATCH_SIZE:
-            self.urgent.set()
+            self._wake()
         return True
+
+    def _wake(self) -> None:
+        """Have the actor look here now, from whatever thread."""
+        loop = self._loop
+        if loop is None or (trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is loop):
+            self.urgent.set()
+            return
+        with contextlib.suppress(trio.RunFinishedError):
+            loop.run_sync_soon(self._set_urgent, idempotent=True)
+
+    def _set_urgent(self) -> None:
+        self.urgent.set()
 
 
 class TelemetryActor(Actor[Telemetry]):
@@ -219,9 +255,8 @@ class TelemetryActor(Actor[Telemetry]):
     async def _send(self, events: list[dict[str, object]]) -> None:
         """Send a batch; it is dropped if the service does not take it."""
         reporter = self._reporter
-        secrets = tuple(self._secrets())
         request = TelemetrySendRequest(
-            events=tuple(cast("TelemetryEvent", scrubbed(event, secrets)) for event in events),
+            events=tuple(cast("TelemetryEvent", event) for event in events),
             platform=platform.system(),
             sdk_version=__version__,
             session_id=self._session.session_id,
@@ -241,15 +276,6 @@ class TelemetryActor(Actor[Telemetry]):
         else:
             reporter.sent += len(events)
 
-    def _secrets(self) -> Iterator[str]:
-        config = self._transport.config
-        values = (*self._transport.latest_credentials.values(), *config.headers.values(), config.api_key)
-        for value in values:
-            if value:
-                yield from (
-                    part for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET
-                )
-
     async def on_stop(self, ending: Ending) -> None:
         """Report the end, and send what is left for at most `LAST_FLUSH` seconds."""
         reporter = self._reporter
@@ -262,11 +288,21 @@ class TelemetryActor(Actor[Telemetry]):
             reporter.give_up()
 
 
+def secrets_of(transport: HttpTransport) -> Iterator[str]:
+    """Give everything that says who we are, as far as it is known."""
+    config = transport.config
+    values = (*transport.latest_credentials.values(), *config.headers.values(), config.api_key)
+    for value in values:
+        if value:
+            yield from (part for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET)
+
+
 class TelemetryHandle:
     """Tells the service of events of the user's own. Given by `get_telemetry`, where telemetry is on.
 
-    Nothing here delays what calls it, and no failure of telemetry is raised. Keys that are known are masked in all that
-    is sent, and texts are cut; beyond that, what is logged is sent as it is.
+    Nothing here delays what calls it, and no failure of telemetry is raised. `log` and `log_exception` may be called
+    from any thread. Keys that are known are masked in all that is sent, and texts are cut; beyond that, what is logged
+    is sent as it is at that moment.
     """
 
     def __init__(self, reporter: Reporter, ref: ActorRef[Telemetry]) -> None:
@@ -289,13 +325,15 @@ class TelemetryHandle:
             severity: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.
 
         Returns:
-            whether there was room for it.
+            whether there was room for it, and it could be read.
 
         Raises:
-            InputError: no name, or another severity.
+            InputError: no name, data without names, or another severity.
         """
         if not event_name:
             raise InputError("event_name", event_name, "must say what happened")
+        if event_data is not None and not isinstance(cast("object", event_data), Mapping):
+            raise InputError("event_data", event_data, "must be a mapping, or None")
         _check(severity)
         return self._reporter.log(event_name, event_data, severity)
 

@@ -36,7 +36,7 @@ from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.rebinding import SamplerOpener
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, sampling_policy, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
-from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle
+from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle, secrets_of
 from tinker_actors.actors.throttle import BytesGate, SampleGate
 from tinker_actors.actors.tokenizers import Tokenizers
 from tinker_actors.actors.training import TrainingActor
@@ -191,7 +191,12 @@ class Tree:
         await self._start_sampling(polls)
 
     async def _start_telemetry(self) -> None:
-        reporter = Reporter(lambda: datetime.now(UTC), uuid.uuid4, self.config.user_metadata)
+        reporter = Reporter(
+            lambda: datetime.now(UTC),
+            uuid.uuid4,
+            self.config.user_metadata,
+            lambda: secrets_of(self.transport),
+        )
         self.reporter = reporter
         spec: ChildSpec[Telemetry] = ChildSpec(
             name="telemetry",

@@ -2,20 +2,21 @@
 
 An event says what happened and where. Of a failure it says its type, its place in the code, and those of its facts
 that are numbers and ids: never its message, which may hold a prompt, a path or a key. `scrubbed` goes over everything
-before it is sent: whatever a user logs, keys are masked, long texts are cut, and what JSON cannot hold is named by its
-type.
+before it is queued: whatever a user logs, keys are masked, long texts are cut, and what JSON cannot hold is named by
+its type.
 
 Names, fields and sizes: tinker 0.38.0 lib/telemetry.py (a queue of 10,000 events, batches of 100, a flush every 10 s).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 from tinker_actors.errors import (
     APIConnectionError,
@@ -23,6 +24,7 @@ from tinker_actors.errors import (
     APIStatusError,
     APITimeoutError,
     RequestFailedError,
+    TinkerActorsError,
 )
 from tinker_actors.protocol.event import (
     HeartbeatMissed,
@@ -51,23 +53,30 @@ __all__ = [
     "scrubbed",
 ]
 
+T = TypeVar("T")
+
 MAX_QUEUED = 10_000
 BATCH_SIZE = 100
 FLUSH_PERIOD = 10.0
 
 _LONGEST_TEXT = 5000  # characters; a traceback has room in it
+_LONGEST_PATTERN = 1024  # characters up to where a secret by its form is known as one
+_MOST_TEXT = 100_000  # characters of an event; whatever else is in it counts as
+_WEIGHT = 8  # of them
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # what the codec takes
 _MOST_ITEMS = 100
 _DEEPEST = 6
 _MOST_FRAMES = 15  # of an error, and
 _MOST_LINKS = 4  # causes that are followed
 _MASK = "***"
 # Keys and tokens of the service by their form, whoever they belong to; users and passwords, and queries, of URLs.
+# None looks at a character again and again: a text may be long, and made to be.
 _SECRETS = re.compile(
     r"tml-[\w-]+"
-    r"|eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?"
+    r"|eyJ[\w-]{4,}(?:\.[\w-]*)*"
     r"|(?i:bearer)\s+\S+"
     r"|(?<=://)[^/\s@]*@"
-    r"|(?<=\w)\?\S*=\S*"
+    r"|(?<=\S)\?[^\s=?]*=\S*"
 )
 
 
@@ -155,7 +164,9 @@ def _unpacked(error: BaseException) -> BaseException:
 
 
 def _facts(error: BaseException) -> dict[str, object]:
-    """Return what an error knows in numbers and ids."""
+    """Return what an error knows in numbers and ids, if it is one of ours."""
+    if not isinstance(error, TinkerActorsError):
+        return {}
     facts = {
         name: getattr(error, name, None) for name in ("status_code", "category", "request_id", "attempts")
     }
@@ -215,35 +226,63 @@ def event_of(event: ServiceEvent) -> tuple[str, dict[str, object]] | None:
 # --- what never leaves -----------------------------------------------------------------------------------
 
 
-def scrubbed(value: object, secrets: Iterable[str] = (), *, depth: int = 0) -> object:
+def scrubbed(value: object, secrets: Iterable[str] = ()) -> object:
     """Return a value as it may be sent: secrets masked, long texts cut, nothing that JSON cannot hold.
 
+    It shares nothing with what it came from, and is of a bounded size, and so is the work.
+
     Args:
-        value: what is to be sent.
+        value: what is to be sent; what lies too deep in it, or behind too much, is left out or named by its type.
         secrets: texts that must not appear; what looks like a key of the service is masked anyway.
-        depth: how deep in another value it lies; what lies too deep is named by its type.
     """
-    match value:
-        case None | bool() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case str():
-            return _masked(value, secrets)
-        case Mapping() if depth < _DEEPEST:
-            entries = list(cast("Mapping[object, object]", value).items())[:_MOST_ITEMS]
-            return {
-                _masked(str(name), secrets): scrubbed(item, secrets, depth=depth + 1)
-                for name, item in entries
-            }
-        case list() | tuple() if depth < _DEEPEST:
-            items = cast("Sequence[object]", value)[:_MOST_ITEMS]
-            return [scrubbed(item, secrets, depth=depth + 1) for item in items]
-        case _:
-            return f"<{type(value).__name__}>"
+    return _Scrubber(sorted(secrets, key=len, reverse=True)).of(value)  # one may be a part of another
 
 
-def _masked(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, _MASK)
-    return _SECRETS.sub(_MASK, text)[:_LONGEST_TEXT]
+class _Scrubber:
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = secrets
+        self._tail = max(_LONGEST_PATTERN, *map(len, secrets)) if secrets else _LONGEST_PATTERN
+        self._left = _MOST_TEXT
+
+    def of(self, value: object, depth: int = 0) -> object:
+        self._left -= _WEIGHT
+        match value:
+            case None | bool():
+                return value
+            case int() if _SMALLEST <= value <= _LARGEST:
+                return int(value)
+            case float():
+                return float(value) if math.isfinite(value) else str(float(value))
+            case str():
+                return self._text(value)
+            case Mapping() if depth < _DEEPEST:
+                entries = cast("Mapping[object, object]", value).items()
+                return {self._name(name): self.of(item, depth + 1) for name, item in self._first(entries)}
+            case list() | tuple() if depth < _DEEPEST:
+                return [self.of(item, depth + 1) for item in self._first(cast("Sequence[object]", value))]
+            case _:
+                return f"<{type(value).__name__}>"
+
+    def _first(self, items: Iterable[T]) -> Iterator[T]:
+        for item in itertools.islice(items, _MOST_ITEMS):
+            if self._left <= 0:
+                return
+            yield item
+
+    def _name(self, name: object) -> str:
+        return self._text(name if isinstance(name, str) else str(self.of(name, _DEEPEST)))
+
+    def _text(self, text: str) -> str:
+        # What is far behind is not looked at. A secret may be cut in two there, so that what is left near the end goes.
+        far = _LONGEST_TEXT + self._tail
+        masked = self._masked(text) if len(text) <= far else self._masked(text[:far])[: -self._tail]
+        kept = masked[:_LONGEST_TEXT]
+        self._left -= len(kept)
+        return kept
+
+    def _masked(self, text: str) -> str:
+        if not text.isascii():
+            text = text.encode(errors="backslashreplace").decode()  # halves of characters cannot be sent
+        for secret in self._secrets:
+            text = text.replace(secret, _MASK)
+        return _SECRETS.sub(_MASK, text)
