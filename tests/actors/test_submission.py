@@ -8,10 +8,13 @@ import httpx
 import pytest
 import trio
 
-from tinker_actors.errors import BadRequestError, ModelPoisoned, StepVoid
+from tests.actors.scripted import MODES
+from tinker_actors.errors import BadRequestError, ModelPoisoned, RequestFailedError, StepVoid
 from tinker_actors.protocol.capability import CapabilityRecord
+from tinker_actors.testing import ServiceFaults, open_scripted_service
 from tinker_actors.types import AdamParams
 
+ADAM = AdamParams(learning_rate=1e-3)
 MODEL = "tinker-actors/char-100k"
 PARKING = CapabilityRecord(dedupe="replay", early_numbers="park")
 ORDERED = CapabilityRecord(dedupe="replay")
@@ -167,3 +170,23 @@ async def test_in_protobuf_a_loss_goes_where_gradients_go(
     assert "forward" not in stub.names()
     bodies = stub.bodies("forward_backward")
     assert [("forward_input" in body, body["seq_id"]) for body in bodies] == [(True, 1), (False, 2)]
+
+
+@pytest.mark.requirement("R116")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_number_that_failed_is_used_again_where_it_is_not_used_up(
+    autojump_clock: Any, batch: Any, mode: str
+) -> None:
+    """A loss that could not be computed leaves no hole in the numbers, whatever the service thinks of them."""
+    faults = ServiceFaults().fail(of="forward", nth=1).fail(of="forward_backward", nth=1)
+    async with open_scripted_service(faults, dialect=MODES[mode]) as (service, scripted):
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(RequestFailedError):
+            await (await training.forward(batch(1), "cross_entropy"))
+        with pytest.raises(RequestFailedError):
+            await (await training.forward_backward(batch(1), "cross_entropy"))
+        await (await training.forward_backward(batch(2), "cross_entropy"))
+        await (await training.optim_step(ADAM))
+        applied = [(one.endpoint, one.seq_id) for one in scripted.trained[training.model_id]]
+    first = 1 if mode == "reject" else 3
+    assert applied == [("forward_backward", first), ("optim_step", first + 1)]

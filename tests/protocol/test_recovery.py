@@ -23,6 +23,7 @@ from tinker_actors.protocol.recovery import (
     Cause,
     classify,
     find_saved,
+    frees_number,
     is_refusal_of_key,
     next_rung,
     restore_delay,
@@ -232,6 +233,24 @@ def test_what_was_saved_is_found_by_its_kind_and_name(
 def test_only_what_speaks_of_the_request_says_that_nothing_was_done(error: Exception, certain: bool) -> None:
     """A result that cannot be had may be that of a request that was carried out."""
     assert says_not_done(error) is certain
+
+
+@pytest.mark.parametrize(
+    ("error", "dedupe", "free"),
+    [
+        (RequestFailedError("bad batch"), "reject", True),
+        (RequestFailedError("bad batch"), "replay", False),
+        (RequestFailedError("bad batch"), "none", False),
+        (polled(409, {"detail": "Sequence conflict: expected 7, got 8"}), "reject", True),
+        (polled(409, {"detail": "Sequence conflict: expected 7, got 6"}), "reject", False),
+        (APIConnectionError("no answer"), "reject", False),
+    ],
+)
+def test_a_number_that_failed_is_free_where_it_is_still_expected(
+    error: Exception, dedupe: DedupeMode, free: bool
+) -> None:
+    """Of a result that is not had nobody knows, and a number that was used is used up."""
+    assert frees_number(error, dedupe) is free
 
 
 # --- the dialects, one row per service -------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Theory of operation. An operation goes out in one request or, if its batch is large, in several: one after the other,
 or together where the service is known to keep early numbers (`protocol.chunking.waves`). Numbers are taken before the
 requests are sent, lowest first; one that the service did not take comes back and is given to the next request, so
-there is no hole. Each request holds its bytes of the budget that the models of a service share while it is sent.
+there is no hole. So does that of a request that failed later, where a failure uses no number up. Each request holds its
+bytes of the budget that the models of a service share while it is sent.
 
 Nothing is raised for what the service says: refusals are part of the answer, for several requests may be under way.
 """
@@ -21,7 +22,7 @@ from tinker_actors.protocol.chunking import waves
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.number import Numbers
 from tinker_actors.protocol.plan import REQUEST_TYPES, Place, parts, request_of
-from tinker_actors.protocol.recovery import Cause, Rung, classify, next_rung
+from tinker_actors.protocol.recovery import Cause, Rung, classify, frees_number, next_rung
 from tinker_actors.protocol.retry import Look, Sends
 from tinker_actors.transport.http import HttpTransport
 
@@ -33,12 +34,14 @@ class Sent:
     """A request that the service has taken.
 
     Attributes:
+        number: its number.
         request_id: its promise; empty if the service has carried it out and gives none any more.
         sends: what became of the sends.
         lost: what is raised for a result that cannot be had.
         conflict: what the service said of a name that an earlier send may have used.
     """
 
+    number: int
     request_id: str
     sends: Sends
     lost: ResultLost | None = None
@@ -147,10 +150,10 @@ class Submitter:
             with self._session.waits.shown(model_id, f"sending {REQUEST_TYPES[part.kind]}"):
                 request_id = await self._session.reachability.call(attempt, may_repeat=may_repeat)
         except ResultLost as error:
-            return Sent("", sends, error)
+            return Sent(number, "", sends, error)
         except TinkerError as error:
             if isinstance(sends.verdict, Look):
-                return Sent("", sends, conflict=error)
+                return Sent(number, "", sends, conflict=error)
             is_loss = (
                 isinstance(error, ModelLost)
                 or classify(error, part.kind) is not None
@@ -159,7 +162,12 @@ class Submitter:
             if not is_loss:
                 self._numbers.give_back(number)
             return _Refused(error, is_loss)
-        return Sent(request_id, sends)
+        return Sent(number, request_id, sends)
+
+    def result_failed(self, sent: Sent, error: TinkerError) -> None:
+        """Take the number of a request back that failed, where that does not use it up."""
+        if frees_number(error, self._transport.capability.dedupe):
+            self._numbers.give_back(sent.number)
 
     def _check_epoch(self, model_id: str) -> None:
         if not self._session.is_current(self._epoch):

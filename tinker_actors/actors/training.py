@@ -101,7 +101,7 @@ class TrainingActor(Actor[Training]):
         self._futures = futures
         self._events = events
         self._submitter = Submitter(transport, session)
-        self._results = Results(lineage, transport, futures)
+        self._results = Results(lineage, transport, futures, self._submitter.result_failed)
         self._restoring = Restoring(lineage, transport, session, futures, events, rng)
         inline = transport.config.heartbeat == "loop"
         self._custom = CustomLosses(self._compute, None if inline else lineage.losses)

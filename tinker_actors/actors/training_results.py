@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import trio
 
@@ -35,12 +36,20 @@ class Results:
         lineage: the model.
         transport: the way to the service.
         futures: waits for promises.
+        failed: is told of each request whose promise was not kept, and why.
     """
 
-    def __init__(self, lineage: Lineage, transport: HttpTransport, futures: ActorRef[Futures]) -> None:
+    def __init__(
+        self,
+        lineage: Lineage,
+        transport: HttpTransport,
+        futures: ActorRef[Futures],
+        failed: Callable[[Sent, TinkerError], None],
+    ) -> None:
         self._lineage = lineage
         self._transport = transport
         self._futures = futures
+        self._failed = failed
 
     async def of(self, operation: Operation, sent: list[Sent]) -> list[Reply]:
         """Wait for all results of an operation at the same time.
@@ -88,6 +97,7 @@ class Results:
                 message = f"{kind}: the service has carried it out and its result is lost: {error}"
                 raise ResultLost(message, request_id=sent.request_id) from error
             if not isinstance(verdict, Look):
+                self._failed(sent, error)
                 raise
             conflict = error
         return await self._look(operation, conflict)

@@ -60,7 +60,7 @@ from tinker_actors.errors import (
     UnprocessableEntityError,
 )
 from tinker_actors.protocol.failure import explain, says_no_route
-from tinker_actors.protocol.retry import DedupeMode
+from tinker_actors.protocol.retry import DedupeMode, says_used
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import Checkpoint
@@ -72,6 +72,7 @@ __all__ = [
     "Rung",
     "classify",
     "find_saved",
+    "frees_number",
     "is_refusal_of_key",
     "next_rung",
     "restore_delay",
@@ -171,6 +172,15 @@ def says_not_done(error: BaseException) -> bool:
     """
     refused = BadRequestError | ConflictError | NotFoundError | UnprocessableEntityError
     return isinstance(error, RequestFailedError | refused)
+
+
+def frees_number(error: BaseException, dedupe: DedupeMode) -> bool:
+    """Whether the number of a request whose promise failed is free for the next one.
+
+    Where numbers that were used are refused (TuFT), one that failed is still expected, and so are refused all that come
+    behind it.
+    """
+    return dedupe == "reject" and says_not_done(error) and not says_used(str(error))
 
 
 # Calls that not every service has.

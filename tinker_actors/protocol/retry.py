@@ -81,6 +81,7 @@ __all__ = [
     "decide_conflict",
     "failure_of",
     "parse_retry_after",
+    "says_used",
 ]
 
 DedupeMode = Literal["replay", "reject", "none"]
@@ -232,12 +233,12 @@ def decide_conflict(text: str, rule: Rule) -> Applied | Look | Stop:
     """
     if rule.on_doubt == "named":
         return Look()
-    if rule.on_doubt == "numbered" and rule.dedupe == "reject" and _says_used(text):
+    if rule.on_doubt == "numbered" and rule.dedupe == "reject" and says_used(text):
         return Applied()
     return Stop(fence=rule.on_doubt == "numbered")
 
 
-def _says_used(text: str) -> bool:
+def says_used(text: str) -> bool:
     """Whether a conflict says that the number was used, and not that it comes too early."""
     numbers = _EXPECTED.search(text)
     if numbers is not None:
@@ -288,7 +289,7 @@ class Sends:
             and self.doubtful
             and (
                 isinstance(error, ConflictError)
-                or (isinstance(error, RequestFailedError) and _says_used(str(error)))
+                or (isinstance(error, RequestFailedError) and says_used(str(error)))
             )
         ):
             verdict = decide_conflict(str(error), self.rule)
