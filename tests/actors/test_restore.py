@@ -421,3 +421,17 @@ async def test_a_crash_of_a_poisoned_model_leaves_nobody_waiting(
         stub.held["optim_step"].set()
         with pytest.raises(ModelPoisoned, match="boom"):
             await optim
+
+
+async def test_weights_of_another_account_are_loaded_again_with_their_token(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """They are the latest state, so a restore starts from them, and has to be admitted to them."""
+    stub.rules["optim_step"] = lambda _, count: httpx.Response(404, json=NOT_LOADED) if count == 0 else None
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        await training.load_state_with_optimizer("tinker://r/weights/a", weights_access_token="secret")
+        await (await training.forward_backward(batch(1), "cross_entropy"))
+        await (await training.optim_step(ADAM))
+        assert training.model_id == "s0:train:1"
+    assert [body["weights_access_token"] for body in stub.bodies("load_weights")] == ["secret"] * 2

@@ -148,6 +148,14 @@ def test_a_state_that_was_loaded_with_its_optimizer_is_a_checkpoint() -> None:
     assert replayed(journal) == [(4, batch(size=1))]
 
 
+def test_what_admits_to_a_state_is_remembered_with_it() -> None:
+    """It is loaded again after a loss; nobody is shown it."""
+    journal = full(ROOMY, load("p"))
+    journal.checkpointed(0, "p", "token")
+    assert journal.checkpoint == Checkpoint("p", 0, "token")
+    assert "token" not in repr(journal.checkpoint)
+
+
 def test_an_older_state_never_replaces_a_newer_one() -> None:
     """Results may come in any order; going back would lose what lies between."""
     journal = full(ROOMY, save("old"), batch(), optim(), save("new"), batch(size=1))

@@ -11,7 +11,7 @@ import trio
 from tinker_actors.actors.target import SampleTarget
 from tinker_actors.errors import ModelPoisoned, TinkerError
 from tinker_actors.kernel import ActorRef
-from tinker_actors.protocol.journal import Journal
+from tinker_actors.protocol.journal import Checkpoint, Journal
 from tinker_actors.wire.model import (
     GetInfoResponse,
     LoraConfig,
@@ -66,6 +66,10 @@ class StartState:
     path: str
     optimizer: bool
     weights_access_token: str | None = attrs.field(default=None, repr=False)
+
+
+def _state_at(checkpoint: Checkpoint) -> StartState:
+    return StartState(checkpoint.path, optimizer=True, weights_access_token=checkpoint.weights_access_token)
 
 
 @attrs.define(eq=False)
@@ -125,7 +129,7 @@ class Lineage:
     def state(self) -> StartState | None:
         """What a new model is loaded with: the latest saved state, else what it was made of."""
         latest = self.journal.checkpoint
-        return self.start if latest is None else StartState(latest.path, optimizer=True)
+        return self.start if latest is None else _state_at(latest)
 
     def tell(self) -> None:
         """Let those who wait for a publication look again."""

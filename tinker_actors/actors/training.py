@@ -442,7 +442,7 @@ class TrainingActor(Actor[Training]):
             while not journal.settled_before(record.position):
                 await self._progress.wait()
             if self._spoilt(record, reply) is reply:
-                journal.checkpointed(record.position, path)
+                journal.checkpointed(record.position, path, record.operation.weights_access_token)
         reply = self._spoilt(record, reply)
         journal.done(record.position, keep=self._note_publication(record, reply))
         self._confirm(record.position)

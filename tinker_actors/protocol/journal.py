@@ -111,10 +111,17 @@ class Record:
 
 @attrs.frozen
 class Checkpoint:
-    """A saved state, weights and optimizer, that holds everything before `position`."""
+    """A saved state, weights and optimizer, that holds everything before `position`.
+
+    Attributes:
+        path: where it is.
+        position: of the operation that saved or loaded it.
+        weights_access_token: admits to it, if it is of another account.
+    """
 
     path: str
     position: int
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
 
 
 class Journal(Protocol):
@@ -154,7 +161,7 @@ class Journal(Protocol):
         """Whether every operation before `position` has its result or was struck out."""
         ...
 
-    def checkpointed(self, position: int, path: str) -> None:
+    def checkpointed(self, position: int, path: str, weights_access_token: str | None = None) -> None:
         """Note the state that the operation at `position` saved or loaded; everything before has its result.
 
         A state older than the newest one known changes nothing.
@@ -278,7 +285,7 @@ class MemoryJournal:
         """Whether every operation before `position` has its result or was struck out."""
         return all(record.done for record in self._records.values() if record.position < position)
 
-    def checkpointed(self, position: int, path: str) -> None:
+    def checkpointed(self, position: int, path: str, weights_access_token: str | None = None) -> None:
         """Forget what the saved state holds.
 
         Gradients of a step that was still open when it was saved are not in it, so they are kept. Results may come
@@ -287,7 +294,7 @@ class MemoryJournal:
         if self._checkpoint is not None and position <= self._checkpoint.position:
             return
         self._before = self._generation(position)
-        self._checkpoint = Checkpoint(path, position)
+        self._checkpoint = Checkpoint(path, position, weights_access_token)
         kept_from = self._open_step_start(position + 1)  # a state that was loaded ends the step, too
         for at in [at for at in self._records if at <= position]:
             record = self._records[at]
