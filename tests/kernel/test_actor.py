@@ -147,6 +147,31 @@ async def test_the_context_tells_an_actor_about_itself(stage: Any, autojump_cloc
         assert seen["failure"].__traceback__ is None
 
 
+async def test_an_actor_sees_who_waits_for_room_in_its_line(
+    stage: Any, autojump_clock: trio.abc.Clock
+) -> None:
+    """In the order in which they will get it; those who have left are not among them."""
+    seen: list[Any] = []
+
+    async def look(actor: Any) -> None:
+        await trio.sleep(2)
+        seen.append([envelope.message for envelope in actor.context.waiting_for_room])
+
+    messages = [stage.Do(stage.say(number)) for number in range(4)]
+
+    async def send(message: Any, patience: float) -> None:
+        with trio.move_on_after(patience):
+            await ref.submit(message)
+
+    async with stage.open() as tree, trio.open_nursery() as nursery:
+        ref = await stage.start(tree, capacity=1)
+        await ref.submit(stage.Do(look))
+        for message, patience in zip(messages, (9.0, 9.0, 0.5, 9.0), strict=True):
+            await trio.sleep(0.1)
+            nursery.start_soon(send, message, patience)
+    assert seen == [[messages[1], messages[3]]]
+
+
 async def test_there_is_no_call_outside_of_handlers(stage: Any) -> None:
     """Neither a spawned task nor the next idle moment has a call; a nursery inside the handler has."""
     seen: list[Any] = []

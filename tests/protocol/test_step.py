@@ -19,7 +19,7 @@ ONLY_IT = ["fail", "fail", "fail", "fail"]
 TABLE: dict[tuple[OperationKind, bool], list[str]] = {
     ("forward_backward", False): ["void", "poison", "poison", "poison"],
     ("forward_backward", True): ["void", "poison", "poison", "poison"],
-    ("optim_step", False): ONLY_IT,
+    ("optim_step", False): ["fail", "hold", "fail", "hold"],
     ("optim_step", True): ["poison", "poison", "poison", "poison"],
     ("forward", False): ONLY_IT,
     ("forward", True): ONLY_IT,

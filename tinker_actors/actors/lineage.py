@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from tinker_actors.actors.target import SampleTarget
+from tinker_actors.actors.void import Void
 from tinker_actors.errors import ModelPoisoned, TinkerError
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Checkpoint, Journal
@@ -85,6 +86,7 @@ class Lineage:
         model_id: its present id on the service; empty before the first.
         info: what the service said of it when it was first made.
         waiting: who waits for the operation at a position.
+        void: what stands in line and is not sent.
         poison: why nothing may be sent to it any more.
         given_up: ids it had that are still to be unloaded, in order.
         epoch: the session it was made in, as `Session.epoch` counts them.
@@ -109,6 +111,7 @@ class Lineage:
     model_id: str = ""
     info: GetInfoResponse | None = None
     waiting: dict[int, Answer] = attrs.field(factory=dict)
+    void: Void | None = None
     poison: ModelPoisoned | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
     epoch: int = 0

@@ -46,6 +46,7 @@ from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Sent, Submitter
 from tinker_actors.actors.training_operation import checkpoint_path, load_operation, operation_of
 from tinker_actors.actors.training_results import Results
+from tinker_actors.actors.void import Void, step_void
 from tinker_actors.errors import (
     APIStatusError,
     APITimeoutError,
@@ -108,7 +109,6 @@ class TrainingActor(Actor[Training]):
         self._unconfirmed: set[int] = set()
         self._step = Step()
         self._spoilt_after: int | None = None  # the position of what poisoned the model, if it had been sent
-        self._void: tuple[int, Exception] | None = None  # last message in line, and the cause
         self._losing = False
         self._progress = trio.Event()
 
@@ -152,8 +152,7 @@ class TrainingActor(Actor[Training]):
                 return
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._unconfirmed = {record.position for record in records}
-            for record in records:
-                await self._send(record)
+            await self._replay(records)
         self._events.publish(
             ModelRestored(
                 old_model_id=old_id,
@@ -164,6 +163,29 @@ class TrainingActor(Actor[Training]):
             )
         )
         self._confirm(-1)
+
+    async def _replay(self, records: list[Record]) -> None:
+        """Send operations again; what fails now has the consequences that it would have had for what stood in line."""
+        lineage, before = self._lineage, self._lineage.void
+        for record in records:
+            void = None if lineage.void is before else lineage.void
+            if lineage.poison is not None:
+                self._drop(record, lineage.poison.renewed())
+            elif void is None or record.operation.kind not in ("forward_backward", "optim_step"):
+                await self._send(record)
+            else:
+                self._drop(record, void.error())
+                if record.operation.kind == "optim_step" and not void.whole_line:
+                    lineage.void = before
+
+    def _drop(self, record: Record, error: TinkerError) -> None:
+        """Never do an operation again that was sent before the loss."""
+        self._lineage.journal.strike(record.position)
+        self._confirm(record.position)
+        token = self._lineage.waiting.pop(record.position, None)
+        if token is not None:
+            token.fail(error)
+        self._tell_progress()
 
     async def _end_with_session(self) -> None:
         """End this incarnation when the session ends that its model was made in."""
@@ -304,7 +326,7 @@ class TrainingActor(Actor[Training]):
             await self._progress.wait()
         self._refuse_if_void(ends_step=True)
         if message.confirm and step.failure is not None:  # the model is poisoned: other gradients are there
-            raise _void(step.failure) from step.failure
+            raise step_void(step.failure) from step.failure
         return await self._take(operation_of(message))
 
     @handles(SaveState)
@@ -330,19 +352,15 @@ class TrainingActor(Actor[Training]):
         return await self._take(operation_of(message))
 
     def _refuse_if_void(self, *, ends_step: bool) -> None:
-        """Refuse what still belongs to a step that was given up.
-
-        Messages that were admitted before the failure was known belong to it, up to its `optim_step`.
-        """
-        if self._void is None:
+        """Refuse what still belongs to a step that was given up; see `actors.void`."""
+        void = self._lineage.void
+        if void is None:
             return
-        last_in_line, cause = self._void
-        if self.context.call.seq > last_in_line:
-            self._void = None
-            return
-        if ends_step:
-            self._void = None
-        raise _void(cause) from cause
+        held = void.holds(self.context.call)
+        if not held or (ends_step and not void.whole_line):
+            self._lineage.void = None
+        if held:
+            raise void.error() from void.cause
 
     @handles(Unload)
     async def unload(self, _: Unload) -> Stop[None]:
@@ -370,18 +388,20 @@ class TrainingActor(Actor[Training]):
         """Send an operation's requests and leave the waiting to a task."""
         operation, step = record.operation, self._step
         lineage = self._lineage
+        is_gradient = operation.kind == "forward_backward"
+        # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
+        step.gradients += is_gradient
+        step.closed = operation.kind == "optim_step"
         submission = await self._submitter.submit(operation, lineage.model_id, lineage.epoch)
         if submission.loss is not None:
             self._lose(submission.loss)
-        if operation.kind == "forward_backward":
-            step.gradients += len(submission.sent)
+        step.gradients += is_gradient * (len(submission.sent) - 1)
         if submission.refusal is not None:
+            step.closed = False
             self._failed(record, submission.refusal, step, taken=False)
             return
-        if operation.kind == "forward_backward":
-            step.awaited += 1
-        elif operation.kind == "optim_step":
-            step.closed = True
+        step.awaited += is_gradient
+        if step.closed:
             self._step = Step()
         self.context.spawn(self._finish, record, submission.sent, step)
 
@@ -424,7 +444,7 @@ class TrainingActor(Actor[Training]):
         await trio.lowlevel.checkpoint()
         while step.awaited:
             await self._progress.wait()
-        return reply if step.failure is None else _void(step.failure, started=True)
+        return reply if step.failure is None else step_void(step.failure, started=True)
 
     def _spoilt(self, record: Record, reply: object) -> object:
         """Return the reply to what was sent behind a void step: what it was computed with is worth nothing."""
@@ -496,8 +516,10 @@ class TrainingActor(Actor[Training]):
         match judge(kind, step, taken=taken, certain=certain):
             case "poison":
                 self._poison(error)
+            case "hold":
+                self._lineage.void = Void.of_line(error, self.context, whole_line=True)
             case "void":
-                self._void = (self.context.last_admitted, error)
+                self._lineage.void = Void.of_line(error, self.context, whole_line=False)
                 if self._step is step:
                     self._step = Step()
             case "fail":
@@ -566,15 +588,6 @@ class TrainingActor(Actor[Training]):
         """Unload the model as well as may be: the newest services have no such call and free it with the session."""
         with trio.move_on_after(_LAST_WORD):
             await self._restoring.unload(self._lineage.model_id)
-
-
-def _void(cause: Exception, *, started: bool = False) -> StepVoid:
-    """Return what the rest of a step is told of whose gradients one has failed."""
-    what = "what it has applied is not the whole gradient" if started else "this part was not sent"
-    error = StepVoid(f"another part of this step failed, so {what}: {cause}")
-    error.started = started
-    error.__cause__ = cause
-    return error
 
 
 def _unknown_loss(model_id: str) -> ModelLost:

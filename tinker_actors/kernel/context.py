@@ -57,6 +57,11 @@ class Host(Protocol):
         """The `seq` of the newest message in line."""
         ...
 
+    @property
+    def parked(self) -> tuple[Envelope[Any], ...]:
+        """Messages whose senders wait for room, in order."""
+        ...
+
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task of the incarnation."""
         ...
@@ -110,6 +115,11 @@ class Context(Generic[RoleT]):
     def last_admitted(self) -> int:
         """The `seq` of the newest message in this actor's line."""
         return self._host.last_seq
+
+    @property
+    def waiting_for_room(self) -> tuple[Envelope[Any], ...]:
+        """The messages whose senders wait for room in this actor's line, in the order in which they will get it."""
+        return self._host.parked
 
     @property
     def call(self) -> Envelope[Any]:

@@ -118,6 +118,11 @@ class Incarnation(Handling):
         """The `seq` of the newest message in line."""
         return self._mailbox.last_seq
 
+    @property
+    def parked(self) -> tuple[Envelope[Any], ...]:
+        """Messages whose senders wait for room, in order."""
+        return self._mailbox.parked
+
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task that ends with this incarnation."""
         if self._side is None and not self.has_ended:

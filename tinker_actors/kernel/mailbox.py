@@ -367,6 +367,11 @@ class Mailbox(Admission):
         return self._next_seq - 1
 
     @property
+    def parked(self) -> tuple[AnyEnvelope, ...]:
+        """Messages whose senders wait for room, in order."""
+        return tuple(envelope for block in self._parked.values() for envelope in block)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing waits in it."""
         return not self.line

@@ -7,7 +7,9 @@ A step is everything up to and including the next `optim_step`. No partial gradi
     forward_backward, refused or failed       other gradients on the service    poison
     forward_backward, refused or failed       nothing else                      void: the rest of it is not sent
     forward_backward, its result is not had   any                               poison
-    optim_step, refused                       any                               fail: only it; it may be sent again
+    optim_step, refused                       gradients on the service          hold: nothing that stands in line behind
+                                                                                it is sent; it may be sent again
+    optim_step, refused                       nothing else                      fail: only it
     optim_step, failed after it was taken     any                               poison
     load_state, its result is not had         any                               poison
     anything else                             any                               fail: only it
@@ -30,7 +32,7 @@ OperationKind = Literal[
     "save_external",
     "load_state",
 ]
-Consequence = Literal["fail", "void", "poison"]
+Consequence = Literal["fail", "hold", "void", "poison"]
 
 
 @attrs.define(eq=False)
@@ -38,8 +40,8 @@ class Step:
     """One step under way.
 
     Attributes:
-        gradients: gradient requests of it that the service took and that have not failed.
-        closed: its `optim_step` was sent.
+        gradients: gradient requests of it that are on their way, or that the service took, and that have not failed.
+        closed: its `optim_step` is on its way, or was sent.
         awaited: gradients whose results are not there.
         failure: why the first gradient of it that failed did.
     """
@@ -63,4 +65,4 @@ def judge(kind: OperationKind, step: Step, *, taken: bool, certain: bool) -> Con
         return "void" if certain and not step.closed and not step.gradients else "poison"
     if (kind == "optim_step" and taken) or (kind == "load_state" and not certain):
         return "poison"
-    return "fail"
+    return "hold" if kind == "optim_step" and step.gradients else "fail"
