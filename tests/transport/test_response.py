@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import random
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,6 +196,25 @@ async def test_a_compressed_body_that_is_none_is_our_error() -> None:
             await response.read()
 
 
+@pytest.mark.lesson("L36")
+@pytest.mark.parametrize("way", ["iter_bytes", "iter_text", "iter_lines"])
+async def test_garbage_piece_by_piece_leaves_nothing_open(way: str) -> None:
+    """The generators below end with the answer, not when they are collected, which trio warns of."""
+    body = Pieces([b"nonsense", b"more", b"and more"])
+    answer = httpx.Response(200, stream=body, headers={"content-encoding": "gzip"})
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        async with answered(answer) as (transport, _), transport.open(CAPABILITIES, Empty()) as response:
+            with pytest.raises(APIResponseValidationError):
+                await anext(getattr(response, way)())
+        del response
+        for _ in range(3):
+            gc.collect()
+            await trio.lowlevel.checkpoint()
+    assert [str(warning.message) for warning in warned] == []
+    assert body.closed
+
+
 async def test_an_error_status_is_raised_before_the_body_is_streamed(autojump_clock: Any) -> None:
     """With the body of the error, and with retries before it."""
     script = Script(
@@ -250,6 +271,8 @@ async def test_streamed_answers_share_the_lane(autojump_clock: Any) -> None:
 async def test_a_body_goes_to_a_file(tmp_path: Path) -> None:
     """Piece by piece; the file is there when it is whole, and nothing of it before."""
     path = tmp_path / "weights.tar"
+    other = tmp_path / "weights.tar.partial"
+    other.write_bytes(b"somebody else's")
     async with answered(lambda: httpx.Response(200, stream=Pieces([b"a" * 1000, b"b"]))) as (transport, _):
         options = RequestOptions(cast_to=BinaryAPIResponse, view="stream")
         response = await transport.call(CAPABILITIES, Empty(), options=options)
@@ -260,7 +283,8 @@ async def test_a_body_goes_to_a_file(tmp_path: Path) -> None:
         again = await transport.call(CAPABILITIES, Empty(), options=RequestOptions(cast_to=BinaryAPIResponse))
         assert isinstance(again, BinaryAPIResponse)
         await again.write_to_file(path)
-    assert names(tmp_path) == ["weights.tar"]
+    assert sorted(names(tmp_path)) == ["weights.tar", "weights.tar.partial"]
+    assert other.read_bytes() == b"somebody else's"
 
 
 async def test_a_file_that_was_not_whole_is_not_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -96,6 +97,8 @@ class APIResponse(Generic[T]):
         self._parsed: dict[Any, Any] = {}
         self._live = not http_response.is_closed
         self._under_way: list[_Going[Any]] = []
+        if self._live:
+            self._keep_raw(http_response)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{self.status_code}] {self._what}>"
@@ -226,6 +229,17 @@ class APIResponse(Generic[T]):
         self._under_way.append(going)
         return going
 
+    def _keep_raw(self, response: httpx.Response) -> None:
+        """Have the lowest of httpx's generators at hand: garbage in a compressed body makes those above it lose it."""
+        under_way = self._under_way
+
+        def aiter_raw(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+            raw = httpx.Response.aiter_raw(response, chunk_size)
+            under_way.append(_Going(raw, contextlib.nullcontext))
+            return raw
+
+        response.aiter_raw = aiter_raw  # type: ignore[method-assign]
+
     async def close(self) -> None:
         """Give the connection back; what was not read is lost. Checkpoints."""
         body = self.http_response.extensions.get("body")
@@ -274,9 +288,9 @@ class BinaryAPIResponse(APIResponse[bytes]):
             StreamAlreadyConsumed: the body was gone through before.
         """
         target = trio.Path(path)
-        partial = target.with_name(f"{target.name}.partial")
+        partial = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.partial")
         try:
-            async with await partial.open("wb") as file:
+            async with await partial.open("xb") as file:
                 async for chunk in self.iter_bytes():
                     await file.write(chunk)
             await partial.replace(target)
