@@ -85,7 +85,8 @@ class SamplerFactory:
             TinkerError: the service refused.
         """
         try:
-            return await self.opener.open(origin)
+            with self.session.until_closed():
+                return await self.opener.open(origin)
         except TinkerError as error:
             error.add_note(self.chosen)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Literal, NoReturn, get_args
 
 import trio
@@ -114,9 +114,8 @@ class ServiceClient:
         async with self._closing:
             if tree.session.closed:
                 return
-            tree.session.finish, tree.session.detail = status, detail
+            tree.session.say_how_it_ends(status, detail)
             await tree.root.stop("drain" if status == "success" else "now", tree.config.grace)
-            tree.session.closed = True
 
     def get_telemetry(self) -> TelemetryHandle | None:
         """Return what tells the service of events of your own; None where telemetry is off."""
@@ -351,14 +350,8 @@ async def open_client(
         ):
             try:
                 yield ServiceClient(tree, backend, chosen)
-            except (trio.Cancelled, KeyboardInterrupt):
-                tree.session.finish = tree.session.finish or "interrupted"
-                raise
             except BaseException as error:
-                tree.session.finish = tree.session.finish or "errored"
-                tree.session.detail = (
-                    tree.session.detail or type(error).__name__
-                )  # its text may hold anything
+                tree.session.say_how_it_ends(*_how(error))
                 raise
     except trio.Cancelled:
         raise
@@ -367,6 +360,23 @@ async def open_client(
             error.add_note(f"an operation had failed and was never awaited: {note!r}")
         raise
     _raise_unobserved(failures)
+
+
+def _how(error: BaseException) -> tuple[FinishType, str | None]:
+    """Return how a body has ended that raised, and the kind of what it raised: its text may hold anything."""
+    kinds = {type(one) for one in _leaves(error)} - {trio.Cancelled}
+    if not kinds or KeyboardInterrupt in kinds:
+        return "interrupted", None
+    return "errored", ", ".join(sorted(kind.__name__ for kind in kinds))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Give the exceptions in a group, which a nursery of the body may have made."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 def _unobserved(failures: list[FailureLog]) -> list[Exception]:

@@ -12,9 +12,11 @@ session, those who wait are told why, and the next report tries again.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
+from collections.abc import Generator
 
 import attrs
 import trio
@@ -96,6 +98,7 @@ class Session:
     finish: FinishType | None = None
     detail: str | None = None
     closed: bool = False
+    _until_closed: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope])
     _models: int = 0
     _samplers: int = 0
     _lost: bool = False
@@ -163,6 +166,38 @@ class Session:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def say_how_it_ends(self, finish: FinishType, detail: str | None) -> None:
+        """Say how the session ends; the first word counts."""
+        if self.finish is None:
+            self.finish, self.detail = finish, detail
+
+    def close(self) -> None:
+        """There will be no session any more: tell everybody who waits for one, or for the service in one."""
+        self.closed = True
+        for scope in self._until_closed:
+            scope.cancel(reason="the service is closed")
+        self._tell()
+
+    @contextlib.contextmanager
+    def until_closed(self) -> Generator[None]:
+        """Do what is no actor's, and what the end of the service is to end.
+
+        Raises:
+            ServiceClosing: it has ended, or does so meanwhile.
+        """
+        if self.closed:
+            raise ServiceClosing
+        with trio.CancelScope() as scope:
+            self._until_closed.add(scope)
+            try:
+                yield
+            finally:
+                self._until_closed.discard(scope)
+        if scope.cancelled_caught:
+            raise ServiceClosing
 
     # --- numbers -----------------------------------------------------------------------------------------
 

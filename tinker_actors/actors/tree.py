@@ -130,6 +130,7 @@ class Tree:
         self.waits.sources.append(self._outage)
         self.session = Session(Reachability(self.transport, self.events, self.rng, timeout), self.waits)
         self.samplers = SamplerOpener(self.transport, self.session, self.events)
+        self.root.on_stopped(self.session.close)
 
     def _outage(self) -> list[WaitSeen]:
         since = self.session.reachability.away_since
@@ -159,6 +160,7 @@ class Tree:
                 name="session",
                 factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events, self.rng),
                 start_timeout=600.0,
+                refusal=refusal,
             )
         )
         limits = self.session.limits
@@ -227,6 +229,7 @@ class Tree:
                 intensity=_ANY_NUMBER,
                 workers=workers,
                 concurrency=-(-handlers // workers),
+                stop_timeout=math.inf,
                 refusal=refusal,
             )
             pool = await start_pool(self.root, spec, lambda: SamplingActor(self.transport, futures, share))
@@ -250,16 +253,16 @@ class Tree:
             policy=_TRAINING_POLICY,
             on_exhausted="fail",
             start_timeout=math.inf,
-            stop_timeout=self.config.grace,
+            stop_timeout=math.inf,
             refusal=lambda error: model_refusal(lineage, error),
         )
         self._models += 1
         try:
             return await self.training.start_child(spec)
-        except StartFailed:
-            raise
         except ActorError as error:
-            raise ServiceClosing from error
+            if error.__cause__ is not None:
+                raise
+            raise ServiceClosing from error  # it was stopped, or there was nothing left to start it
 
     def observe(self, event: KernelEvent) -> None:
         """Pass on what the kernel reports."""
@@ -330,6 +333,8 @@ async def open_tree(
                 raise_cause(error)
             try:
                 yield tree
+                # What was put in line runs to its end, however long that takes; `grace` is for other ends.
+                await root.stop("drain", math.inf)
             except Exception as error:
                 events.report(error)
                 raise

@@ -55,6 +55,7 @@ class PoolSpec:
         policy: when a worker is restarted.
         intensity: how many restarts of workers the pool makes before it gives up.
         reply_timeout: seconds an ask waits whose caller has no deadline.
+        stop_timeout: seconds an orderly stop of a worker may take before it is killed.
         cleanup_timeout: seconds a worker's `on_stop` may take, and seconds a killed handler may unwind.
         refusal: turns the error for messages that never started into the one their senders get.
 
@@ -75,6 +76,7 @@ class PoolSpec:
     policy: RestartPolicy = RestartPolicy()
     intensity: Intensity = Intensity()
     reply_timeout: float = attrs.field(default=math.inf, validator=within(0.0))
+    stop_timeout: float = attrs.field(default=30.0, validator=within(0.0))
     cleanup_timeout: float = attrs.field(default=5.0, validator=within(0.0))
     refusal: Refusal = unchanged
 
@@ -180,6 +182,7 @@ class Pool(Generic[RoleT]):
             overflow=spec.overflow,
             concurrency=spec.concurrency,
             limiter=spec.limiter,
+            stop_timeout=spec.stop_timeout,
             cleanup_timeout=spec.cleanup_timeout,
             refusal=spec.refusal,
         )
