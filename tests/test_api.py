@@ -11,34 +11,54 @@ import tinker_actors as ta
 
 NAMES = [
     "ActorRef",
+    "AdamOptimizerConfig",
     "AdamParams",
     "AdminClient",
     "AsyncTinker",
+    "Checkpoint",
+    "CheckpointType",
     "Config",
     "CustomLoss",
     "Datum",
+    "DimuonOptimizerConfig",
+    "DimuonParams",
+    "DmelChunk",
     "EmbeddedService",
     "EncodedTextChunk",
     "ForwardBackwardOutput",
     "Hooks",
+    "ImageAssetPointerChunk",
+    "ImageChunk",
+    "LoraConfig",
+    "LossFnType",
     "Message",
     "ModelInput",
+    "ModelInputChunk",
+    "OptimParams",
     "OptimStepResponse",
+    "ParsedCheckpointTinkerPath",
     "Pending",
     "Portal",
+    "PromptProvenanceSpan",
     "RequestOptions",
     "RestClient",
     "RetryConfig",
+    "SampleRequest",
     "SampleResponse",
+    "SampledProvenanceSpan",
     "SampledSequence",
     "SamplingClient",
     "SamplingParams",
     "ServiceClient",
+    "StopReason",
     "TensorData",
+    "TensorDtype",
     "TinkerActorsError",
     "TrainingClient",
+    "TrainingRun",
     "__version__",
     "aio",
+    "bridges",
     "errors",
     "events",
     "from_aio",
@@ -48,8 +68,10 @@ NAMES = [
     "open_portal",
     "open_rest_client",
     "open_service",
+    "rl",
     "run",
     "run_guest",
+    "testing",
     "text",
     "types",
 ]
@@ -71,6 +93,29 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """As for any module."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ta.nothing  # noqa: B018 - reading it is the test
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("RateLimitError", "errors.RateLimitError"),
+        ("TrainingRunsResponse", "types.TrainingRunsResponse"),
+        ("ModelRestored", "events.ModelRestored"),
+        ("OptimStep", "messages.OptimStep"),
+    ],
+)
+def test_a_name_of_a_room_is_told_with_its_room(name: str, place: str) -> None:
+    """Who looks for it at the top, as in Tinker's package, is told where it is."""
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; did you mean '{place}'\?"):
+        getattr(ta, name)
+
+
+def test_what_losses_and_bridges_are_made_of_is_reached_by_attributes() -> None:
+    """`ta.rl.compose` and `ta.bridges.torch` need no import of their own."""
+    code = (
+        "import tinker_actors as ta; ta.rl.compose; ta.rl.KL; ta.bridges.torch.loss; ta.testing.run_virtual"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_importing_the_package_loads_none_of_the_heavy_rooms() -> None:

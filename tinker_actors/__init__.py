@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tinker_actors.version import __version__
 
 if TYPE_CHECKING:
-    from tinker_actors import errors, events, kernel, messages, text, types
+    from tinker_actors import bridges, errors, events, kernel, messages, rl, testing, text, types
     from tinker_actors.actors.admin import AdminClient
     from tinker_actors.actors.rest import RestClient
     from tinker_actors.actors.sampling_client import SamplingClient
@@ -41,49 +41,88 @@ if TYPE_CHECKING:
     from tinker_actors.transport.config import Config
     from tinker_actors.transport.options import Hooks, RequestOptions
     from tinker_actors.types import (
+        AdamOptimizerConfig,
         AdamParams,
+        Checkpoint,
+        CheckpointType,
         CustomLoss,
         Datum,
+        DimuonOptimizerConfig,
+        DimuonParams,
+        DmelChunk,
         EncodedTextChunk,
         ForwardBackwardOutput,
+        ImageAssetPointerChunk,
+        ImageChunk,
+        LoraConfig,
+        LossFnType,
         ModelInput,
+        ModelInputChunk,
+        OptimParams,
         OptimStepResponse,
+        ParsedCheckpointTinkerPath,
+        PromptProvenanceSpan,
+        SampledProvenanceSpan,
         SampledSequence,
+        SampleRequest,
         SampleResponse,
         SamplingParams,
+        StopReason,
         TensorData,
+        TensorDtype,
+        TrainingRun,
     )
 
 __all__ = [
     "ActorRef",
+    "AdamOptimizerConfig",
     "AdamParams",
     "AdminClient",
     "AsyncTinker",
+    "Checkpoint",
+    "CheckpointType",
     "Config",
     "CustomLoss",
     "Datum",
+    "DimuonOptimizerConfig",
+    "DimuonParams",
+    "DmelChunk",
     "EmbeddedService",
     "EncodedTextChunk",
     "ForwardBackwardOutput",
     "Hooks",
+    "ImageAssetPointerChunk",
+    "ImageChunk",
+    "LoraConfig",
+    "LossFnType",
     "Message",
     "ModelInput",
+    "ModelInputChunk",
+    "OptimParams",
     "OptimStepResponse",
+    "ParsedCheckpointTinkerPath",
     "Pending",
     "Portal",
+    "PromptProvenanceSpan",
     "RequestOptions",
     "RestClient",
     "RetryConfig",
+    "SampleRequest",
     "SampleResponse",
+    "SampledProvenanceSpan",
     "SampledSequence",
     "SamplingClient",
     "SamplingParams",
     "ServiceClient",
+    "StopReason",
     "TensorData",
+    "TensorDtype",
     "TinkerActorsError",
     "TrainingClient",
+    "TrainingRun",
     "__version__",
     "aio",
+    "bridges",
     "errors",
     "events",
     "from_aio",
@@ -93,40 +132,61 @@ __all__ = [
     "open_portal",
     "open_rest_client",
     "open_service",
+    "rl",
     "run",
     "run_guest",
+    "testing",
     "text",
     "types",
 ]
 
 _HOME = {
     "ActorRef": "kernel",
+    "AdamOptimizerConfig": "types",
     "AdamParams": "types",
     "AdminClient": "actors.admin",
     "AsyncTinker": "transport.client",
+    "Checkpoint": "types",
+    "CheckpointType": "types",
     "Config": "transport.config",
     "CustomLoss": "types",
     "Datum": "types",
+    "DimuonOptimizerConfig": "types",
+    "DimuonParams": "types",
+    "DmelChunk": "types",
     "EmbeddedService": "local.service",
     "EncodedTextChunk": "types",
     "ForwardBackwardOutput": "types",
     "Hooks": "transport.options",
+    "ImageAssetPointerChunk": "types",
+    "ImageChunk": "types",
+    "LoraConfig": "types",
+    "LossFnType": "types",
     "Message": "kernel",
     "ModelInput": "types",
+    "ModelInputChunk": "types",
+    "OptimParams": "types",
     "OptimStepResponse": "types",
+    "ParsedCheckpointTinkerPath": "types",
     "Pending": "kernel",
     "Portal": "bridges.portal",
+    "PromptProvenanceSpan": "types",
     "RequestOptions": "transport.options",
     "RestClient": "actors.rest",
     "RetryConfig": "protocol.policy",
+    "SampleRequest": "types",
     "SampleResponse": "types",
+    "SampledProvenanceSpan": "types",
     "SampledSequence": "types",
     "SamplingClient": "actors.sampling_client",
     "SamplingParams": "types",
     "ServiceClient": "actors.service_client",
+    "StopReason": "types",
     "TensorData": "types",
+    "TensorDtype": "types",
     "TinkerActorsError": "errors",
     "TrainingClient": "actors.training_client",
+    "TrainingRun": "types",
     "aio": "bridges.crossing",
     "from_aio": "bridges.crossing",
     "open_admin_client": "opening",
@@ -136,17 +196,26 @@ _HOME = {
     "run": "bridges.guest",
     "run_guest": "bridges.guest",
 }
-_ROOMS = ("errors", "events", "kernel", "messages", "text", "types")
+_ROOMS = ("bridges", "errors", "events", "kernel", "messages", "rl", "testing", "text", "types")
+_OF_MANY_NAMES = ("errors", "types", "events", "messages")  # not all of their names are above
 
 
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_hint(name)}")
     value: object = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _hint(name: str) -> str:
+    if name[:1].isupper():  # programs that only look (for `__path__`, say) load nothing
+        for room in _OF_MANY_NAMES:
+            if name in importlib.import_module(f"{__name__}.{room}").__all__:
+                return f"; did you mean '{room}.{name}'?"
+    return ""
 
 
 def __dir__() -> list[str]:

@@ -16,3 +16,17 @@ concurrency: a call is over when everything it started is over, and a cancelled 
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinker_actors.bridges import autograd, jax, torch
+
+__all__ = ["autograd", "jax", "torch"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -9,3 +9,25 @@ It imports public names only: those of `types`, `errors` and `kernel`. What it d
 """
 
 from __future__ import annotations
+
+from tinker_actors.rl.losses import (
+    Composition,
+    LossFn,
+    Regularizer,
+    compose,
+    cross_entropy,
+    importance_sampling,
+)
+from tinker_actors.rl.regularizers import KL, L2, Entropy
+
+__all__ = [
+    "KL",
+    "L2",
+    "Composition",
+    "Entropy",
+    "LossFn",
+    "Regularizer",
+    "compose",
+    "cross_entropy",
+    "importance_sampling",
+]
