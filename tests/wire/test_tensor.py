@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.wire.refusals import problems_of, refusal
 from tests.wire.strategies import sparse_arrays, tensor_arrays
+from tinker_actors.errors import InputError
 from tinker_actors.wire.codec import encode, structure
 from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData, TensorDtype, tensor_from
 
@@ -302,3 +305,45 @@ def test_tensors_stay_and_arrays_keep_their_kind() -> None:
 def test_a_wrong_input_is_named_by_its_key(key: str, value: Any, field: str, shown: object) -> None:
     """The place is that in `loss_fn_inputs`, down to the element."""
     assert refusal(tensor_from, key, value) == (field, shown)
+
+
+class Foreign:
+    """What of a torch tensor is used: it lies elsewhere, has a gradient, and perhaps a kind of float numpy lacks."""
+
+    def __init__(self, values: Any, floating: bool, steps: tuple[str, ...] = ()) -> None:
+        self.values, self.floating, self.steps = values, floating, steps
+
+    def _next(self, step: str) -> Foreign:
+        return Foreign(self.values, self.floating, (*self.steps, step))
+
+    def detach(self) -> Foreign:
+        return self._next("detach")
+
+    def cpu(self) -> Foreign:
+        return self._next("cpu")
+
+    def float(self) -> Foreign:
+        return self._next("float")
+
+    def is_floating_point(self) -> bool:
+        return self.floating
+
+    def numpy(self) -> np.ndarray:
+        assert self.steps == (("detach", "cpu", "float") if self.floating else ("detach", "cpu"))
+        return np.array(self.values, np.float32 if self.floating else np.int32)
+
+
+def test_tensors_of_torch_are_taken_under_tinkers_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read by their own methods, so that torch need not be there."""
+    assert TensorData.from_torch(Foreign([1.5, 2], floating=True)) == TensorData([1.5, 2], "float32")
+    assert TensorData.from_torch(Foreign([3], floating=False)) == TensorData([3], "int64")
+    assert tensor_from("anything", Foreign([0.5], floating=True)) == TensorData([0.5], "float32")
+    rows = [[0, 0, 0, 0, 5], [0, 0, 0, 0, 0]]
+    assert TensorData.from_torch_sparse(Foreign(rows, floating=False)) == TensorData.from_sparse(rows)
+    with pytest.raises(InputError, match="must be a tensor of torch"):
+        TensorData.from_torch([1])  # type: ignore[arg-type]
+    taken: list[np.ndarray] = []
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(from_numpy=taken.append))
+    TensorData.from_sparse(rows).to_torch(pad_value=-1)
+    assert taken[0].tolist() == [[-1, -1, -1, -1, 5], [-1] * 5]
+    assert taken[0].flags.writeable

@@ -1,8 +1,9 @@
 """Tensors as they cross the network: numpy arrays with one of two dtypes. Nothing is coerced on the way."""
 
+import importlib
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import attrs
 import numpy as np
@@ -37,6 +38,19 @@ def _shape_as_given(shape: Sequence[int] | None) -> tuple[int, ...]:
 
 def _indices_as_given(indices: npt.ArrayLike | None) -> npt.NDArray[np.int64] | None:
     return cast("npt.NDArray[np.int64] | None", indices)
+
+
+class TorchTensor(Protocol):
+    """What is used of a tensor of torch, so that nobody needs the package to send one."""
+
+    def detach(self) -> Any: ...
+
+
+def _torch_array(tensor: object) -> npt.ArrayLike:
+    if not hasattr(tensor, "detach"):
+        raise InputError("tensor", tensor, "must be a tensor of torch; from_numpy takes arrays and lists")
+    plain = cast("Any", tensor).detach().cpu()
+    return cast("npt.ArrayLike", (plain.float() if plain.is_floating_point() else plain).numpy())
 
 
 @attrs.frozen
@@ -116,6 +130,20 @@ class TensorData:
         return cls(value, dtype)
 
     @classmethod
+    def from_torch(cls, tensor: TorchTensor) -> "TensorData":
+        """Make a tensor from one of torch, wherever it lies and whether it has a gradient or not.
+
+        Raises:
+            InputError: no tensor of torch, or as `from_numpy`.
+        """
+        return cls.from_numpy(_torch_array(tensor))
+
+    @classmethod
+    def from_torch_sparse(cls, tensor: TorchTensor, pad_value: int = 0) -> "TensorData":
+        """Make a tensor from one of torch that mostly holds one value; see `from_sparse`."""
+        return cls.from_sparse(_torch_array(tensor), pad_value)
+
+    @classmethod
     def from_sparse(cls, array: npt.ArrayLike, pad_value: int = 0) -> "TensorData":
         """Make a tensor from an array that mostly holds one value.
 
@@ -157,6 +185,17 @@ class TensorData:
         array[rows, self.sparse_col_indices] = self.data
         array.setflags(write=False)
         return array
+
+    def to_torch(self, pad_value: float = 0) -> Any:
+        """Return the values as a torch tensor of `shape`, which is the caller's own.
+
+        Args:
+            pad_value: what stands where a sparse tensor lists no value.
+
+        Raises:
+            ImportError: torch is not installed.
+        """
+        return importlib.import_module("torch").from_numpy(self.to_numpy(pad_value).copy())
 
     def tolist(self, pad_value: float = 0) -> list[float] | list[int]:
         """Return the values as nested lists; a tensor without dimensions gives its one number.
@@ -217,7 +256,12 @@ def _check_csr(
 
 
 TensorLike: TypeAlias = (
-    TensorData | npt.NDArray[np.generic] | Sequence[float] | Sequence[int] | Sequence[Sequence[float]]
+    TensorData
+    | TorchTensor
+    | npt.NDArray[np.generic]
+    | Sequence[float]
+    | Sequence[int]
+    | Sequence[Sequence[float]]
 )
 
 # tinker 0.38.0 types/datum.py: a plain list gets its dtype from the key it stands under.
@@ -235,7 +279,8 @@ INPUT_DTYPES: Mapping[str, TensorDtype] = {
 def tensor_from(key: str, value: TensorLike) -> TensorData:
     """Turn what a user wrote under `key` of `loss_fn_inputs` into a tensor.
 
-    A `TensorData` stays, an array keeps its kind of number, and a list gets the dtype that belongs to the key.
+    A `TensorData` stays, an array or a tensor of torch keeps its kind of number, and a list gets the dtype that belongs
+    to the key.
 
     Raises:
         InputError: a ragged or non-numeric list, an unknown key for a plain list, an unfit dtype.
@@ -243,6 +288,8 @@ def tensor_from(key: str, value: TensorLike) -> TensorData:
     if isinstance(value, TensorData):
         return value
     field = f"loss_fn_inputs[{key!r}]"
+    if hasattr(value, "detach"):
+        value = np.asarray(_torch_array(value))
     if not isinstance(value, np.ndarray) and key not in INPUT_DTYPES:
         known = ", ".join(INPUT_DTYPES)
         raise InputError(field, value, f"a plain list needs one of the keys {known}; else pass a TensorData")

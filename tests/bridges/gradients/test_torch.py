@@ -15,6 +15,7 @@ from tests.bridges.gradients.coupling import (
 from tests.rl.slopes import FLAT, open_trained
 from tinker_actors.bridges.torch import loss
 from tinker_actors.errors import InputError
+from tinker_actors.types import Datum, ModelInput, TensorData
 
 
 def coupled(_: Any, logprobs: Any) -> Any:
@@ -66,6 +67,22 @@ def test_what_the_function_returns_is_checked(function: Any, words: str) -> None
     """Something else than (tensor with a graph, metrics) is refused."""
     with pytest.raises(InputError, match=words):
         loss(function)([], LOGPROBS)
+
+
+def test_tensors_cross_both_ways() -> None:
+    """With a gradient, in half precision, sparse: what Tinker's type takes under these names, ours does."""
+    half = torch.tensor([[1.5, 0.0]], dtype=torch.bfloat16, requires_grad=True)
+    assert TensorData.from_torch(half) == TensorData([[1.5, 0.0]], "float32")
+    assert Datum(ModelInput.from_ints([1]), {"mask": half[0]}).loss_fn_inputs["mask"].tolist() == [1.5, 0.0]
+    rows = torch.zeros((2, 9), dtype=torch.int32)
+    rows[0, 3] = 5
+    sparse = TensorData.from_torch_sparse(rows)
+    assert sparse.is_sparse
+    back = sparse.to_torch()
+    assert back.dtype == torch.int64
+    assert torch.equal(back, rows.long())
+    back += 1
+    assert sparse.to_numpy()[0, 3] == 5
 
 
 async def test_a_function_without_its_bridge_is_told_of_it(autojump_clock: Any) -> None:
