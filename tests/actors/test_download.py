@@ -353,11 +353,16 @@ async def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
             (tmp_path / "nowhere" / "a", {}, "directory that exists"),
             (Path("/"), {}, "must name"),
             (tmp_path / "..", {"force": True}, "must name"),
+            (None, {}, "must be a path"),
         ):
             with pytest.raises(InputError, match=why) as caught:
                 await rest.download_checkpoint(PATH, place, **options)
             assert caught.value.field == "destination"
-        for options, field in (({"expected_size": 0}, "expected_size"), ({"progress": 3}, "progress")):
+        for options, field in (
+            ({"expected_size": 0}, "expected_size"),
+            ({"max_bytes": "9"}, "max_bytes"),
+            ({"progress": 3}, "progress"),
+        ):
             with pytest.raises(InputError) as caught:
                 await rest.download_checkpoint(PATH, tmp_path / "b", **options)
             assert caught.value.field == field

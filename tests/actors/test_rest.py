@@ -313,6 +313,10 @@ BAD_VALUES: dict[str, Call] = {
     "training_run_id": lambda rest: rest.get_training_run("a/b"),
     "checkpoint_id": lambda rest: rest.delete_checkpoint("r", "0001"),
     "session_id": lambda rest: rest.get_session(""),
+    "sampler_id": lambda rest: rest.get_sampler(None),  # type: ignore[arg-type]
+    "tinker_paths": lambda rest: rest.delete_checkpoints(PATH),
+    "request": lambda rest: rest.search_sessions("mine"),  # type: ignore[arg-type]
+    "page_size": lambda rest: rest.training_runs(page_size="9"),  # type: ignore[arg-type, return-value]
 }
 
 

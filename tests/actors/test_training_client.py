@@ -15,7 +15,7 @@ from tinker_actors.actors.message import (
     SaveWeightsForSampler,
 )
 from tinker_actors.errors import APIResponseValidationError, InputError, NotFoundError
-from tinker_actors.types import AdamParams, ModelInput, SamplingParams
+from tinker_actors.types import AdamParams, CustomLoss, Datum, ModelInput, SamplingParams
 from tinker_actors.wire.optimizer import DimuonParams, OptimParamsBase
 
 MODEL = "tinker-actors/char-100k"
@@ -169,3 +169,82 @@ async def test_the_console_shows_the_run(autojump_clock: Any, open_stub: Any) ->
     async with open_stub() as service:
         training = await service.create_lora_training_client(MODEL)
         assert training.get_console_url().endswith("/training_runs/s0%3Atrain%3A0")
+
+
+@pytest.mark.requirement("R20")
+async def test_yes_and_no_are_true_and_false(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """A text such as "no" would count as yes; it is refused by its name, and nothing is in line."""
+    prompt, params = ModelInput.from_ints([1]), SamplingParams(max_tokens=1)
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        before = stub.names()
+        for field, call in (
+            ("confirm", lambda no: training.optim_step(AdamParams(), confirm=no)),
+            ("overwrite", lambda no: training.save_state("a", overwrite=no)),
+            ("train_mlp", lambda no: service.create_lora_training_client(MODEL, train_mlp=no)),
+            ("include_prompt_logprobs", lambda no: sampling.sample(prompt, 1, params, no)),
+            (
+                "record_stability_info",
+                lambda no: service.create_sampling_client(base_model=MODEL, record_stability_info=no),
+            ),
+            (
+                "record_stability_info",
+                lambda no: training.create_sampling_client("tinker://a/weights/b", None, no),
+            ),
+            (
+                "record_stability_info",
+                lambda no: training.save_weights_and_get_sampling_client(record_stability_info=no),
+            ),
+        ):
+            with pytest.raises(InputError, match=f"{field} = 'no': must be True or False"):
+                await call("no")
+        assert stub.names() == before
+
+
+@pytest.mark.requirement("R20")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("data", "cross_entropy", "abc"), "loss_fn_config = 'abc': must map names"),
+        (("data", "cross_entropy", [("a", 1.0)]), "loss_fn_config = .*: must map names"),
+        (("data", print), "loss_fn = .*: a loss of your own goes to forward_backward_custom"),
+        (("data", ["ppo"]), r"loss_fn = \['ppo'\]: must be one of cross_entropy"),
+    ],
+)
+async def test_other_losses_and_settings_are_refused_by_name(
+    autojump_clock: Any, open_stub: Any, arguments: Any, told: str
+) -> None:
+    """A loss function given where a name belongs is told where it goes."""
+    data = [Datum(ModelInput.from_ints([1]), {"target_tokens": [1], "weights": [1.0]})]
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        for verb in (training.forward, training.forward_backward):
+            with pytest.raises(InputError, match=told):
+                await verb(data, *arguments[1:])
+
+
+async def test_what_is_no_message_is_refused(autojump_clock: Any, open_stub: Any) -> None:
+    """Nothing of it is in line."""
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(InputError, match="message = 'OptimStep': must be a message"):
+            await training.submit("OptimStep")
+
+
+async def test_the_type_of_a_losses_input_is_taken_and_means_nothing(
+    autojump_clock: Any, open_stub: Any
+) -> None:
+    """Programs for older versions of Tinker name it."""
+    data = [Datum(ModelInput.from_ints([1]), {"target_tokens": [1]})]
+
+    def loss_fn(_: Any, logprobs: Any) -> CustomLoss:
+        return CustomLoss(0.0, [one * 0 for one in logprobs])
+
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        with pytest.raises(InputError, match="loss_type_input = 'logits': must be 'logprobs' or None"):
+            await training.forward_backward_custom(data, loss_fn, loss_type_input="logits")
+        with pytest.warns(DeprecationWarning, match="has no meaning"):
+            pending = await training.forward_backward_custom(data, loss_fn, loss_type_input="logprobs")
+        await pending.withdraw()

@@ -430,7 +430,7 @@ waits
 create_sampling_client       model_path, retry_config=None, record_stability_info=False
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
-forward_backward_custom      data, loss_fn
+forward_backward_custom      data, loss_fn, *, loss_type_input=None
 get_console_url
 get_info
 get_telemetry
@@ -465,7 +465,7 @@ delete_checkpoint            training_run_id, checkpoint_id
 delete_checkpoint_from_tinker_path tinker_path
 delete_checkpoints           tinker_paths
 download_checkpoint          tinker_path, destination, *, extract=False, force=False, resume=False,
-                             progress=None, expected_size=None
+                             progress=None, expected_size=None, max_bytes=None
 export_session_trace         session_id
 get_checkpoint_archive_url   training_run_id, checkpoint_id
 get_checkpoint_archive_url_from_tinker_path tinker_path

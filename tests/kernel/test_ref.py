@@ -58,6 +58,17 @@ async def test_the_three_ways_to_send(stage: Any) -> None:
     assert stage.log == [1, 2, 3, 4]
 
 
+async def test_a_pending_is_not_its_answer(stage: Any) -> None:
+    """Who takes one for the other, or for a future, is told to await it."""
+    async with stage.open() as tree:
+        ref = await stage.start(tree)
+        pending = await ref.submit(stage.Do(stage.say(1)))
+        for name in ("result", "metrics"):
+            with pytest.raises(AttributeError, match=f"a Pending has no '{name}': await it"):
+                getattr(pending, name)
+        await pending
+
+
 async def test_sending_is_a_checkpoint(stage: Any) -> None:
     """Each of the three that are awaited lets others run, also if the answer is there at once."""
 

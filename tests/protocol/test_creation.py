@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tinker_actors.errors import APIResponseValidationError, InputError
@@ -21,6 +22,8 @@ def adapter(**changes: Any) -> LoraConfig:
 def test_an_adapter_has_a_seed_of_its_own_or_a_drawn_one() -> None:
     """So it can be made again just as it was."""
     assert adapter() == LoraConfig(rank=8, seed=99)
+    assert adapter(rank=np.int64(4), seed=np.int32(7)) == LoraConfig(rank=4, seed=7)
+    assert type(adapter(rank=np.int64(4)).rank) is int
     assert adapter(seed=0, train_mlp=False) == LoraConfig(rank=8, seed=0, train_mlp=False)
 
 
@@ -38,6 +41,9 @@ def test_an_adapter_has_a_seed_of_its_own_or_a_drawn_one() -> None:
         ({"rank": 4097}, "rank", 4097),
         ({"rank": True}, "rank", True),
         ({"rank": 8.0}, "rank", 8.0),
+        ({"train_mlp": "no"}, "train_mlp", "no"),
+        ({"train_attn": 1}, "train_attn", 1),
+        ({"train_unembed": None}, "train_unembed", None),
         ({"seed": -1}, "seed", -1),
         ({"seed": 2**63}, "seed", 2**63),
         ({"seed": "1"}, "seed", "1"),

@@ -10,6 +10,14 @@ from tinker_actors.errors import InputError
 from tinker_actors.protocol.pagination import PageInfo, next_page
 
 
+@pytest.mark.parametrize("name", ["limit", "offset", "wanted"])
+@pytest.mark.parametrize("value", ["5", 5.0, True])
+def test_numbers_of_a_page_are_integers(name: str, value: object) -> None:
+    """What would go out as another text, or fail in the middle, is refused by its name."""
+    with pytest.raises(InputError, match=f"{name} = .*: must be an integer"):
+        PageInfo(**({"limit": 10} | {name: value}))  # type: ignore[arg-type]
+
+
 @pytest.mark.requirement("R68")
 @pytest.mark.parametrize(
     ("received", "total", "offset"),

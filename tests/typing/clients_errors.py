@@ -19,6 +19,14 @@ async def a_result_taken_for_another_type(training: ta.TrainingClient) -> None:
     print(output, path)
 
 
+async def names_that_are_none(training: ta.TrainingClient, sampling: ta.SamplingClient, service: ta.ServiceClient) -> None:
+    """A misspelt name is one, and a Pending has nothing of its answer."""
+    _ = training.forward_bakward  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue] pyright[reportUnknownMemberType] pyright[reportUnknownVariableType]
+    _ = sampling.sample_async  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue] pyright[reportUnknownMemberType] pyright[reportUnknownVariableType]
+    _ = service.list_training_runs  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue] pyright[reportUnknownMemberType] pyright[reportUnknownVariableType]
+    _ = (await training.optim_step(ta.AdamParams())).metrics  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue] pyright[reportUnknownMemberType] pyright[reportUnknownVariableType]
+
+
 async def a_loss_nobody_knows(training: ta.TrainingClient, data: list[ta.Datum]) -> None:
     """Loss names are a closed list."""
     await training.forward_backward(data, "crossentropy")  # E: mypy[arg-type] pyright[reportArgumentType]

@@ -28,6 +28,14 @@ def test_a_path_without_places_stays_as_it_is() -> None:
     assert PLAIN.target() == PLAIN.target({}) == "/api/v1/plain"
 
 
+@pytest.mark.parametrize("value", [None, 5, b"run"])
+@pytest.mark.parametrize("name", ["run_id", "checkpoint_id"])
+def test_a_part_is_a_text(name: str, value: Any) -> None:
+    """An id that is none is refused by its name, before anything looks into it."""
+    with pytest.raises(InputError, match=f"{name} = .*: must be a text"):
+        RUN.target({"run_id": "r", "checkpoint_id": "weights/1"} | {name: value})
+
+
 @pytest.mark.parametrize(
     ("run_id", "checkpoint_id", "target"),
     [

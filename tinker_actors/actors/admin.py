@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, NoReturn, cast, get_args
+from typing import ClassVar, Final, cast, get_args
 
 from tinker_actors.actors.flags import FlagsFirst
-from tinker_actors.actors.twin import no_async_twin
+from tinker_actors.actors.guide import Guide
 from tinker_actors.errors import InputError
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.transport.resources.admin import AsyncAdminResource, AuditEventType
@@ -21,11 +21,14 @@ __all__ = ["AdminClient"]
 _LONGEST_WINDOW: Final = timedelta(days=14)  # tinker 0.38.0 lib/public_interfaces/admin_client.py
 
 
-class AdminClient:
+class AdminClient(Guide):
     """Asks what only administrators may know. Made by a `ServiceClient` or by `open_admin_client`; needs no session.
 
     Nothing is sent before the first call.
     """
+
+    _made_by: ClassVar[str] = "service.admin, or async with tinker_actors.open_admin_client(...) as admin"
+    _made_of: ClassVar[str] = "transport"
 
     def __init__(self, transport: HttpTransport, *, flags_known: bool = False) -> None:
         self._transport = transport
@@ -33,9 +36,6 @@ class AdminClient:
 
     def __repr__(self) -> str:
         return f"<AdminClient {self._transport.config.base_url}>"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        no_async_twin(self, name)
 
     async def get_audit_log(
         self, event_type: AuditEventType = "all", day: date | None = None

@@ -41,11 +41,15 @@ def check_scope(access_scope: AccessScope) -> AccessScope:
 
 def _first(page_size: int, limit: int | None) -> PageInfo:
     """Return the first page of all that is wanted."""
-    if limit is not None and limit < 1:
-        raise InputError("limit", limit, "must be at least 1, or None for all")
-    if page_size < 1:
-        raise InputError("page_size", page_size, "must be at least 1")
+    if limit is not None and not _is_count(limit):
+        raise InputError("limit", limit, "must be an integer, at least 1, or None for all")
+    if not _is_count(page_size):
+        raise InputError("page_size", page_size, "must be an integer, at least 1")
     return PageInfo(limit=page_size, wanted=limit)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class Listings:

@@ -15,7 +15,14 @@ from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTar
 from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
-from tinker_actors.protocol.batch import check_batch, check_name, check_optim, check_prompt, check_sampling
+from tinker_actors.protocol.batch import (
+    check_batch,
+    check_flag,
+    check_name,
+    check_optim,
+    check_prompt,
+    check_sampling,
+)
 from tinker_actors.protocol.custom_loss import CustomLossFn, check_function, forward_data
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.sample import check_extras
@@ -183,6 +190,7 @@ class OptimStep(Message[Training, OptimStepResponse]):
 
     def __attrs_post_init__(self) -> None:
         check_optim(self.optim_params)
+        check_flag("confirm", self.confirm)
 
 
 @attrs.frozen
@@ -207,6 +215,7 @@ class SaveState(Message[Training, SaveWeightsResponse]):
     def __attrs_post_init__(self) -> None:
         check_name("name", self.name)
         check_ttl(self.ttl_seconds)
+        check_flag("overwrite", self.overwrite)
 
 
 @attrs.frozen
@@ -334,6 +343,8 @@ class Sample(Message[Sampling, SampleResponse]):
     def __attrs_post_init__(self) -> None:
         check_prompt(self.prompt, self.num_samples, self.topk_prompt_logprobs)
         check_sampling(self.sampling_params)
+        check_flag("include_prompt_logprobs", self.include_prompt_logprobs)
+        check_flag("record_stability_info", self.record_stability_info)
         if self.has_extras:
             check_extras(
                 include_prompt_logprobs=self.include_prompt_logprobs,

@@ -10,19 +10,20 @@ deleted, and one that turned out to be published when the call had to be sent ag
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, NoReturn, cast
+from typing import ClassVar, Final, cast
 
 import trio
 
+from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.deletion import delete_each
 from tinker_actors.actors.download import Source, download
 from tinker_actors.actors.flags import FlagsFirst
+from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.listing import Listings, check_scope
 from tinker_actors.actors.progress import ProgressSetting, progress_shown
-from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import ConflictError, CredentialError, InputError, NotFoundError, RequestFailedError
 from tinker_actors.protocol.credential import is_token, parse_token
 from tinker_actors.protocol.failure import says_no_route
@@ -64,12 +65,16 @@ _ONCE: Final = RequestOptions(max_retries=0)  # whoever asks decides about furth
 _TRACE_PERIOD: Final = 5.0  # seconds; tinker 0.38.0 lib/public_interfaces/rest_client.py
 
 
-class RestClient(Listings):
+class RestClient(Listings, Guide):
     """Looks after what is kept on the service. Made by a `ServiceClient` or by `open_rest_client`.
 
     It needs no session, and nothing is sent before the first call. Every call checkpoints. Besides what is said
     below, calls raise `APIConnectionError`, `APIStatusError` and their like; `NotFoundError` for what is not there.
     """
+
+    _made_by: ClassVar[str] = "service.rest, or async with tinker_actors.open_rest_client(...) as rest"
+    _made_of: ClassVar[str] = "transport"
+    _beside: ClassVar[Mapping[str, type]] = {"service.admin": AdminClient}
 
     def __init__(self, transport: HttpTransport, *, flags_known: bool = False) -> None:
         self._transport = transport
@@ -81,9 +86,6 @@ class RestClient(Listings):
 
     def __repr__(self) -> str:
         return f"<RestClient {self._transport.config.base_url}>"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        no_async_twin(self, name)
 
     # ------------------------------------------------------------------------------------------------- the service
 
@@ -147,7 +149,12 @@ class RestClient(Listings):
         """Return a page of the sessions that are looked for, the latest first.
 
         The next page is asked for with the answer's `next_cursor` as the request's `cursor`.
+
+        Raises:
+            InputError: no `SessionSearchRequest`.
         """
+        if not isinstance(cast("object", request), SessionSearchRequest):
+            raise InputError("request", request, "must be a SessionSearchRequest")
         return await self._sessions.search(request)
 
     async def assign_session_project(self, session_id: str, project_id: str) -> None:
@@ -223,6 +230,8 @@ class RestClient(Listings):
             InputError: something is no path of a checkpoint.
             DeletionFailed: some were not deleted; it tells which were, and why the others were not.
         """
+        if isinstance(tinker_paths, str):
+            raise InputError("tinker_paths", tinker_paths, "must be a list of paths")
         paths = tuple(dict.fromkeys(tinker_paths))
         for path in paths:
             ParsedCheckpointTinkerPath.from_tinker_path(path)
@@ -385,8 +394,10 @@ class RestClient(Listings):
         """
         parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
         for field, number in (("expected_size", expected_size), ("max_bytes", max_bytes)):
-            if number is not None and number < 1:
-                raise InputError(field, number, "must be at least 1, or None")
+            if number is not None and (not isinstance(cast("object", number), int) or number < 1):
+                raise InputError(field, number, "must be an integer, at least 1, or None")
+        if not isinstance(cast("object", destination), str | os.PathLike):
+            raise InputError("destination", destination, "must be a path")
 
         async def locate() -> str:
             found = await self._weights.archive_url(

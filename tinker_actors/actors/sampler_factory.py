@@ -21,6 +21,7 @@ from tinker_actors.actors.sampling import sampling_policy
 from tinker_actors.actors.sampling_client import SamplerHome, SamplingClient
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import APIError, APIStatusError, InputError, TinkerError
+from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.sampler_handle import SamplerHandle, read_handle
 from tinker_actors.text.resolution import resolve_tokenizer_id
@@ -67,6 +68,7 @@ class SamplerFactory:
     ) -> SamplingClient:
         """Open a sampling session and make a client of it; see `ServiceClient.create_sampling_client`."""
         check_policy(retry_config)
+        check_flag("record_stability_info", record_stability_info)
         origin = _origin(model_path, base_model)
         target = await self.open(origin)
         name = base_model or await self._base_model(target)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import attrs
 import trio
 
+from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.message import Sample, SampleTarget, Sampling
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.tokenizers import Tokenizers
-from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, ConfigError, NotPicklable
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.policy import RetryConfig
@@ -51,7 +51,7 @@ class _ReadsHandles(Protocol):
 
 
 @attrs.frozen
-class SamplingClient:
+class SamplingClient(Guide):
     """Draws samples from fixed weights. A value: making many of them costs nothing, and none has to be closed.
 
     It cannot be pickled; `get_sampler_handle` gives what another process needs.
@@ -66,6 +66,9 @@ class SamplingClient:
         record_stability_info: the service keeps what the loss `stable_reinforce` needs.
         priority: its lane.
     """
+
+    _made_by: ClassVar[str] = "await service.create_sampling_client(...)"
+    _made_of: ClassVar[str] = "ref"
 
     ref: ActorRef[Sampling] = attrs.field(repr=False)
     target: SampleTarget
@@ -214,6 +217,3 @@ class SamplingClient:
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
-
-    def __getattr__(self, name: str) -> NoReturn:
-        no_async_twin(self, name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Literal, NoReturn, get_args
+from typing import ClassVar, Literal, get_args
 
 import trio
 
 from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
+from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.lineage import Lineage, StartState
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampler_factory import SamplerFactory
@@ -20,7 +21,6 @@ from tinker_actors.actors.service_ref import ServiceRef
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
-from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
@@ -39,7 +39,7 @@ from tinker_actors.wire.session import FinishType
 __all__ = ["ServiceClient", "open_client"]
 
 
-class ServiceClient:
+class ServiceClient(Guide):
     """A Tinker service. Made by `open_service`; valid inside it.
 
     Attributes:
@@ -48,6 +48,10 @@ class ServiceClient:
         admin: what only administrators may see.
         ref: the service as a whole, whose events may be subscribed to.
     """
+
+    _made_by: ClassVar[str] = "async with tinker_actors.open_service(...) as service"
+    _made_of: ClassVar[str] = "tree"
+    _beside: ClassVar[Mapping[str, type]] = {"rest": RestClient, "admin": AdminClient}
 
     def __init__(
         self,
@@ -74,9 +78,6 @@ class ServiceClient:
 
     def __repr__(self) -> str:
         return f"<ServiceClient {self.backend}>"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        no_async_twin(self, name)
 
     @property
     def session_id(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from tinker_actors.actors.event import EventChannel, EventHub
 from tinker_actors.actors.waits import Waits
@@ -98,4 +98,6 @@ class ServiceRef:
 def _subject(client: TrainingClient | SamplingClient) -> str:
     """Return whose requests a client sends: its model's id, which a restore changes, or its sampling session's."""
     model_id = getattr(client, "model_id", None)
-    return model_id if isinstance(model_id, str) else client.target.sampling_session_id
+    return (
+        model_id if isinstance(model_id, str) else cast("SamplingClient", client).target.sampling_session_id
+    )

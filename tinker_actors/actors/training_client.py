@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
 import trio
 
 from tinker_actors.actors.failure import FailureLog
+from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import (
     Forward,
@@ -34,9 +35,9 @@ from tinker_actors.actors.sampler_factory import SamplerFactory, check_policy
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_step import TrainingStep
-from tinker_actors.actors.twin import no_async_twin
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
+from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.console import run_console_url
 from tinker_actors.protocol.custom_loss import CustomLossFn
 from tinker_actors.protocol.policy import RetryConfig
@@ -60,12 +61,15 @@ __all__ = ["TrainingClient"]
 R = TypeVar("R")
 
 
-class TrainingClient:
+class TrainingClient(Guide):
     """Trains one model. Made by `ServiceClient.create_lora_training_client`.
 
     Attributes:
         ref: the TrainingActor; typed messages may be sent to it directly.
     """
+
+    _made_by: ClassVar[str] = "await service.create_lora_training_client(...)"
+    _made_of: ClassVar[str] = "ref"
 
     def __init__(
         self,
@@ -85,9 +89,6 @@ class TrainingClient:
     def __repr__(self) -> str:
         return f"<TrainingClient {self.model_id} of {self._lineage.base_model}>"
 
-    def __getattr__(self, name: str) -> NoReturn:
-        no_async_twin(self, name)
-
     @property
     def model_id(self) -> str:
         """The model's present id on the service; a restore changes it."""
@@ -99,7 +100,12 @@ class TrainingClient:
         Raises:
             UnobservedFailure: an earlier operation failed and nobody had awaited it; this one was not sent.
             ServiceClosing: the service is closing.
+            InputError: no message.
         """
+        if not isinstance(cast("object", message), Message):
+            raise InputError(
+                "message", message, "must be a message for a model, such as those of the room messages"
+            )
         self._failures.check()
         pending = await self.ref.submit(message)
         self._failures.watch(pending)
@@ -141,7 +147,11 @@ class TrainingClient:
         return await self.submit(ForwardBackward(data, loss_fn, _config(loss_fn_config)))
 
     async def forward_backward_custom(
-        self, data: Sequence[Datum], loss_fn: CustomLossFn
+        self,
+        data: Sequence[Datum],
+        loss_fn: CustomLossFn,
+        *,
+        loss_type_input: Literal["logprobs"] | None = None,
     ) -> Pending[ForwardBackwardOutput]:
         """Put the accumulation of the gradient of a loss of your own in line.
 
@@ -156,6 +166,7 @@ class TrainingClient:
             loss_fn: takes the batch and, for each datum, the log probabilities of its targets (float32, read-only, of
                 the targets' shape), and returns a `CustomLoss`. `tinker_actors.bridges` makes one of a function of
                 torch, jax or autograd.
+            loss_type_input: has no meaning any more: it is always log probabilities that the function is given.
 
         Returns:
             the output of the backward pass, with `loss:sum` and the metrics that the function returned;
@@ -165,6 +176,10 @@ class TrainingClient:
             InputError: a batch without targets, or a loss function that is none.
             UnobservedFailure: see `submit`.
         """
+        if loss_type_input is not None:
+            if loss_type_input != "logprobs":
+                raise InputError("loss_type_input", loss_type_input, "must be 'logprobs' or None")
+            warnings.warn("loss_type_input has no meaning any more", DeprecationWarning, stacklevel=2)
         return await self.submit(ForwardBackwardCustom(data, loss_fn))
 
     async def optim_step(
@@ -253,7 +268,7 @@ class TrainingClient:
 
         Raises:
             InputError: not a `tinker://` path.
-            NotFoundError: no such state.
+            NotFoundError, RequestFailedError: no such state; some services tell it at once, others by the result.
         """
         message = LoadState(path, optimizer=False, weights_access_token=weights_access_token)
         return await (await self.submit(message))
@@ -269,7 +284,7 @@ class TrainingClient:
 
         Raises:
             InputError: not a `tinker://` path.
-            NotFoundError: no such state.
+            NotFoundError, RequestFailedError: no such state; some services tell it at once, others by the result.
         """
         message = LoadState(path, optimizer=True, weights_access_token=weights_access_token)
         return await (await self.submit(message))
@@ -348,6 +363,7 @@ class TrainingClient:
             APIResponseValidationError: the service gave neither a sampling session nor a path.
         """
         check_policy(retry_config)
+        check_flag("record_stability_info", record_stability_info)
         if name is not None:
             warnings.warn("name has no meaning any more", DeprecationWarning, stacklevel=2)
         reply = await (await self.submit(SaveWeightsForSampler(kind=kind)))
@@ -382,6 +398,7 @@ class TrainingClient:
             NotFoundError: no such weights.
         """
         check_policy(retry_config)
+        check_flag("record_stability_info", record_stability_info)
         check_state_path("model_path", model_path)
         target = await self._samplers.open(FromPath(model_path))
         return self._samplers.make(
@@ -420,4 +437,6 @@ class TrainingClient:
 
 
 def _config(config: Mapping[str, float | str] | None) -> dict[str, float | str] | None:
-    return None if config is None else dict(config)
+    if isinstance(cast("object", config), Mapping):
+        return dict(cast("Mapping[str, float | str]", config))
+    return cast("dict[str, float | str] | None", config)  # the message refuses what is none

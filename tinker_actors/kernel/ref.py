@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
@@ -87,6 +87,12 @@ class Pending(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<Pending {type(self._envelope.message).__name__} {self._envelope.state.value}>"
+
+    if not TYPE_CHECKING:  # checkers see the attributes there are
+
+        def __getattr__(self, name: str) -> object:
+            message = f"a Pending has no {name!r}: await it, and take that of its answer"
+            raise AttributeError(message, name=name, obj=self)
 
     @property
     def outcome(self) -> Outcome[R_co]:

@@ -17,7 +17,15 @@ from tinker_actors.wire.sampling import SamplingParams
 from tinker_actors.wire.tensor import INPUT_DTYPES, TensorData
 from tinker_actors.wire.training import LOSS_FNS, LossFnType
 
-__all__ = ["check_adam", "check_batch", "check_name", "check_optim", "check_prompt", "check_sampling"]
+__all__ = [
+    "check_adam",
+    "check_batch",
+    "check_flag",
+    "check_name",
+    "check_optim",
+    "check_prompt",
+    "check_sampling",
+]
 
 # tinker docs: the inputs each loss reads. What the other losses read is checked by the service alone.
 _REQUIRED_INPUTS: Mapping[str, tuple[str, ...]] = {
@@ -85,7 +93,9 @@ def check_batch(
         InputError: an empty batch, an unknown loss, a setting of it that cannot be sent; a missing or misshapen
             input, one of the wrong dtype, a value that is not finite.
     """
-    if loss_fn not in LOSS_FNS:
+    if callable(loss_fn):
+        raise InputError("loss_fn", loss_fn, "a loss of your own goes to forward_backward_custom")
+    if not isinstance(cast("object", loss_fn), str) or loss_fn not in LOSS_FNS:
         raise InputError("loss_fn", loss_fn, f"must be one of {', '.join(LOSS_FNS)}")
     if not len(data):
         raise InputError("data", data, "the batch is empty")
@@ -180,6 +190,16 @@ def check_optim(params: object) -> None:
         check_adam(params)
     elif not isinstance(params, DimuonParams | OptimParamsBase):
         raise InputError("optim_params", params, "must be AdamParams, DimuonParams or OptimParamsBase")
+
+
+def check_flag(field: str, value: object) -> None:
+    """Check a yes or no, which services want to be one: a text such as `"no"` would count as yes.
+
+    Raises:
+        InputError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise InputError(field, value, "must be True or False")
 
 
 # --- samples ---------------------------------------------------------------------------------------------

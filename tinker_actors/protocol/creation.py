@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import cast
 
 from tinker_actors.errors import APIResponseValidationError, InputError
+from tinker_actors.protocol.batch import check_flag
 from tinker_actors.wire.model import LoraConfig
 from tinker_actors.wire.optimizer import (
     AdamOptimizerConfig,
@@ -66,8 +68,11 @@ def lora_config(
         draw: gives a seed.
 
     Raises:
-        InputError: nothing to train, or a rank or seed out of range.
+        InputError: nothing to train, a layer that is neither adapted nor not, or a rank or seed out of range.
     """
+    check_flag("train_mlp", train_mlp)
+    check_flag("train_attn", train_attn)
+    check_flag("train_unembed", train_unembed)
     if not (train_mlp or train_attn or train_unembed):
         raise InputError("train_mlp, train_attn, train_unembed", False, "at least one must be true")
     if not _is_integer(rank) or not 1 <= cast("int", rank) <= _MAX_RANK:
@@ -75,8 +80,8 @@ def lora_config(
     if seed is not None and not (_is_integer(seed) and 0 <= cast("int", seed) < _MAX_SEED):
         raise InputError("seed", seed, "must be an integer in [0, 2**63), or None")
     return LoraConfig(
-        rank=cast("int", rank),
-        seed=draw() if seed is None else cast("int", seed),
+        rank=int(cast("int", rank)),
+        seed=draw() if seed is None else int(cast("int", seed)),
         train_unembed=train_unembed,
         train_mlp=train_mlp,
         train_attn=train_attn,
@@ -84,7 +89,9 @@ def lora_config(
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(
+        value, bool
+    )  # numpy's integers are some too
 
 
 def shape_of(path: str, info: WeightsInfoResponse, seed: int) -> LoraConfig:

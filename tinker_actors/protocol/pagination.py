@@ -24,7 +24,7 @@ class PageInfo:
         wanted: items that are wanted of this page and all that follow; None is all there are.
 
     Raises:
-        InputError: no limit, or a negative offset or number.
+        InputError: no limit, a negative offset or number, or what is no integer.
     """
 
     limit: int
@@ -32,17 +32,23 @@ class PageInfo:
     wanted: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.limit < 1:
-            raise InputError("limit", self.limit, "must be at least 1")
-        if self.offset < 0:
-            raise InputError("offset", self.offset, "must not be negative")
-        if self.wanted is not None and self.wanted < 0:
-            raise InputError("wanted", self.wanted, "must not be negative, or None for all")
+        if not _is_count(self.limit) or self.limit < 1:
+            raise InputError("limit", self.limit, "must be an integer, at least 1")
+        if not _is_count(self.offset):
+            raise InputError("offset", self.offset, "must be an integer that is not negative")
+        if self.wanted is not None and not _is_count(self.wanted):
+            raise InputError(
+                "wanted", self.wanted, "must be an integer that is not negative, or None for all"
+            )
 
     @property
     def asked(self) -> int:
         """Items to ask for: no more than are wanted."""
         return self.limit if self.wanted is None else min(self.limit, self.wanted)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def next_page(page: PageInfo, received: int, total: int | None = None) -> PageInfo | None:

@@ -21,7 +21,7 @@ import re
 import string
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 from urllib.parse import quote
 
 import attrs
@@ -118,7 +118,7 @@ class Endpoint(Generic[RequestT, ReplyT]):
             path: a text for each of `places`, and for nothing else.
 
         Raises:
-            InputError: a part is missing, left over, empty, or holds what would end it.
+            InputError: a part is missing, left over, no text, empty, or holds what would end it.
         """
         given = path or {}
         if not self.places and not given:
@@ -134,6 +134,8 @@ class Endpoint(Generic[RequestT, ReplyT]):
 
 def _part(name: str, value: str) -> str:
     """Return a part of a path as it goes out."""
+    if not isinstance(cast("object", value), str):
+        raise InputError(name, value, "must be a text")
     kind, slash, rest = value.partition("/")
     if name != _TWO_SEGMENTS:
         return _segment(name, value, value)
