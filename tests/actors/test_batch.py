@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from tinker_actors.errors import RequestFailedError, TinkerError
+from tinker_actors.errors import CredentialError, RequestFailedError, TinkerError
 from tinker_actors.protocol.event import ActorFailed
 from tinker_actors.types import ModelInput, SamplingParams
 
@@ -287,6 +287,28 @@ async def test_a_sample_that_is_left_is_cancelled_where_the_service_wants_it(
         await sampling.sample(PROMPT, 1, PARAMS)
     told = sorted(body["request_id"] for body in stub.bodies("cancel_future"))
     assert told == (["asample#0", "asample#1", "asample#2"] if enabled else [])
+
+
+async def test_a_cancel_without_a_key_is_let_go(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
+    """A token that has run out just then keeps no other cancel from being told."""
+    dynamic(stub, sample_cancel_enabled=True, sample_cancel_max_batch_size=1)
+    stub.held["asample"] = trio.Event()
+
+    def expired(_: Any, count: int) -> httpx.Response | None:
+        if count == 0:
+            raise CredentialError("the token has expired")
+        return None
+
+    stub.rules["cancel_future"] = expired
+    async with open_stub() as service:
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(sampling.sample, PROMPT, 1, PARAMS)
+        await trio.sleep(1)
+    told = sorted(body["request_id"] for body in stub.bodies("cancel_future"))
+    assert told == ["asample#0", "asample#1", "asample#2"]
 
 
 async def test_cancels_go_in_batches(autojump_clock: Any, open_stub: Any, stub: Any) -> None:

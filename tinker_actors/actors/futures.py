@@ -33,7 +33,7 @@ from tinker_actors.actors.target import SampleTarget
 from tinker_actors.actors.telemetry import Reporter
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import PATROL_PERIOD, Waits
-from tinker_actors.errors import ActorStopped, APIError, HandlerCrashed, TinkerError
+from tinker_actors.errors import ActorStopped, HandlerCrashed, TinkerActorsError, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.batch_poll import Alone, BatchPoll, Broken, Ready
 from tinker_actors.protocol.cancel import CancelQueue
@@ -327,7 +327,7 @@ class FuturesActor(Actor[Futures]):
             self._telling = False
 
     async def _cancel(self, request_id: str) -> None:
-        with contextlib.suppress(APIError):
+        with contextlib.suppress(TinkerActorsError):
             await self._transport.call(CANCEL_FUTURE, CancelFutureRequest(request_id))
 
     async def on_stop(self, ending: Ending) -> None:
