@@ -22,6 +22,19 @@ from tinker_actors.protocol.event import (
 )
 
 
+def test_a_channel_that_was_dropped_is_forgotten() -> None:
+    """A loop that subscribes at each step and closes nothing does not fill the memory with channels and events."""
+    hub = EventHub()
+    kept = hub.subscribe()
+    for _ in range(100):
+        hub.subscribe().__enter__()
+    assert hub.subscribers == 1
+    hub.publish(missed(1))
+    assert drain(kept) == [missed(1)]
+    hub.close()
+    assert kept.closed is False
+
+
 def missed(number: int) -> HeartbeatMissed:
     return HeartbeatMissed("s", float(number))
 

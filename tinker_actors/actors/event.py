@@ -3,11 +3,13 @@
 Theory of operation. Whoever publishes never waits. Each subscriber has a buffer of its own; while it is full, each new
 event costs the oldest one, so that a subscriber that fell behind reads what is true now. How many are lost is counted
 (`EventChannel.dropped`), and told in the place where they are missing: by a `Lagged`, for those who subscribed to it.
+A channel belongs to whoever reads it; the hub only knows of it, so that one that was dropped unclosed is gone.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -145,13 +147,13 @@ class EventHub:
     def __init__(self) -> None:
         self._listeners: list[Callable[[ServiceEvent], object]] = []
         self.failures: Callable[[BaseException], object] | None = None
-        self._channels: list[EventChannel[Any]] = []
+        self._channels: list[weakref.ref[EventChannel[Any]]] = []
         self._ended = False
 
     @property
     def subscribers(self) -> int:
         """How many listen, as far as is known."""
-        return len(self._channels)
+        return len(self._open())
 
     def subscribe(self, kinds: tuple[type, ...] = (), max_buffer: int = _DEFAULT_BUFFER) -> EventChannel[Any]:
         """Return a channel of the events from now on; no kinds means all of them.
@@ -168,7 +170,7 @@ class EventHub:
         if self._ended:
             channel.end()
         else:
-            self._channels = [*(one for one in self._channels if not one.closed), channel]
+            self._channels = [weakref.ref(one) for one in (*self._open(), channel)]
         return channel
 
     def listen(self, listener: Callable[[ServiceEvent], object]) -> Callable[[], None]:
@@ -187,11 +189,8 @@ class EventHub:
                 listener(event)
             except Exception:  # noqa: BLE001 - a user's function must not end what has happened to somebody else
                 _LOG.exception("a function that is told of events failed on a %s", type(event).__name__)
-        for channel in list(self._channels):
-            if channel.closed:
-                self._channels.remove(channel)
-            else:
-                channel.put(event)
+        for channel in self._open():
+            channel.put(event)
 
     def report(self, error: BaseException) -> None:
         """Tell telemetry, if there is any, of a failure; nobody waits for that."""
@@ -201,6 +200,13 @@ class EventHub:
     def close(self) -> None:
         """End all subscriptions; what is buffered may still be read."""
         self._ended = True
-        for channel in self._channels:
+        for channel in self._open():
             channel.end()
         self._channels.clear()
+
+    def _open(self) -> list[EventChannel[Any]]:
+        """Return the channels that somebody may still read."""
+        found = [one for known in self._channels if (one := known()) is not None and not one.closed]
+        if len(found) < len(self._channels):
+            self._channels = [weakref.ref(one) for one in found]
+        return found
