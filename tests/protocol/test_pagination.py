@@ -24,6 +24,8 @@ def test_numbers_of_a_page_are_integers(name: str, value: object) -> None:
     [
         (10, None, 15),
         (9, None, None),
+        (11, None, None),
+        (11, 17, 16),
         (0, None, None),
         (10, 15, None),
         (10, 16, 15),

@@ -83,3 +83,34 @@ async def test_a_reply_without_the_list_is_a_typed_error(reply: Any) -> None:
     """Where it should be is told."""
     with pytest.raises(APIResponseValidationError, match=r"\$\.items"):
         member("items")(reply)
+
+
+@pytest.mark.requirement("R68")
+@pytest.mark.parametrize("total", [None, 9])
+async def test_a_service_that_knows_no_offsets_is_told_as_such(total: int | None) -> None:
+    """It would give its first page for ever; what was wanted, and does not need a second page, is still had."""
+
+    async def fetch(page: PageInfo) -> Any:
+        return {"items": [1, 2, 3][: page.asked], "cursor": {"total_count": total}}
+
+    for limit in (3, 4, None):
+        numbers = AsyncPaginator(fetch, member("items"), PageInfo(limit=3, wanted=limit))
+        if limit == 3:
+            assert [number async for number in numbers] == [1, 2, 3]
+            continue
+        with pytest.raises(APIResponseValidationError, match="offset 0 was given again at offset 3"):
+            async for _ in numbers:
+                pass
+
+
+async def test_a_service_that_knows_no_limit_gives_all_at_once() -> None:
+    """More than was asked for is all there is."""
+    asked: list[int] = []
+
+    async def fetch(page: PageInfo) -> Any:
+        asked.append(page.offset)
+        return {"items": list(range(9))}
+
+    numbers = AsyncPaginator(fetch, member("items"), PageInfo(limit=3))
+    assert [number async for number in numbers] == list(range(9))
+    assert asked == [0]

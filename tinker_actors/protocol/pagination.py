@@ -2,7 +2,8 @@
 
 Lists are asked for by limit and offset. The next page begins where this one ended: at its offset and what it
 brought, not what was asked for. There is none after a short page, unless the service says how many there are in
-all and that is more: it may give fewer at once than it was asked for. A page with nothing on it is the last.
+all and that is more: it may give fewer at once than it was asked for. A page with nothing on it is the last, and so is
+one with more than was asked for, unless the service knows of more: such a service gives all there is at once.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def next_page(page: PageInfo, received: int, total: int | None = None) -> PageIn
     """
     offset = page.offset + received
     wanted = None if page.wanted is None else max(page.wanted - received, 0)
-    more = offset < total if total is not None else received >= page.asked
+    more = offset < total if total is not None else received == page.asked
     if not more or received == 0 or wanted == 0:
         return None
     return attrs.evolve(page, offset=offset, wanted=wanted)

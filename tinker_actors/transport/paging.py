@@ -72,12 +72,19 @@ class AsyncPage(Generic[T]):
 
         Raises:
             RuntimeError: there is none; ask `has_next_page` before.
+            APIResponseValidationError: it is this one again: the service does not know offsets.
             APIError: as the call.
         """
         info = self.next_page_info()
         if info is None:
             raise RuntimeError("this is the last page; has_next_page() tells")
-        return AsyncPage(await self._fetch(info), info, self._fetch, self._read)
+        page = AsyncPage(await self._fetch(info), info, self._fetch, self._read)
+        if page.items and page.items == self.items[: len(page.items)]:
+            raise APIResponseValidationError(
+                f"page: what was given at offset {self.info.offset} was given again at offset {info.offset}",
+                [f"the same items @ offset {info.offset}"],
+            )
+        return page
 
     def iter_pages(self) -> AsyncIterator[AsyncPage[T]]:
         """Go through this page and those after it, each asked for when its turn has come."""
