@@ -326,6 +326,36 @@ async def test_a_body_that_unpacks_to_very_much_is_refused(
         await rest.download_checkpoint(PATH, tmp_path / "a", max_bytes=8 * MB)
 
 
+@pytest.mark.parametrize("status", [200, 204])
+async def test_nothing_is_no_archive(tmp_path: Path, status: int) -> None:
+    """An answer without a body is no file of zero bytes that takes the place of a checkpoint."""
+    host = Host(TAR, fetching=[httpx.Response(status, stream=Pieces(iter([]), None))])
+    async with rest_on(host) as rest:
+        with pytest.raises(ArchiveError, match="is empty"):
+            await rest.download_checkpoint(PATH, tmp_path / "a")
+    assert left(tmp_path) == []
+
+
+async def test_a_part_of_other_bytes_is_not_mixed_in(autojump_clock: Any, tmp_path: Path) -> None:
+    """A host that compresses parts only has cut its part out of other bytes than we have."""
+    headers = {
+        "content-range": f"bytes 5000-{len(TAR) - 1}/{len(TAR)}",
+        "content-encoding": "gzip",
+        "etag": '"one"',
+    }
+    part = Pieces(iter([gzip.compress(TAR[5000:])]), None)
+    host = Host(TAR, cuts=[5000])
+
+    def second() -> None:
+        if len(ranges(host)) == 2:
+            host.fetching.append(httpx.Response(206, headers=headers, stream=part))
+
+    host.before = second
+    async with rest_on(host) as rest:
+        assert (await rest.download_checkpoint(PATH, tmp_path / "a")).read_bytes() == TAR
+    assert ranges(host) == [None, "bytes=5000-", None]
+
+
 async def test_more_than_was_said_is_refused(tmp_path: Path) -> None:
     """A body without an end does not fill the disk."""
     headers = {"content-length": "100"}

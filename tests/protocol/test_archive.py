@@ -108,6 +108,7 @@ def test_a_rest_that_fits_is_gone_on_with(before: Known, headers: dict[str, str]
         (206, {"content-range": "bytes 50-98/99"}),
         (206, {"content-range": "bytes 50-99/100", "etag": '"b"'}),
         (206, {"content-range": "bytes */100"}),
+        (206, {"content-range": "bytes 50-99/100", "content-encoding": "gzip"}),
     ],
 )
 def test_a_rest_that_does_not_fit_is_left(status: int, headers: dict[str, str]) -> None:

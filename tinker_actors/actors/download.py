@@ -245,10 +245,12 @@ class _Transfer:
 
         Raises:
             APIConnectionError: the body ended too soon.
-            ArchiveError: it is not of the size that was expected, or its compression has no end.
+            ArchiveError: it is empty, not of the size that was expected, or its compression has no end.
         """
         self.decoder.finish()
         done, total = self.known.done, self.known.total
+        if done == 0 and not total:
+            raise ArchiveError(f"{self.source.path}: the archive is empty", path=self.source.path)
         if total is not None and done < total:
             raise APIConnectionError(
                 f"{self.source.path}: the archive broke off after {done} of {total} bytes", doubtful=True

@@ -4,7 +4,7 @@ A download that was cut is gone on with by asking for the rest (`Range`), and on
 (`If-Range`, with the tag or the time that the first answer carried). What came is judged by what it says of itself:
 
     206, from where we are, of the same tag and length     goes behind what is there
-    206 of something else, or 416                           the whole is asked for once more
+    206 of something else, or compressed; or 416            the whole is asked for once more
     200                                                     everything begins anew
 
 Attempts are counted since the download last got further than ever before, so that a long one may be cut often. While
@@ -135,15 +135,15 @@ def judge(known: Known, status: int, headers: Mapping[str, str]) -> Answered:
         headers: names in lower case.
     """
     tag, modified = headers.get("etag"), headers.get("last-modified")
+    plain = headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
     if status not in (206, 416):
-        plain = headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
         length = headers.get("content-length", "") if plain else ""
         total = int(length) if length.isdecimal() and len(length) <= _LONGEST else None
         return Answered(
             "whole", Known(total=total, tag=tag if plain else None, modified=modified if plain else None)
         )
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "")[: 4 * _LONGEST])
-    if status == 416 or match is None or int(match[1]) != known.done:
+    if status == 416 or not plain or match is None or int(match[1]) != known.done:
         return Answered("again", Known())
     total = known.total if match[3] == "*" else int(match[3])
     other_total = known.total is not None and total != known.total
