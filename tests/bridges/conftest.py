@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.bridges.portals import portal_threads
+
 
 @pytest.fixture
 def default_sigint() -> Iterator[None]:
@@ -14,3 +16,11 @@ def default_sigint() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Each test begins and ends without a portal's thread."""
+    assert portal_threads() == []
+    yield
+    assert portal_threads() == []
