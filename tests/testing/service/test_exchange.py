@@ -174,8 +174,9 @@ def test_a_rollback_is_silent(caller, bodies) -> None:
     user = caller(service)
     model = user.model()
     user.ok("forward_backward", bodies.forward_backward(model, 1, 1))
-    user.ok("save_weights", {"model_id": model, "path": "a", "seq_id": 2})
-    user.ok("forward_backward", bodies.forward_backward(model, 3, 3))
+    user.ok("optim_step", bodies.optim_step(model, 2))
+    user.ok("save_weights", {"model_id": model, "path": "a", "seq_id": 3})
     user.ok("forward_backward", bodies.forward_backward(model, 4, 4))
-    assert [one.seq_id for one in service.trained[model]] == [1, 4]
+    user.ok("forward_backward", bodies.forward_backward(model, 5, 5))
+    assert [one.seq_id for one in service.trained[model]] == [1, 2, 5]
     assert [one.fault.what for one in service.injected] == ["rollback"]

@@ -195,7 +195,15 @@ def _save(call: Call, model: Model, kind: str, name: str) -> Checkpoint:
 
 def _keep(call: Call, model: Model, checkpoint: Checkpoint) -> None:
     call.state.checkpoints.pop(checkpoint.path, None)  # the newest one comes last
-    call.state.checkpoints[checkpoint.path] = attrs.evolve(checkpoint, applied=tuple(model.applied))
+    call.state.checkpoints[checkpoint.path] = attrs.evolve(
+        checkpoint, applied=_without_gradient(model.applied)
+    )
+
+
+def _without_gradient(applied: list[Applied]) -> tuple[Applied, ...]:
+    """Return what a saved state holds: weights and optimizer, but no gradient that waits for its step."""
+    steps = [place for place, one in enumerate(applied) if one.endpoint == "optim_step"]
+    return tuple(applied[: steps[-1] + 1 if steps else 0])
 
 
 def _is_repeated(call: Call, model: Model) -> bool:
