@@ -167,11 +167,12 @@ def classify(error: BaseException, kind: OperationKind) -> Loss | None:
 def says_not_done(error: BaseException) -> bool:
     """Whether the failure of a promise says that its request changed nothing.
 
-    Others say only that its result is not had: too late, unreadable, or asked for with a key that has ended. A 404 is
-    about what was to be loaded, unless `classify` says that the model is gone.
+    Others say only that its result is not had: too late, unreadable, or asked for with a key that has ended. So does
+    one that says that the number was used, for who but this request has used it? A 404 is about what was to be loaded,
+    unless `classify` says that the model is gone.
     """
     refused = BadRequestError | ConflictError | NotFoundError | UnprocessableEntityError
-    return isinstance(error, RequestFailedError | refused)
+    return isinstance(error, RequestFailedError | refused) and not says_used(str(error))
 
 
 def frees_number(error: BaseException, dedupe: DedupeMode) -> bool:
@@ -180,7 +181,7 @@ def frees_number(error: BaseException, dedupe: DedupeMode) -> bool:
     Where numbers that were used are refused (TuFT), one that failed is still expected, and so are refused all that come
     behind it.
     """
-    return dedupe == "reject" and says_not_done(error) and not says_used(str(error))
+    return dedupe == "reject" and says_not_done(error)
 
 
 # Calls that not every service has.
