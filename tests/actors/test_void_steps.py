@@ -11,7 +11,13 @@ import trio
 import trio.testing
 
 from tests.actors.conftest import first_token
-from tinker_actors.actors.message import ForwardBackward, OptimStep, SaveState
+from tinker_actors.actors.message import (
+    ForwardBackward,
+    OptimStep,
+    SaveState,
+    SaveWeightsExternal,
+    SaveWeightsForSampler,
+)
 from tinker_actors.errors import (
     BadRequestError,
     ModelPoisoned,
@@ -85,6 +91,28 @@ async def test_an_optim_step_that_was_on_its_way_when_its_gradient_failed_poison
         stub.gates.pop("optim_step").set()
         assert await outcomes(line) == [RequestFailedError, StepVoid, ModelPoisoned, ModelPoisoned]
     assert stub.wire() == [("forward_backward", 1), ("optim_step", 2)]
+
+
+@pytest.mark.requirement("R117")
+async def test_what_was_built_on_a_step_is_done_when_the_step_is(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """Its own result may be there first; if the step turns out to be void, it is worth nothing."""
+    stub.held["forward_backward"] = trio.Event()
+    stub.results["forward_backward#0"] = FAILED
+    stub.results["save_weights_external#0"] = {"path": "tinker://m/external_weights/b"}
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        line = [await training.forward_backward(batch(1), "cross_entropy"), await training.optim_step(ADAM)]
+        line.append(await training.submit(SaveWeightsForSampler()))
+        line.append(await training.submit(SaveWeightsExternal("b")))
+        line.append(await training.optim_step(ADAM))
+        look = await training.forward(batch(2), "cross_entropy")
+        await look
+        await trio.sleep(5)
+        assert not any(pending.settled for pending in line)
+        stub.held.pop("forward_backward").set()
+        assert await outcomes(line) == [RequestFailedError, StepVoid, *[ModelPoisoned] * 3]
 
 
 @pytest.mark.requirement("R117")

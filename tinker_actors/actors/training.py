@@ -64,7 +64,7 @@ from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, SamplerR
 from tinker_actors.protocol.journal import Operation, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_not_done
-from tinker_actors.protocol.step import OperationKind, Step, judge
+from tinker_actors.protocol.step import CHANGING, OperationKind, Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -80,6 +80,10 @@ __all__ = ["TrainingActor"]
 _LOAD_LIMIT = 3600.0  # seconds that loading a saved state may take while the service can be reached
 # Seconds for a model to give its slot back: who leaves does not wait for a service that is gone.
 _LAST_WORD = 3.0
+# What these have made is worth what came before them: they are done when that has its results.
+_HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
+    {"optim_step", "save_state", "save_for_sampler", "save_external"}
+)
 
 
 class TrainingActor(Actor[Training]):
@@ -108,6 +112,9 @@ class TrainingActor(Actor[Training]):
         self._custom = CustomLosses(self._compute, None if inline else lineage.losses)
         self._unconfirmed: set[int] = set()
         self._step = Step()
+        self._changing: dict[
+            int, None
+        ] = {}  # positions of what changes the model and has no result yet, in order
         self._spoilt_after: int | None = None  # the position of what poisoned the model, if it had been sent
         self._losing = False
         self._progress = trio.Event()
@@ -182,10 +189,7 @@ class TrainingActor(Actor[Training]):
         """Never do an operation again that was sent before the loss."""
         self._lineage.journal.strike(record.position)
         self._confirm(record.position)
-        token = self._lineage.waiting.pop(record.position, None)
-        if token is not None:
-            token.fail(error)
-        self._tell_progress()
+        self._answer(record.position, error)
 
     async def _end_with_session(self) -> None:
         """End this incarnation when the session ends that its model was made in."""
@@ -403,6 +407,8 @@ class TrainingActor(Actor[Training]):
         step.awaited += is_gradient
         if step.closed:
             self._step = Step()
+        if operation.kind in CHANGING:
+            self._changing[record.position] = None
         self.context.spawn(self._finish, record, submission.sent, step)
 
     async def _submit(self, operation: Operation) -> list[Sent]:
@@ -418,7 +424,7 @@ class TrainingActor(Actor[Training]):
     # --- results -----------------------------------------------------------------------------------------
 
     async def _finish(self, record: Record, sent: list[Sent], step: Step) -> None:
-        kind = record.operation.kind
+        kind, failure = record.operation.kind, None
         try:
             reply: object = reply_of(await self._results.of(record.operation, sent))
         except ResultLost as error:
@@ -426,25 +432,26 @@ class TrainingActor(Actor[Training]):
         except TinkerError as error:
             if self._is_loss(error, record.operation, sent):
                 await self._lose_once(error)
-            if kind == "forward_backward":
-                step.gradients -= 1
-                step.awaited -= 1
-            elif kind == "optim_step" and isinstance(void := await self._of_whole_step(None, step), StepVoid):
-                error = void
-            self._failed(record, error, step, taken=True)
-            return
+            reply = failure = error
         if kind == "forward_backward":
             step.awaited -= 1
-        elif kind == "optim_step":
-            reply = await self._of_whole_step(reply, step)
-        await self._succeeded(record, reply)
+            step.gradients -= failure is not None
+        elif kind in _HOLD_WEIGHTS:
+            await self._turn(record)
+        if kind == "optim_step" and step.failure is not None:
+            void = step_void(step.failure, started=True)
+            reply, failure = void, failure and void
+        self._changing.pop(record.position, None)
+        if failure is None:
+            await self._succeeded(record, reply)
+        else:
+            self._failed(record, failure, step, taken=True)
 
-    async def _of_whole_step(self, reply: object, step: Step) -> object:
-        """Return the reply to a step's `optim_step`; what it has applied is known when its gradients are."""
+    async def _turn(self, record: Record) -> None:
+        """Wait for the results of all that has made the weights that an operation applies to. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        while step.awaited:
+        while next(iter(self._changing), record.position) < record.position:
             await self._progress.wait()
-        return reply if step.failure is None else step_void(step.failure, started=True)
 
     def _spoilt(self, record: Record, reply: object) -> object:
         """Return the reply to what was sent behind a void step: what it was computed with is worth nothing."""
@@ -466,13 +473,17 @@ class TrainingActor(Actor[Training]):
         reply = self._spoilt(record, reply)
         journal.done(record.position, keep=self._note_publication(record, reply))
         self._confirm(record.position)
-        token = self._lineage.waiting.pop(record.position, None)
-        if token is not None:  # an operation that was done before the loss has been answered
-            if isinstance(reply, TinkerError):
-                token.fail(reply)
-            else:
-                token.settle(reply)
-        self._tell_progress()
+        self._answer(record.position, reply)
+
+    def _answer(self, position: int, reply: object) -> None:
+        """Answer whoever waits for an operation; nobody does if it was done before a loss."""
+        token = self._lineage.waiting.pop(position, None)
+        if token is not None and isinstance(reply, TinkerError):
+            token.fail(reply)
+        elif token is not None:
+            token.settle(reply)
+        self._progress.set()
+        self._progress = trio.Event()
 
     def _note_publication(self, record: Record, reply: object) -> bool:
         """Note weights that were published without a name; True if they are to be published again after a loss."""
@@ -503,10 +514,7 @@ class TrainingActor(Actor[Training]):
         self._follow(record.operation.kind, error, step, taken=taken)
         if was_sound and self._lineage.poison is not None:
             self._spoilt_after = record.position
-        token = self._lineage.waiting.pop(record.position, None)
-        if token is not None:
-            token.fail(error)
-        self._tell_progress()
+        self._answer(record.position, error)
 
     def _follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> None:
         """Do what follows for its step from an operation's failure."""
@@ -560,10 +568,6 @@ class TrainingActor(Actor[Training]):
             self._lineage.poison = poison
             self._lineage.tell()
         return self._lineage.poison
-
-    def _tell_progress(self) -> None:
-        self._progress.set()
-        self._progress = trio.Event()
 
     # --- ending ------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from typing import Protocol
 import attrs
 
 from tinker_actors.protocol.chunking import datum_bytes
-from tinker_actors.protocol.step import OperationKind
+from tinker_actors.protocol.step import CHANGING, OperationKind
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.optimizer import OptimParams
 from tinker_actors.wire.sampling import SamplingClientKind
@@ -37,7 +37,6 @@ from tinker_actors.wire.training import LossFnType
 
 __all__ = ["Checkpoint", "Journal", "MemoryJournal", "Operation", "Record"]
 
-_REPLAYED_ALWAYS: frozenset[OperationKind] = frozenset({"forward_backward", "optim_step", "load_state"})
 _STEP_ENDS: frozenset[OperationKind] = frozenset({"optim_step", "load_state"})
 _SMALL = 256  # bytes an operation without a batch is taken to weigh
 
@@ -261,7 +260,7 @@ class MemoryJournal:
         if record is None:
             return
         record.done = True
-        if record.operation.kind in _REPLAYED_ALWAYS:
+        if record.operation.kind in CHANGING:
             return
         if keep:
             self._kept.add(position)
@@ -308,7 +307,7 @@ class MemoryJournal:
         records = [
             record
             for record in self._records.values()
-            if record.position <= position and record.operation.kind in _REPLAYED_ALWAYS
+            if record.position <= position and record.operation.kind in CHANGING
         ]
         weight = sum(record.operation.weight for record in records)
         return _Generation(self._checkpoint, tuple(records), weight) if weight <= self._max_bytes else None
@@ -341,5 +340,5 @@ class MemoryJournal:
         return [
             record
             for record in self._records.values()
-            if record.operation.kind in _REPLAYED_ALWAYS or not record.done or record.position in self._kept
+            if record.operation.kind in CHANGING or not record.done or record.position in self._kept
         ]

@@ -21,7 +21,7 @@ from typing import Literal
 
 import attrs
 
-__all__ = ["Consequence", "OperationKind", "Step", "judge"]
+__all__ = ["CHANGING", "Consequence", "OperationKind", "Step", "judge"]
 
 OperationKind = Literal[
     "forward",
@@ -32,6 +32,8 @@ OperationKind = Literal[
     "save_external",
     "load_state",
 ]
+CHANGING: frozenset[OperationKind] = frozenset({"forward_backward", "optim_step", "load_state"})
+"""What changes a model: a loss is answered by doing it again."""
 Consequence = Literal["fail", "hold", "void", "poison"]
 
 
