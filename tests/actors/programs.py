@@ -18,12 +18,14 @@ from tinker_actors.actors.message import (
     OptimStep,
     SaveState,
     SaveWeightsForSampler,
+    Unload,
 )
 from tinker_actors.errors import ResultLost, ServiceClosing, StepVoid, TinkerActorsError, Withdrawn
 from tinker_actors.protocol.custom_loss import CustomLoss
 from tinker_actors.testing import ScriptedService
 from tinker_actors.types import AdamParams
 
+Part = tuple[str, int]
 UNIT = 1e-4  # the learning rate of the first step, twice that of the second, ...
 
 
@@ -32,7 +34,7 @@ class Op:
     """One operation of a program.
 
     Attributes:
-        kind: gradient, step, look, save, load or publish.
+        kind: gradient, step, look, save, load, publish or unload.
         tokens: of its batch, one for each datum; for a step, its number.
         path: what is loaded, or was saved.
         block: which block it went in line with; None for one alone.
@@ -70,6 +72,15 @@ class Op:
         self.answered.set()
 
 
+class Mistake(Exception):
+    """What a user's own function raises."""
+
+
+def bad_loss(data: Any, logprobs: Any) -> CustomLoss:
+    """Raise something."""
+    raise Mistake
+
+
 def custom_loss(data: Any, logprobs: Any) -> CustomLoss:
     """Return a loss of nothing."""
     return CustomLoss(0.0, [one * 0 for one in logprobs], {})
@@ -81,10 +92,12 @@ class Programmer:
     Args:
         training: the client.
         nursery: where answers are waited for.
+        start: what is in the model already.
     """
 
-    def __init__(self, training: Any, nursery: trio.Nursery) -> None:
+    def __init__(self, training: Any, nursery: trio.Nursery, start: Sequence[Part] = ()) -> None:
         self.training = training
+        self.start = start
         self.ops: list[Op] = []
         self._nursery = nursery
         self._blocks = 0
@@ -108,8 +121,8 @@ class Programmer:
                 await self._submit(word)
 
     async def follow(self, program: Iterable[str]) -> None:
-        """Carry a program out; one more step ends it."""
-        for word in [*program, "step"]:
+        """Carry a program out."""
+        for word in program:
             with contextlib.suppress(TinkerActorsError):
                 await self.act(word)
 
@@ -141,13 +154,13 @@ class Programmer:
     def _plan(self, word: str) -> tuple[Op, Any]:
         number = len(self.ops) + 1
         match word:
-            case "gradient" | "gradients" | "custom":
+            case "gradient" | "gradients" | "custom" | "bad custom":
                 tokens = tuple(10 * number + index for index in range(1 + (word == "gradients")))
                 data = tuple(batch(*tokens))
-                custom = ForwardBackwardCustom(data, custom_loss)
-                return Op("gradient", tokens), (
-                    custom if word == "custom" else ForwardBackward(data, "cross_entropy")
-                )
+                if "custom" not in word:
+                    return Op("gradient", tokens), ForwardBackward(data, "cross_entropy")
+                loss = custom_loss if word == "custom" else bad_loss
+                return Op("gradient", tokens), ForwardBackwardCustom(data, loss)
             case "step" | "confirmed":
                 params = AdamParams(learning_rate=number * UNIT)
                 return Op("step", (number,)), OptimStep(params, confirm=word == "confirmed")
@@ -159,11 +172,10 @@ class Programmer:
                 saved = [op.value.path for op in self.ops if op.kind == "save" and op.done and op.value]
                 path = saved[-1] if saved else "tinker://nobody/weights/none"
                 return Op("load", path=path), LoadState(path, optimizer=number % 2 == 0)
+            case "unload":
+                return Op("unload"), Unload()
             case _:
                 return Op("publish"), SaveWeightsForSampler()
-
-
-Part = tuple[str, int]
 
 
 def held(scripted: ScriptedService, model_id: str) -> list[Part]:
@@ -196,9 +208,9 @@ class Expected:
     published: dict[str, int] = attrs.field(factory=dict)
 
 
-def expected(ops: Sequence[Op]) -> Expected:
-    """Work out what a model must hold."""
-    it, closed, gradient = Expected(), list[Part](), list[Part]()
+def expected(ops: Sequence[Op], start: Sequence[Part] = ()) -> Expected:
+    """Work out what a model must hold that began with something."""
+    it, closed, gradient = Expected(), list(start), list[Part]()
     saved: dict[str, list[Part]] = {}
     for unit in _units(ops):
         dropped = isinstance(unit[-1].error, StepVoid)
@@ -240,7 +252,11 @@ def judge(scripted: ScriptedService, programmer: Programmer) -> None:
         AssertionError: a caller was told something that is not so, or was told nothing.
     """
     ops = programmer.ops
-    told, is_there, should = _told(ops), held(scripted, programmer.training.model_id), expected(ops)
+    told, is_there, should = (
+        _told(ops),
+        held(scripted, programmer.training.model_id),
+        expected(ops, programmer.start),
+    )
     if programmer.training._lineage.poison is None:
         assert is_there == should.parts, told
     elif all(
@@ -262,7 +278,7 @@ def judge_cut_short(scripted: ScriptedService, programmer: Programmer) -> None:
     """
     ops = programmer.ops
     told, is_there = _told(ops), held(scripted, programmer.training.model_id)
-    order = [(op.kind, token) for op in ops for token in op.tokens]
+    order = [*programmer.start, *((op.kind, token) for op in ops for token in op.tokens)]
     assert is_there == [part for part in order if part in is_there], told
     never = [op for op in ops if isinstance(op.error, ServiceClosing | Withdrawn)]
     assert not {(op.kind, token) for op in never for token in op.tokens} & set(is_there), told
@@ -271,7 +287,7 @@ def judge_cut_short(scripted: ScriptedService, programmer: Programmer) -> None:
 def _told(ops: Sequence[Op]) -> str:
     """Return what callers were told, for people; everybody must have been told something, and nothing strange."""
     assert all(op.known for op in ops), [op.kind for op in ops if not op.known]
-    assert all(op.error is None or isinstance(op.error, TinkerActorsError) for op in ops), ops
+    assert all(op.error is None or isinstance(op.error, TinkerActorsError | Mistake) for op in ops), ops
     return "; ".join(
         f"{op.kind} {op.tokens} {'done' if op.error is None else type(op.error).__name__}" for op in ops
     )

@@ -13,9 +13,11 @@ import trio
 
 from tests.actors.programs import Programmer, judge, judge_cut_short
 from tests.actors.scripted import MODEL, MODES, open_mode
+from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.errors import TinkerActorsError
 from tinker_actors.testing import Exponential, Fixed, ScriptedService, ServiceFaults, run_virtual
 from tinker_actors.testing.service.law import Law
+from tinker_actors.types import AdamParams
 
 WORDS = (
     *["gradient"] * 4,
@@ -25,6 +27,7 @@ WORDS = (
     *["save"] * 2,
     "confirmed",
     "custom",
+    "bad custom",
     "confirmed block",
     "look",
     "load",
@@ -95,6 +98,7 @@ class Case:
 
     Attributes:
         programs: words for each model.
+        from_state: the models are made of a saved state.
         mode: what the service does with a number it has seen.
         faults: what goes wrong.
         replay_bytes: what may be kept for a restore.
@@ -102,6 +106,7 @@ class Case:
     """
 
     programs: list[list[str]]
+    from_state: bool
     mode: str
     faults: ServiceFaults
     replay_bytes: int
@@ -114,19 +119,33 @@ class Case:
         mode, leaves = rng.choice(list(MODES)), rng.random() < 0.2
         words = [word for word in WORDS if not (leaves and word == "load")]
         programs = [
-            [rng.choice(words) for _ in range(rng.randint(1, 16))] for _ in range(rng.choice([1, 1, 2]))
+            [
+                *(rng.choice(words) for _ in range(rng.randint(1, 16))),
+                "step",
+                *rng.choice([[], [], ["unload"]]),
+            ]
+            for _ in range(rng.choice([1, 1, 2]))
         ]
         work: Law = rng.choice([Fixed(0.0), Fixed(0.7), Exponential(5.0)])
         faults = ServiceFaults(work=work)
         for _ in range(rng.randint(0, 4)):
             faults = rng.choice(_FAULTS)(faults, rng)
         if mode != "none" and rng.random() < 0.2:  # where numbers say nothing, nobody can know
-            faults = faults.duplicate("request", **_nth(rng, TRAINING))
-        return cls(programs, mode, faults, rng.choice([1 << 20, 1 << 20, 3000]), leaves)
+            faults = faults.duplicate(
+                "request", **_nth(rng, ("forward_backward", "optim_step", "save_weights"))
+            )
+        return cls(programs, rng.random() < 0.2, mode, faults, rng.choice([1 << 20, 1 << 20, 3000]), leaves)
 
 
 class _Left(Exception):
     """The body has had enough."""
+
+
+async def saved(service: ServiceClient) -> str:
+    """Return the path of a state with one step in it."""
+    training = await service.create_lora_training_client(MODEL)
+    await (await training.optim_step(AdamParams(learning_rate=0.0)))
+    return (await training.save_state("start")).path
 
 
 async def play(case: Case) -> None:
@@ -137,9 +156,15 @@ async def play(case: Case) -> None:
             with contextlib.suppress(TinkerActorsError, _Left):
                 settings: Any = {"promise_timeout": 600.0, "replay_bytes": case.replay_bytes}
                 async with open_mode(case.mode, case.faults, chunk=1, **settings) as (service, scripted):
+                    path = await saved(service) if case.from_state else None
                     for _ in case.programs:
-                        training = await service.create_lora_training_client(MODEL)
-                        ended.append((scripted, Programmer(training, watchers)))
+                        training = (
+                            await service.create_lora_training_client(MODEL)
+                            if path is None
+                            else await service.create_training_client_from_state_with_optimizer(path)
+                        )
+                        start = [] if path is None else [("step", 0)]
+                        ended.append((scripted, Programmer(training, watchers, start)))
                     async with trio.open_nursery() as nursery:
                         for (_, programmer), program in zip(ended, case.programs, strict=True):
                             nursery.start_soon(programmer.follow, program)

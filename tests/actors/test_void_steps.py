@@ -116,6 +116,29 @@ async def test_what_was_built_on_a_step_is_done_when_the_step_is(
 
 
 @pytest.mark.requirement("R117")
+async def test_an_earlier_failure_that_is_known_later_counts_as_well(
+    autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
+) -> None:
+    """A model that is poisoned already is not the more sound between the two."""
+    stub.held["forward_backward"] = trio.Event()
+    stub.results["forward_backward#0"] = FAILED
+
+    def bad(data: Any, logprobs: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with open_stub() as service:
+        training = await service.create_lora_training_client(MODEL)
+        line = [await training.forward_backward(batch(1), "cross_entropy")]
+        line += [await training.optim_step(ADAM), await training.optim_step(ADAM)]
+        line.append(await training.forward_backward(batch(2), "cross_entropy"))
+        with pytest.raises(ZeroDivisionError):
+            await (await training.forward_backward_custom(batch(3), bad))
+        assert not any(pending.settled for pending in line)
+        stub.held.pop("forward_backward").set()
+        assert (await outcomes(line))[:3] == [RequestFailedError, StepVoid, ModelPoisoned]
+
+
+@pytest.mark.requirement("R117")
 async def test_an_optim_step_that_was_refused_on_its_way_closes_nothing(
     autojump_clock: Any, batch: Any, open_stub: Any, stub: Any
 ) -> None:

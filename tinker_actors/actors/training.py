@@ -20,6 +20,7 @@ A service that refuses a number it has seen may say, when a doubtful request is 
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, NoReturn
 
@@ -64,7 +65,7 @@ from tinker_actors.protocol.event import ModelLostEvent, ModelRestored, SamplerR
 from tinker_actors.protocol.journal import Operation, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_not_done
-from tinker_actors.protocol.step import CHANGING, OperationKind, Step, judge
+from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -114,8 +115,10 @@ class TrainingActor(Actor[Training]):
         self._step = Step()
         self._changing: dict[
             int, None
-        ] = {}  # positions of what changes the model and has no result yet, in order
-        self._spoilt_after: int | None = None  # the position of what poisoned the model, if it had been sent
+        ] = {}  # positions of what changes the model, as long as it has no result
+        self._spoilt_after = (
+            math.inf
+        )  # the position of the first operation whose failure has spoilt the model
         self._losing = False
         self._progress = trio.Event()
 
@@ -390,8 +393,7 @@ class TrainingActor(Actor[Training]):
 
     async def _send(self, record: Record) -> None:
         """Send an operation's requests and leave the waiting to a task."""
-        operation, step = record.operation, self._step
-        lineage = self._lineage
+        operation, step, lineage = record.operation, self._step, self._lineage
         is_gradient = operation.kind == "forward_backward"
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
         step.gradients += is_gradient
@@ -456,7 +458,7 @@ class TrainingActor(Actor[Training]):
     def _spoilt(self, record: Record, reply: object) -> object:
         """Return the reply to what was sent behind a void step: what it was computed with is worth nothing."""
         poison = self._lineage.poison
-        if poison is None or self._spoilt_after is None or record.position <= self._spoilt_after:
+        if poison is None or record.position <= self._spoilt_after:
             return reply
         return reply if isinstance(reply, StepVoid) else poison.renewed()
 
@@ -510,18 +512,16 @@ class TrainingActor(Actor[Training]):
         self._confirm(record.position)
         self._lineage.journal.strike(record.position)
         self._events.report(error)
-        was_sound = self._lineage.poison is None
-        self._follow(record.operation.kind, error, step, taken=taken)
-        if was_sound and self._lineage.poison is not None:
-            self._spoilt_after = record.position
+        if self._follow(record.operation.kind, error, step, taken=taken) == "poison":
+            self._spoilt_after = min(self._spoilt_after, record.position)
         self._answer(record.position, error)
 
-    def _follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> None:
-        """Do what follows for its step from an operation's failure."""
+    def _follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> Consequence:
+        """Do what follows for its step from an operation's failure, and return what that is."""
         if kind == "forward_backward" and step.failure is None:
             step.failure = error
         certain = not taken or says_not_done(error)
-        match judge(kind, step, taken=taken, certain=certain):
+        match consequence := judge(kind, step, taken=taken, certain=certain):
             case "poison":
                 self._poison(error)
             case "hold":
@@ -532,6 +532,7 @@ class TrainingActor(Actor[Training]):
                     self._step = Step()
             case "fail":
                 pass
+        return consequence
 
     def _is_loss(self, error: TinkerError, operation: Operation, sent: list[Sent]) -> bool:
         """Whether a result that failed says that the model is gone, or may have changed."""
