@@ -251,17 +251,14 @@ def judge(scripted: ScriptedService, programmer: Programmer) -> None:
     Raises:
         AssertionError: a caller was told something that is not so, or was told nothing.
     """
-    ops = programmer.ops
-    told, is_there, should = (
-        _told(ops),
-        held(scripted, programmer.training.model_id),
-        expected(ops, programmer.start),
-    )
-    if programmer.training._lineage.poison is None:
+    ops, lineage = programmer.ops, programmer.training._lineage
+    told, should = _told(ops), expected(ops, programmer.start)
+    is_there = held(scripted, lineage.model_id)
+    # A poisoned model still has its steps, unless it could not be restored, or something was loaded behind the failure.
+    loaded = all(op.done for op in ops if op.kind == "load")
+    if lineage.poison is None:
         assert is_there == should.parts, told
-    elif all(
-        op.done for op in ops if op.kind == "load"
-    ):  # else one may have been carried out behind the failure
+    elif loaded and not lineage.restoring:
         assert is_there[: should.steps] == should.parts[: should.steps], told
     for block in {op.block for op in ops if op.block is not None}:
         parts = [op for op in ops if op.block == block]

@@ -178,6 +178,16 @@ def test_a_bad_batch_is_refused_by_its_place(name: str) -> None:
     assert refusal(lambda: check_batch(data, loss, config)) == (field, value)
 
 
+def test_a_function_in_the_place_of_a_loss_is_told_where_it_belongs() -> None:
+    """Losses of one's own have a verb of their own."""
+
+    def loss(data: object, logprobs: object) -> None: ...
+
+    assert refusal(lambda: check_batch([datum()], loss, None)) == ("loss_fn", loss)
+    with pytest.raises(InputError, match="forward_backward_custom"):
+        check_batch([datum()], loss, None)  # type: ignore[arg-type]  # what is tested
+
+
 @pytest.mark.parametrize("key", ["weights", "advantages", "logprobs", "clip_low_threshold"])
 def test_nan_is_found_wherever_it_stands(key: str) -> None:
     """The first one is named, and shown as nan."""

@@ -16,6 +16,7 @@ from tinker_actors.protocol.chunking import chunk_batch
 from tinker_actors.protocol.custom_loss import (
     CustomLoss,
     backward_data,
+    check_function,
     checked_loss,
     forward_data,
     logprobs_of,
@@ -245,3 +246,14 @@ def test_the_users_loss_and_metrics_stand_in_the_result() -> None:
     }
     assert merged.loss_fn_outputs == answer.loss_fn_outputs
     assert with_metrics(output(), CustomLoss(1.0, [])).metrics == {"loss:sum": 1.0}
+
+
+def test_a_loss_function_is_called_from_a_thread() -> None:
+    """So it is a plain one: an async function has no loop there, and other things cannot be called."""
+
+    async def later(data: object, logprobs: object) -> None: ...
+
+    check_function(lambda data, logprobs: None)
+    for bad in (later, "cross_entropy", None):
+        with pytest.raises(InputError, match="loss_fn"):
+            check_function(bad)
