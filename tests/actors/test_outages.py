@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Literal
 
 import attrs
@@ -10,12 +9,15 @@ import pytest
 import trio
 
 from tests.actors.scripted import ADAM, GREEDY, MODEL, MODES, PROMPT, batch, heard, lineage, open_mode, steps
+from tinker_actors.actors.message import SaveState
 from tinker_actors.errors import (
     APIConnectionError,
     AuthenticationError,
+    ConflictError,
     ModelPoisoned,
     RequestFailedError,
     ResultLost,
+    StepVoid,
     TinkerError,
 )
 from tinker_actors.protocol.event import ActorFailed, ModelRestored, ServerBack, ServerUnreachable
@@ -38,6 +40,7 @@ async def train(training: Any, *tokens: int) -> list[Any]:
 
 
 @EVERY_MODE
+@pytest.mark.requirement("R118")
 @pytest.mark.parametrize("form", ["answer", "body", "reset"])
 @pytest.mark.parametrize("endpoint", ["forward_backward", "optim_step"])
 async def test_a_lost_reply_costs_no_step(
@@ -71,28 +74,35 @@ async def test_a_request_that_got_lost_on_its_way_costs_no_step(autojump_clock: 
 
 
 @EVERY_MODE
-@pytest.mark.requirement("R117")
-async def test_a_chunk_that_fails_after_its_step_was_sent_ends_the_model(
+@pytest.mark.requirement("R117", "R118")
+@pytest.mark.lesson("L2")
+async def test_a_chunk_that_fails_after_its_optim_step_was_sent_voids_the_step(
     autojump_clock: Any, mode: str
 ) -> None:
-    """The step holds part of a gradient: its Pendings say why, and nothing is sent to this model any more."""
-    faults = ServiceFaults().fail(of="forward_backward", nth=3)
+    """Its Pendings get the cause, whether they were answered or not, and nothing is sent to the model any more."""
+    faults = ServiceFaults(work=Fixed(1.0)).fail(of="forward_backward", nth=3)
     async with open_mode(mode, faults, chunk=1) as (service, scripted):
         training = await service.create_lora_training_client(MODEL)
-        forward, optim = await train(training, 1)
-        await forward
-        await optim
-        forward = await training.forward_backward(batch(2, 3), "cross_entropy")
+        for pending in await train(training, 1):
+            await pending
+        forward = await training.forward_backward(batch(2, 3, 4), "cross_entropy")
         optim = await training.optim_step(ADAM)
-        with pytest.raises(RequestFailedError, match="as planned"):
+        saved = await training.submit(SaveState("spoilt"))
+        behind = await training.forward_backward(batch(5), "cross_entropy")
+        with pytest.raises(RequestFailedError, match="as planned") as cause:
             await forward
-        with contextlib.suppress(TinkerError):  # void, poisoned, or its number comes too early now
+        with pytest.raises(StepVoid) as void:
             await optim
+        assert str(void.value.__cause__) == str(cause.value)
+        # Where a number that failed is not used up, what stands behind it is refused before that is known.
+        for one in (saved, behind):
+            with pytest.raises(ConflictError if mode == "reject" else ModelPoisoned):
+                await one
         sent = scripted.count("forward_backward", "optim_step")
         with pytest.raises(ModelPoisoned, match="as planned") as poisoned:
-            await (await training.forward_backward(batch(4), "cross_entropy"))
-        assert isinstance(poisoned.value.__cause__, RequestFailedError)
-        assert scripted.count("forward_backward", "optim_step") == sent
+            await (await training.optim_step(ADAM))
+        assert str(poisoned.value.__cause__) == str(cause.value)
+        assert scripted.count("forward_backward", "optim_step") == sent == 7
 
 
 # --- an hour without a service ------------------------------------------------------------------------------
