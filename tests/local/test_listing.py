@@ -91,7 +91,7 @@ async def test_lists_come_in_pages(make_service, connect) -> None:
         kept = await get(caller, "/api/v1/checkpoints?limit=2")
         assert [one["checkpoint_id"] for one in kept["checkpoints"]] == ["weights/c", "weights/b"]
         assert kept["cursor"]["total_count"] == 3
-        for bad in ("limit=0", "limit=x", "offset=-1"):
+        for bad in ("limit=0", "limit=x", "offset=-1", "limit=" + "9" * 5000, f"offset={2**64}", "limit=١"):
             await put(caller, "GET", f"{RUNS}?{bad}", 400)
 
 

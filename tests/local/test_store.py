@@ -123,6 +123,9 @@ def test_paths_are_written_as_they_are_read() -> None:
         "tinker://session/weights/a b",
         "tinker://session/weights/",
         "tinker://session/weights/é",
+        "tinker://session/weights/" + "x" * 129,
+        "tinker://" + "x" * 256 + "/weights/a",
+        "tinker://" + "é" * 43 + "/weights/a",
     ],
 )
 def test_wrong_paths_are_refused(text: str) -> None:
@@ -130,6 +133,19 @@ def test_wrong_paths_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         CheckpointPath.parse(text)
     assert caught.value.field == "path"
+
+
+def test_the_longest_path_can_be_saved(store: CheckpointStore) -> None:
+    """Whatever is a path has room for its folder, and nothing else is asked of the disk."""
+    path = CheckpointPath(":" * 85, "weights", "x" * 128)
+    store.save(path, FILES)
+    assert store.load(path, 0) == FILES
+
+
+def test_some_of_the_files_can_be_had(store: CheckpointStore) -> None:
+    """Who wants to know what a checkpoint is need not read its weights."""
+    store.save(PATH, FILES)
+    assert store.load(PATH, 0, ["adapter_config.json", "other"]) == {"adapter_config.json": b"{}"}
 
 
 def test_what_there_is_can_be_listed(store: CheckpointStore) -> None:

@@ -23,6 +23,7 @@ from .lora import ALPHA, LoraConfig
 from .transformer import Array
 
 __all__ = [
+    "CONFIG_FILE",
     "AdapterConfig",
     "checkpoint_files",
     "part_of",

@@ -37,7 +37,7 @@ from tinker_actors.wire.weights import (
     WeightsInfoResponse,
 )
 
-from .archive import read_config
+from .archive import CONFIG_FILE, read_config
 from .call import Call, Handler
 from .engine import Engine, Run
 from .operation import time_to_live
@@ -55,6 +55,7 @@ _TYPES: Mapping[CheckpointKind, CheckpointType] = {
     "external_weights": "external",
 }
 _MOST = 1000  # items of a page
+_LONGEST = 18  # digits of a number; it is sent back
 
 
 def path_of(parts: Mapping[str, str]) -> CheckpointPath:
@@ -80,8 +81,9 @@ def _page(call: Call[Any], items: Sequence[T], usual: int) -> tuple[Sequence[T],
 
 def _number(call: Call[Any], name: str, usual: int, least: int) -> int:
     text = call.query.get(name, str(usual))
-    if not text.isdecimal() or int(text) < least:
-        raise InputError(name, text, f"must be a whole number, at least {least}")
+    known = text.isascii() and text.isdecimal() and len(text) <= _LONGEST
+    if not known or int(text) < least:
+        raise InputError(name, text[:100], f"must be a whole number, at least {least}")
     return int(text)
 
 
@@ -125,7 +127,7 @@ def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
 def _earlier(engine: Engine, kept: Kept) -> Run | None:
     """Describe a run of an earlier life of the service by its latest checkpoint; None if that is damaged or gone."""
     try:
-        config = read_config(engine.store.load(kept.path, engine.now()))
+        config = read_config(engine.store.load(kept.path, engine.now(), [CONFIG_FILE]))
     except (InputError, NotFoundError):
         return None
     return Run(
@@ -218,7 +220,7 @@ async def set_checkpoint_ttl(engine: Engine, call: Call[SetCheckpointTtlRequest]
 async def weights_info(engine: Engine, call: Call[WeightsInfoRequest]) -> WeightsInfoResponse:
     """Say what a checkpoint was made of. Checkpoints."""
     path = CheckpointPath.parse(call.request.tinker_path)
-    files = await engine.compute.call(lambda: engine.store.load(path, engine.now()))
+    files = await engine.compute.call(lambda: engine.store.load(path, engine.now(), [CONFIG_FILE]))
     config = read_config(files)
     lora = config.lora_config()
     return WeightsInfoResponse(

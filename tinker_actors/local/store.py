@@ -29,7 +29,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -47,7 +47,8 @@ __all__ = ["CheckpointKind", "CheckpointPath", "CheckpointStore", "Kept", "Note"
 CheckpointKind = Literal["weights", "sampler_weights", "external_weights"]
 KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
 SCHEME = "tinker://"
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+LONGEST_FOLDER = 255  # bytes of its name, as on most systems
 NOTE_FILE = ".note.json"
 
 
@@ -73,8 +74,16 @@ class CheckpointPath:
             raise InputError("path", str(self), f"the kind must be one of {', '.join(KINDS)}")
         if not self.run or "/" in self.run or set(self.run) == {"."}:
             raise InputError("path", str(self), "must name the model that saved it")
+        if len(quote(self.run, safe="")) > LONGEST_FOLDER:
+            raise InputError(
+                "path", str(self)[:LONGEST_FOLDER], "the model's id is too long for any that saved it"
+            )
         if not NAME.fullmatch(self.name) or set(self.name) == {"."}:
-            raise InputError("path", self.name, "a name has letters, digits, '_', '-' and '.' only")
+            raise InputError(
+                "path",
+                self.name[:LONGEST_FOLDER],
+                "a name has 1 to 128 letters, digits, '_', '-' and '.' only",
+            )
 
     @classmethod
     def parse(cls, text: str) -> CheckpointPath:
@@ -172,8 +181,13 @@ class CheckpointStore:
             if expires < math.inf:
                 self._expiry[path] = expires
 
-    def load(self, path: CheckpointPath, now: float) -> dict[str, bytes]:
+    def load(self, path: CheckpointPath, now: float, only: Collection[str] | None = None) -> dict[str, bytes]:
         """Return a checkpoint's files by name. With a directory, this reads files.
+
+        Args:
+            path: where it lies.
+            now: the service's time.
+            only: names of those that are wanted, if there are such; None is all of them.
 
         Raises:
             NotFoundError: there is no such checkpoint, or it has expired.
@@ -181,9 +195,14 @@ class CheckpointStore:
         self.check_exists(path, now)
         if self._root is None:
             with self._lock:
-                return dict(self._memory[path])
+                files = self._memory[path]
+                return {name: files[name] for name in files if only is None or name in only}
         folder = self._folder(self._root, path)
-        return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != NOTE_FILE}
+        return {
+            file.name: file.read_bytes()
+            for file in sorted(folder.iterdir())
+            if file.name != NOTE_FILE and (only is None or file.name in only)
+        }
 
     def check_exists(self, path: CheckpointPath, now: float) -> None:
         """Make sure that there is a checkpoint.
