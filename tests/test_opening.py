@@ -66,6 +66,8 @@ def test_the_backend_is_chosen_by_the_documented_rule(
     [
         (("local", "http://x", None), {}, ConfigError, "base_url = 'http://x'"),
         (("ftp://x", None, None), {}, ConfigError, "backend = 'ftp://x'"),
+        (("locl", None, None), {}, ConfigError, "backend = 'locl': must be 'local', 'tinker' or a URL"),
+        (("tml-secret", None, None), {}, ConfigError, "^backend: a key is given as api_key$"),
         ((None, "no url", None), {}, ConfigError, "base_url = 'no url'"),
         ((None, None, "sk-wrong-kind-of-key"), {}, InputError, "api_key = "),
         ((None, None, None), {"TINKER_API_KEY": "wrong key value"}, InputError, "TINKER_API_KEY"),

@@ -17,7 +17,7 @@ import random
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, NoReturn, TypedDict, Unpack
 
 import attrs
 import httpx
@@ -131,7 +131,7 @@ def choose_backend(
         command: prints the key.
 
     Raises:
-        ConfigError: arguments that contradict each other, a URL that is none, or no backend at all.
+        ConfigError: arguments that contradict each other, what is no URL, or no backend at all.
         InputError: a key that does not look like one.
         CredentialError: the stored keys cannot be read.
     """
@@ -145,6 +145,8 @@ def choose_backend(
         command=command or environment.credential_command,
         command_origin="credential_command" if command else "TINKER_CREDENTIAL_CMD",
     )
+    if backend is not None and backend != "tinker" and "://" not in str(backend):
+        _refuse_backend(backend)
     for name, url in (
         ("backend", TINKER_SERVICE if backend == "tinker" else backend),
         ("base_url", base_url),
@@ -155,6 +157,12 @@ def choose_backend(
     if credential is not None:
         return _remote(TINKER_SERVICE, f"{credential.origin} is set", credential, command, environment)
     return _embedded("neither TINKER_BASE_URL nor TINKER_API_KEY is set", environment)
+
+
+def _refuse_backend(backend: object) -> NoReturn:
+    if str(backend).startswith(("tml-", "eyJ")):  # it is not shown
+        raise ConfigError("backend: a key is given as api_key")
+    raise ConfigError(f"backend = {backend!r}: must be 'local', 'tinker' or a URL")
 
 
 def _remote(
@@ -204,12 +212,12 @@ async def open_service(
         api_key: the key for it.
         seed: makes delays and drawn seeds repeatable.
         embedded: the embedded service to use, made by the caller; only with `backend="local"` or none.
-        **settings: see `Config`.
+        **settings: as the attributes of `tinker_actors.Config`, such as `outage_timeout=600` or `telemetry=False`.
 
     Raises:
         ConfigError: arguments that contradict each other, or no backend.
         InputError: a key that does not look like one.
-        TypeError: a setting that is none.
+        TypeError: a setting that does not exist; the message names one that is spelt alike.
         APIConnectionError: the service cannot be reached; the message names the URL.
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
