@@ -110,7 +110,7 @@ class RestClient(Listings, Guide):
         key = (await self._transport.credentials()).get("x-api-key", "")
         if not is_token(key):
             raise CredentialError(
-                "only a token says who one is; this key is none, and is not exchanged for one"
+                "only a token says who one is; this key is no token, and the service does not exchange it for one"
             )
         return WhoamiResponse.from_claims(parse_token(key).claims)
 
@@ -164,7 +164,7 @@ class RestClient(Listings, Guide):
     async def export_session_trace(self, session_id: str) -> str:
         """Have a session's trace put together, and return where it can be fetched, for about an hour.
 
-        The service is asked every 5 seconds until it is ready; who has enough of that leaves the call.
+        The service is asked every 5 seconds until it is ready; a caller that is cancelled stops asking.
 
         Raises:
             RequestFailedError: the service could not put it together.
@@ -221,7 +221,7 @@ class RestClient(Listings, Guide):
         """Delete many checkpoints. A failure does not keep the others from being deleted.
 
         Args:
-            tinker_paths: their paths. One that is none is refused before anything is deleted.
+            tinker_paths: their paths. What is no path is refused before anything is deleted.
 
         Returns:
             The paths, each once, in the order given; all of them are gone.
@@ -295,7 +295,7 @@ class RestClient(Listings, Guide):
             destination_project_id: the project; None is that of the configuration, which may come from
                 `TINKER_PROJECT_ID`.
             ttl_seconds: how long the copy is kept, an hour (3600) to ten years; None is for ever.
-            weights_access_token: admits to weights of another account.
+            weights_access_token: gives access to weights of another account.
 
         Raises:
             InputError: no path, no project, or no time.

@@ -171,7 +171,7 @@ class SamplingClient(Guide):
         """Return the tokenizer of the model: text to ids and back, without any chat template.
 
         Raises:
-            ConfigError: there is none, or it is not known which model it is.
+            ConfigError: the model has no tokenizer that can be loaded, or it is not known which model it is.
         """
         if not self._tokenizer_id:
             await trio.lowlevel.checkpoint()

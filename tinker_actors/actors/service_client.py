@@ -173,8 +173,8 @@ class ServiceClient(Guide):
             optimizer: which optimizer it is trained with; None is Adam.
 
         Raises:
-            InputError: nothing to train, no name of a model, a rank or seed out of range, metadata or an optimizer that
-                is none.
+            InputError: nothing to train, no name of a model, a rank or seed out of range, metadata that do not map text
+                to text, or something else than an optimizer.
             APIStatusError: the service refused, for instance because it does not know the model.
             RequestFailedError: the service failed to make it.
         """
@@ -205,11 +205,12 @@ class ServiceClient(Guide):
             path: `tinker://` path of a saved state.
             base_model: what it adapts; None: as the state says.
             user_metadata: stored with the model.
-            weights_access_token: admits to weights of another account.
+            weights_access_token: gives access to weights of another account.
             optimizer: which optimizer it is trained with; None: as the state says.
 
         Raises:
-            InputError: not a `tinker://` path, a state of no LoRA model, metadata or an optimizer that is none.
+            InputError: not a `tinker://` path, a state of no LoRA model, metadata that do not map text to text, or
+                something else than an optimizer.
             NotFoundError: no such state; or, where the service cannot say what a state was made of, no such call.
             APIStatusError, RequestFailedError: the service refused or failed to make it, or to load the state; the
                 model has given its slot back.
@@ -230,10 +231,10 @@ class ServiceClient(Guide):
             path: `tinker://` path of a saved state.
             base_model: what it adapts; None: as the state says.
             user_metadata: stored with the model.
-            weights_access_token: admits to weights of another account.
+            weights_access_token: gives access to weights of another account.
 
         Raises:
-            InputError: not a `tinker://` path, a state of no LoRA model, or metadata that is none.
+            InputError: not a `tinker://` path, a state of no LoRA model, or metadata that do not map text to text.
             NotFoundError: no such state; or, where the service cannot say what a state was made of, no such call.
             APIStatusError, RequestFailedError: the service refused or failed to make it, or to load the state; the
                 model has given its slot back.
@@ -298,7 +299,7 @@ class ServiceClient(Guide):
             record_stability_info: have the service keep what the loss `stable_reinforce` needs.
 
         Raises:
-            InputError: neither was given, a path that is none, or a policy that is none; nothing was sent.
+            InputError: neither was given, not a `tinker://` path, or not a `RetryConfig`; nothing was sent.
             APIStatusError: the service does not know it.
         """
         return await self._samplers.create(model_path, base_model, retry_config, record_stability_info)

@@ -173,7 +173,7 @@ class TrainingClient(Guide):
             `surrogate_loss:sum` is what the service makes of the gradients.
 
         Raises:
-            InputError: a batch without targets, or a loss function that is none.
+            InputError: a batch without targets, or something else than a loss function.
             UnobservedFailure: see `submit`.
         """
         if loss_type_input is not None:
@@ -254,7 +254,8 @@ class TrainingClient(Guide):
             user_metadata: kept with them.
 
         Raises:
-            InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
+            InputError: a name that cannot stand in a path, a time out of its range, or metadata that do not map
+                text to text.
             ConflictError: the name is taken.
         """
         return await (await self.submit(SaveState(name, ttl_seconds, overwrite, user_metadata)))
@@ -264,7 +265,7 @@ class TrainingClient(Guide):
 
         Args:
             path: where the weights are.
-            weights_access_token: admits to weights of another account.
+            weights_access_token: gives access to weights of another account.
 
         Raises:
             InputError: not a `tinker://` path.
@@ -280,7 +281,7 @@ class TrainingClient(Guide):
 
         Args:
             path: where they are.
-            weights_access_token: admits to weights of another account.
+            weights_access_token: gives access to weights of another account.
 
         Raises:
             InputError: not a `tinker://` path.
@@ -300,7 +301,8 @@ class TrainingClient(Guide):
             user_metadata: kept with them.
 
         Raises:
-            InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
+            InputError: a name that cannot stand in a path, a time out of its range, or metadata that do not map
+                text to text.
             ConflictError: the name is taken.
             APIResponseValidationError: the service gave no path.
         """
@@ -326,7 +328,8 @@ class TrainingClient(Guide):
                 has the URL.
 
         Raises:
-            InputError: a name that cannot stand in a path, a time out of its range, or recipients that are none.
+            InputError: a name that cannot stand in a path, a time out of its range, or recipients that are no
+                list of keys.
             ConflictError: the name is taken.
         """
         return await (await self.submit(SaveWeightsExternal(name, ttl_seconds, age_encryption_recipients)))
@@ -359,7 +362,7 @@ class TrainingClient(Guide):
                 along to the newer weights, at some moment that nobody is told of.
 
         Raises:
-            InputError: a policy or a kind that is none.
+            InputError: not a `RetryConfig`, or another kind.
             APIResponseValidationError: the service gave neither a sampling session nor a path.
         """
         check_policy(retry_config)
@@ -394,7 +397,7 @@ class TrainingClient(Guide):
             record_stability_info: have the service keep what the loss `stable_reinforce` needs.
 
         Raises:
-            InputError: not a `tinker://` path, or a policy that is none.
+            InputError: not a `tinker://` path, or not a `RetryConfig`.
             NotFoundError: no such weights.
         """
         check_policy(retry_config)
@@ -427,7 +430,7 @@ class TrainingClient(Guide):
         """Return the model's tokenizer: text to ids and back, without any chat template.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the model has no tokenizer that can be loaded; it says why.
         """
         return await self._samplers.home.tokenizers.get(self._tokenizer_id)
 

@@ -129,7 +129,7 @@ class Config:
         auth: a way of httpx's to authenticate, beside the key; never shown. Used in the heartbeat's thread as well.
 
     Raises:
-        ConfigError: a URL that is none, or a setting of another type, or out of its range.
+        ConfigError: what is no URL, or a setting of another type or out of its range.
     """
 
     base_url: str = attrs.field(converter=_base_url)
