@@ -384,6 +384,8 @@ async def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
             (Path("/"), {}, "must name"),
             (tmp_path / "..", {"force": True}, "must name"),
             (None, {}, "must be a path"),
+            (tmp_path / "a\0b", {}, "NUL"),
+            ("a\0b/c", {}, "NUL"),
         ):
             with pytest.raises(InputError, match=why) as caught:
                 await rest.download_checkpoint(PATH, place, **options)

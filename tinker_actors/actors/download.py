@@ -84,6 +84,8 @@ def check_place(destination: Path, *, extract: bool, force: bool) -> None:
     Raises:
         InputError: it cannot.
     """
+    if "\0" in str(destination):
+        raise InputError("destination", str(destination), "must hold no NUL")
     if not destination.name or destination.name == "..":
         raise InputError("destination", str(destination), "must name a file, or the directory to make")
     if not destination.parent.is_dir():

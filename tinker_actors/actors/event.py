@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import trio
 
@@ -164,8 +164,8 @@ class EventHub:
         for kind in kinds:
             if kind not in _KINDS:
                 raise InputError("kinds", kind, "must be a class of tinker_actors.events")
-        if max_buffer < 1:
-            raise InputError("max_buffer", max_buffer, "must be at least 1")
+        if not isinstance(cast("object", max_buffer), int) or max_buffer < 1:
+            raise InputError("max_buffer", max_buffer, "must be an integer, at least 1")
         channel: EventChannel[Any] = EventChannel(kinds or _KINDS, max_buffer)
         if self._ended:
             channel.end()

@@ -57,6 +57,7 @@ class Listings:
 
     Those that go through items are to be used in `async for`; awaited, they give the first page. The next page is
     asked for at the offset behind what came, until one is short, or all of them have come that the service counts.
+    What is deleted meanwhile moves the rest up, past the offset: who deletes what he finds makes a list of it first.
     """
 
     def __init__(self, caller: Caller) -> None:
