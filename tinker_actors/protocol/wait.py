@@ -75,23 +75,14 @@ class WaitSeen:
     count: int
 
     def __str__(self) -> str:
-        return _sentence(self.subject, self.what, self.seconds, self.state, self.reason, self.count)
+        others = f", and {self.count - 1} more" if self.count > 1 else ""
+        said = "".join(f"; {word}" for word in (self.state, self.reason) if word not in (ACTIVE, ""))
+        return f"{self.what} of {self.subject} has been waited for {self.seconds:.0f} s{others}{said}"
 
 
 @attrs.frozen
-class Waiting:
+class Waiting(WaitSeen):
     """Something has been waited for a minute, or for twice as long as when that was last told; see `WaitSeen`."""
-
-    subject: str
-    what: str
-    request_id: str
-    seconds: float
-    state: str
-    reason: str
-    count: int
-
-    def __str__(self) -> str:
-        return _sentence(self.subject, self.what, self.seconds, self.state, self.reason, self.count)
 
 
 @attrs.frozen
@@ -112,12 +103,6 @@ class WaitEnded:
 
     def __str__(self) -> str:
         return f"{self.what} of {self.subject}: the wait is over after {self.seconds:.0f} s"
-
-
-def _sentence(subject: str, what: str, seconds: float, state: str, reason: str, count: int) -> str:
-    others = f", and {count - 1} more" if count > 1 else ""
-    said = "".join(f"; {word}" for word in (state, reason) if word not in (ACTIVE, ""))
-    return f"{what} of {subject} has been waited for {seconds:.0f} s{others}{said}"
 
 
 class WaitBoard:
