@@ -10,7 +10,6 @@ ask for their samples one by one.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +36,6 @@ from tinker_actors.wire.future import (
 
 __all__ = ["BatchPoller"]
 
-_LOG = logging.getLogger("tinker_actors.futures")
 _LINGER = 5.0  # seconds that it is ready for the next sample
 _LAST_WORD = 5.0  # seconds for the poll that is sent when the client leaves
 
@@ -136,7 +134,9 @@ class BatchPoller:
                 self._target.progress.resume(
                     trio.current_time()
                 )  # an absent service is not the samples' silence
-            outcome = self._machine.failed(error, billing_pause=self._billing_pause(error))
+            billing = isinstance(error, BillingError)
+            pause = self._transport.billing_pause(RETRIEVE_FUTURES.name) if billing else None
+            outcome = self._machine.failed(error, billing_pause=pause)
             if isinstance(outcome, dict):
                 self._tell(outcome)
             else:
@@ -159,14 +159,6 @@ class BatchPoller:
         )
         options = RequestOptions(timeout=poll.deadline)
         return await self._transport.call(RETRIEVE_FUTURES, request, options=options)
-
-    def _billing_pause(self, error: APIError) -> float | None:
-        if not isinstance(error, BillingError):
-            return None
-        now = trio.current_time()
-        if self._transport.billing.should_warn(now):
-            _LOG.warning("the account cannot be charged; the work pauses")
-        return self._transport.billing.refused(now)
 
     def _tell(self, found: dict[str, Found]) -> None:
         for request_id, what in found.items():

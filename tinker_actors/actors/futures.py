@@ -38,7 +38,6 @@ from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.batch_poll import Alone, BatchPoll, Broken, Ready
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.future import (
-    Answer,
     Done,
     Failed,
     FetchPayload,
@@ -53,7 +52,7 @@ from tinker_actors.protocol.queue_state import ACTIVE, QueueBoard, QueueChange, 
 from tinker_actors.protocol.throttle import INFLIGHT_RESPONSE_BYTES, SampleThrottle
 from tinker_actors.protocol.wait import Entry
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import CANCEL_FUTURE
+from tinker_actors.wire.endpoints import CANCEL_FUTURE, RETRIEVE_FUTURE
 from tinker_actors.wire.future import CancelFutureRequest, RetrieveFutureRequest
 
 __all__ = ["CONCURRENCY", "SAMPLE", "FuturesActor", "Polls", "wait_for_result"]
@@ -258,16 +257,9 @@ class FuturesActor(Actor[Futures]):
             iteration=polling.iteration,
             accept_protobuf=message.request_type in _IN_PROTOBUF,
         )
-        command = decide(polling, answer, pause=self._billing_pause(answer))
+        pause = self._transport.billing_pause(RETRIEVE_FUTURE.name) if answer.status == 402 else None
+        command = decide(polling, answer, pause=pause)
         return take(polling, command.payload, message.kind) if isinstance(command, Done) else command
-
-    def _billing_pause(self, answer: Answer) -> float | None:
-        if answer.status != 402:
-            return None
-        now = trio.current_time()
-        if self._transport.billing.should_warn(now):
-            _LOG.warning("the account cannot be charged; the work pauses")
-        return self._transport.billing.refused(now)
 
     async def _pause(self, wait: _Wait[Any], command: PollAgain) -> None:
         """Wait as long as the answer asks for; a checkpoint only if it does."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import random
 from collections.abc import Sequence
 
@@ -60,7 +59,6 @@ from tinker_actors.wire.service import ClientConfigResponse
 
 __all__ = ["SamplingActor", "SamplingShare", "sampling_policy", "shared_backoff"]
 
-_LOG = logging.getLogger("tinker_actors.sampling")
 _ROOM = "room for a sample"
 _SESSIONS = 4  # sampling sessions that may be lost while one sample is submitted
 _DRAWS = 4  # a request that the service ran so often and that failed each time would fail again
@@ -267,10 +265,7 @@ class SamplingActor(Actor[Sampling]):
 
     def _postpone(self, size: int, error: BillingError) -> None:
         """Hold samples back while the account cannot be charged, within the billing window."""
-        now = trio.current_time()
-        if self._transport.billing.should_warn(now):
-            _LOG.warning("the account cannot be charged; sampling pauses")
-        if self._transport.billing.refused(now) is None:
+        if self._transport.billing_pause("asample") is None:
             raise error
         self._share.gate.hold_back(size)
 

@@ -371,14 +371,18 @@ class HttpTransport:
     def _failed(self, job: Job, error: APIError, sends: Sends) -> Verdict:
         endpoint = job.endpoint
         retries = self._builder.retries(endpoint, job.options)
-        now = trio.current_time()
         pause = None
         if isinstance(error, BillingError) and retries:
-            pause = self.billing.refused(now)
-            if self.billing.should_warn(now):
-                _LOG.warning("%s: the account cannot be charged; the work pauses", endpoint.name)
+            pause = self.billing_pause(endpoint.name)
         rule = Rule(retries, endpoint.on_doubt, self.capability.dedupe)
         return sends.failed(failure_of(error), rule, pause=pause, chance=self._rng.random())
+
+    def billing_pause(self, what: str) -> float | None:
+        """Take a 402 of a call into account, and warn now and then; see `BillingPause.refused`."""
+        now = trio.current_time()
+        if self.billing.should_warn(now):
+            _LOG.warning("%s: the account cannot be charged; the work pauses", what)
+        return self.billing.refused(now)
 
     def _accepted(self, job: Job, reply: Reply) -> Reply:
         """Return an answer that is no error.
