@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import random
 import re
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
 import httpx
 import trio
+
+from tinker_actors.actors.rest import RestClient
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.http import open_transport
 
 FILES = {"adapter_config.json": b"{}", "deep/er/adapter_model.safetensors": bytes(range(256)) * 40}
 
@@ -224,3 +230,16 @@ class LoopbackHost:
             sent += len(piece)
             if cut is not None and sent >= cut:
                 return
+
+
+@contextlib.asynccontextmanager
+async def rest_on(host: Host, **settings: Any) -> AsyncIterator[RestClient]:
+    """Open a client of a host in memory."""
+    config = Config(base_url="http://stub", api_key="tml-hush", **settings)
+    async with open_transport(config, rng=random.Random(0), through=host) as transport:
+        yield RestClient(transport)
+
+
+def left(folder: Path) -> list[str]:
+    """Return the names of what is in a directory."""
+    return sorted(entry.name for entry in folder.iterdir())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,7 +11,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints
 
-from tinker_actors.actors.rest import RestClient
+from tests.actors.recorder import Call, Recorder, rest_on
 from tinker_actors.errors import (
     APIConnectionError,
     ConflictError,
@@ -27,7 +25,6 @@ from tinker_actors.errors import (
 from tinker_actors.testing import ServiceFaults, open_scripted_service
 from tinker_actors.testing.service.session import make_jwt
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.http import open_transport
 from tinker_actors.types import AdamParams, Datum, ModelInput
 from tinker_actors.wire.session import SessionActive, SessionSearchRequest
 
@@ -44,48 +41,6 @@ RUN = {
 CURSOR = {"offset": 0, "limit": 20, "total_count": 0}
 AT = "/api/v1/training_runs/f00d:train:0"
 
-
-class Recorder(httpx.AsyncBaseTransport):
-    """Keeps what goes out, and answers as a test says.
-
-    Attributes:
-        sent: method, path with query, and body of each request, but for those for flags.
-        answers: what is said, by method and path without query: a JSON value, a response, or a function of the request.
-        flags: what the service says of itself; None says that there is no such call.
-    """
-
-    def __init__(self, answers: dict[str, Any] | None = None, flags: dict[str, Any] | None = None) -> None:
-        self.sent: list[tuple[str, str, Any]] = []
-        self.headers: list[httpx.Headers] = []
-        self.answers = answers or {}
-        self.flags = flags
-        self.asked_for_flags = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await trio.lowlevel.checkpoint()
-        path, body = request.url.path, await request.aread()
-        if path == "/api/v1/client/config":
-            self.asked_for_flags += 1
-            return httpx.Response(
-                404 if self.flags is None else 200, json=self.flags or {"detail": "Not Found"}
-            )
-        self.headers.append(request.headers)
-        self.sent.append((request.method, request.url.raw_path.decode(), json.loads(body) if body else None))
-        answer = self.answers.get(f"{request.method} {path}", {})
-        if callable(answer):
-            answer = answer(request)
-        return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
-
-
-@contextlib.asynccontextmanager
-async def rest_on(recorder: Recorder, **settings: Any) -> AsyncIterator[RestClient]:
-    """Open a client alone."""
-    config = Config(base_url="http://stub", **settings)
-    async with open_transport(config, rng=random.Random(0), through=recorder) as transport:
-        yield RestClient(transport)
-
-
-Call = Callable[[RestClient], Awaitable[object]]
 
 CALLS: dict[str, tuple[Call, str, Any, Any]] = {
     # name: the call, what goes out, its body, what is answered
@@ -420,68 +375,6 @@ async def test_the_official_async_names_lead_to_the_plain_ones() -> None:
         with pytest.raises(AttributeError, match="use 'get_session'"):
             _ = rest.get_session_async
         assert repr(rest) == "<RestClient http://stub>"
-
-
-# ------------------------------------------------------------------------------------------------------- lists
-
-
-def numbered(total: int, *, told: bool = True, key: str = "training_runs") -> Callable[[httpx.Request], Any]:
-    """Return a service that keeps so many training runs, or ids of sessions."""
-
-    def answer(request: httpx.Request) -> Any:
-        limit, offset = int(request.url.params["limit"]), int(request.url.params["offset"])
-        ids = [f"r{number}" for number in range(total)][offset : offset + limit]
-        items: list[Any] = ids if key == "sessions" else [RUN | {"training_run_id": one} for one in ids]
-        cursor = {"offset": offset, "limit": limit, "total_count": total if told else 10**6}
-        return {key: items} | ({"cursor": cursor} if key != "sessions" else {})
-
-    return answer
-
-
-@pytest.mark.requirement("R153")
-@pytest.mark.parametrize(
-    ("limit", "asked"),
-    [
-        (None, ["2&offset=0", "2&offset=2", "2&offset=4"]),
-        (3, ["2&offset=0", "1&offset=2"]),
-        (1, ["1&offset=0"]),
-    ],
-)
-async def test_runs_come_one_by_one(limit: int | None, asked: list[str]) -> None:
-    """Over all pages, typed, and no more than are wanted."""
-    recorder = Recorder({"GET /api/v1/training_runs": numbered(5)})
-    async with rest_on(recorder) as rest:
-        runs = [
-            run.training_run_id
-            async for run in rest.training_runs(limit=limit, page_size=2, access_scope="accessible")
-        ]
-    assert runs == [f"r{number}" for number in range(limit or 5)]
-    assert [target.partition("limit=")[2] for _, target, _ in recorder.sent] == [
-        f"{one}&access_scope=accessible" for one in asked
-    ]
-
-
-async def test_sessions_end_with_a_short_page() -> None:
-    """Their list has no cursor."""
-    recorder = Recorder({"GET /api/v1/sessions": numbered(4, key="sessions")})
-    async with rest_on(recorder) as rest:
-        assert [one async for one in rest.sessions(page_size=2)] == ["r0", "r1", "r2", "r3"]
-        assert len(recorder.sent) == 3
-        assert [page.items async for page in rest.iter_sessions(page_size=3)] == [("r0", "r1", "r2"), ("r3",)]
-
-
-async def test_pages_know_how_many_there_are() -> None:
-    """The first page can be had alone, and tells the number of all."""
-    recorder = Recorder({"GET /api/v1/training_runs": numbered(5)})
-    async with rest_on(recorder) as rest:
-        first = await rest.training_runs(page_size=2)
-        assert (first.total_count, len(first.items), first.has_next_page()) == (5, 2, True)
-        sizes = [len(page.items) async for page in rest.iter_training_runs(page_size=2)]
-        assert sizes == [2, 2, 1]
-        with pytest.raises(InputError, match="limit"):
-            rest.training_runs(limit=0)
-        with pytest.raises(InputError, match="page_size"):
-            rest.user_checkpoints(page_size=0)
 
 
 # ------------------------------------------------------------------------------------------ on a scripted service
