@@ -35,6 +35,30 @@ def test_a_channel_that_was_dropped_is_forgotten() -> None:
     assert kept.closed is False
 
 
+async def test_a_reader_that_is_cancelled_takes_no_event_along() -> None:
+    """What it was about to get, another reader gets, or the next call."""
+    hub = EventHub()
+    channel = hub.subscribe()
+    for number in range(3):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                got: list[Any] = []
+
+                async def read(got: list[Any] = got) -> None:
+                    got.append(await channel.receive())
+
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                hub.publish(missed(number))
+                scope.cancel()
+        assert [*got, *drain(channel)] == [missed(number)]
+    hub.publish(missed(9))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await channel.receive()
+    assert drain(channel) == [missed(9)]
+
+
 def missed(number: int) -> HeartbeatMissed:
     return HeartbeatMissed("s", float(number))
 

@@ -12,6 +12,7 @@ import trio
 from trio.testing import assert_checkpoints
 
 from tests.actors.recorder import Call, Recorder, rest_on
+from tinker_actors.actors.deletion import delete_each
 from tinker_actors.errors import (
     APIConnectionError,
     ConflictError,
@@ -520,6 +521,21 @@ async def test_many_are_deleted_and_failures_told_together(autojump_clock: Any) 
         assert await service.rest.delete_checkpoints(paths) == tuple(paths)
         assert scripted.checkpoints == ()
         assert await service.rest.delete_checkpoints([]) == ()
+
+
+async def test_deletions_go_a_few_at_a_time(autojump_clock: Any) -> None:
+    """A thousand checkpoints are no thousand requests at once."""
+    now = most = 0
+
+    async def delete(_: str) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await trio.sleep(1)
+        now -= 1
+
+    await delete_each([str(number) for number in range(100)], delete)
+    assert most == 8
 
 
 # ------------------------------------------------------------------------------------------------------- traces

@@ -244,7 +244,7 @@ async def test_an_error_never_waits_for_telemetry(
         assert trio.current_time() - before < 0.5
         before = trio.current_time()
     assert trio.current_time() - before == pytest.approx(LAST_FLUSH, abs=0.1)
-    assert telemetry._reporter.lost >= 4
+    assert telemetry._reporter.lost == telemetry._reporter._count >= 4  # each is accounted for
     assert len(telemetry._reporter) == 0
 
 
@@ -280,6 +280,30 @@ async def test_a_batch_that_is_not_taken_is_dropped(
         assert names(stub)[-1] == "again"
         indexes = [event["event_session_index"] for event in told(stub)]
         assert indexes == list(range(len(indexes)))  # the counters go on
+
+
+@pytest.mark.lesson("L8")
+async def test_a_crash_of_telemetry_is_not_the_end_of_the_session(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """It starts again with what there is, and goes on; the session's start and end are each told once."""
+
+    def broken(_: Any, count: int) -> httpx.Response | None:
+        if count == 1:
+            raise RuntimeError("a bug")
+        return None
+
+    stub.rules["telemetry"] = broken
+    async with open_stub(telemetry=True) as service:
+        telemetry = service.get_telemetry()
+        await telemetry.flush()
+        telemetry.log_exception(ValueError())
+        await trio.sleep(30)
+        assert telemetry.log("after")
+        await trio.sleep(30)
+        assert names(stub)[-1] == "after"
+    assert len(stub.bodies("telemetry")) >= 3
+    assert [names(stub).count(name) for name in ("SESSION_START", "SESSION_END")] == [1, 1]
 
 
 @pytest.mark.requirement("R152")

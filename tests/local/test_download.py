@@ -37,7 +37,13 @@ async def test_an_archive_can_be_asked_for_in_parts(make_service, connect, kit) 
     async with connect(make_service(utc_now=lambda: when)) as caller:
         model_id = await caller.create_model()
         path = (await caller.run(SaveWeightsRequest(model_id=model_id, path="a", seq_id=1)))["path"]
+        other = (await caller.run(SaveWeightsRequest(model_id=model_id, path="b", seq_id=2)))["path"]
         located = await caller.http.get(kit.archive_url(path))
+        elsewhere = (await caller.http.get(kit.archive_url(other))).headers["location"]
+        signed = elsewhere.partition("?")[2]
+        for wrong in ("", "?signature=", "?signature=x", f"?{signed}"):
+            refused = await caller.http.get(located.headers["location"].partition("?")[0] + wrong)
+            assert refused.status_code == 403
         assert located.headers["expires"].startswith("Wed, 04 Mar 2026 06:06:")
         url = located.headers["location"]
         whole = await caller.http.get(url)

@@ -84,3 +84,11 @@ def test_waits_are_sentences() -> None:
         "server of s has been waited for 60 s; WAITING_SERVER"
     )
     assert str(WaitEnded("m", "Forward", "r", 61.4)) == "Forward of m: the wait is over after 61 s"
+
+
+def test_a_place_in_line_hides_no_wait_that_is_news() -> None:
+    """It is neither told of nor counted, also where it is the oldest of its kind."""
+    board = WaitBoard()
+    board.enter("s", "Sample", "", now=0.0, telling=False)
+    board.enter("s", "Sample", "r1", now=1.0)
+    assert board.due(now=70.0) == [Waiting("s", "Sample", "r1", 69.0, "active", "", 1)]
