@@ -89,9 +89,9 @@ def lora_config(
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(
-        value, bool
-    )  # numpy's integers are some too
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Integral)  # numpy's integers are some too
 
 
 def shape_of(path: str, info: WeightsInfoResponse, seed: int) -> LoraConfig:

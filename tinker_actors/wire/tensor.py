@@ -296,7 +296,7 @@ def tensor_from(key: str, value: TensorLike) -> TensorData:
     try:
         if isinstance(value, np.ndarray):
             return TensorData.from_numpy(value)
-        return TensorData(value, INPUT_DTYPES[key])
+        return TensorData(cast("npt.ArrayLike", value), INPUT_DTYPES[key])
     except InputError as error:
         place = error.field.removeprefix("data") if error.field.startswith("data") else f".{error.field}"
         raise InputError(f"{field}{place}", error.value, error.why) from error
