@@ -223,6 +223,23 @@ async def test_what_is_being_made_in_an_outage_is_refused_when_the_service_is_cl
     assert len(refused) == 2
 
 
+@pytest.mark.requirement("R18", "R146")
+async def test_leaving_does_not_wait_for_a_session_that_nobody_needs(autojump_clock: Any) -> None:
+    """A session that was lost is nobody's business any more once the work has ended, and has no end to be told."""
+    async with (
+        no_leaked_tasks(),
+        open_scripted_service(lost_in_an_outage(), config=IN_LOOP) as (
+            service,
+            scripted,
+        ),
+    ):
+        await service.create_lora_training_client(MODEL)
+        await trio.sleep(25)
+        leaving = trio.current_time()
+    assert trio.current_time() - leaving <= 2
+    assert told(scripted) == []
+
+
 async def test_who_waits_for_a_session_outside_hears_that_the_service_was_left(autojump_clock: Any) -> None:
     """A task that outlives the service's body is refused like one that comes later."""
 

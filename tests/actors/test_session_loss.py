@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.actors.scripted import ADAM, GREEDY, MODEL, MODES, PROMPT, batch, heard, lineage, open_mode, steps
-from tinker_actors.errors import AuthenticationError, ModelPoisoned, SamplerLost
+from tinker_actors.errors import AuthenticationError, BadRequestError, ModelPoisoned, SamplerLost
 from tinker_actors.protocol.event import ActorFailed, ModelRestored, SamplerRebound, SessionRenewed
 from tinker_actors.testing import Fixed, ServiceFaults, open_scripted_service
 from tinker_actors.transport.config import Config
@@ -119,7 +119,7 @@ async def test_a_model_lost_again_and_again_is_restored_each_time(autojump_clock
 async def test_a_refused_session_is_told_to_those_who_wait(autojump_clock: Any) -> None:
     """If the service no longer takes the key, the models are poisoned with that, at once, and nothing hangs."""
     faults = ServiceFaults().lose_session("410", of="session_heartbeat", nth=2)
-    faults = faults.refuse(401, of="create_session", nth=2)
+    faults = faults.refuse(401, of="create_session", start=5, end=1e6)
     with trio.fail_after(200):
         async with open_scripted_service(faults) as (service, _):
             training = await service.create_lora_training_client(MODEL)
@@ -131,10 +131,55 @@ async def test_a_refused_session_is_told_to_those_who_wait(autojump_clock: Any) 
             assert isinstance(poisoned.value.__cause__, AuthenticationError)
 
 
+def without_new_session(end: float) -> ServiceFaults:
+    """Return a plan in which the session is lost after 20 seconds, and a new one is refused until `end`."""
+    faults = ServiceFaults().lose_session("410", of="session_heartbeat", nth=3)
+    return faults.refuse(400, of="create_session", start=10, end=end, text="no room")
+
+
+async def test_a_session_that_is_refused_for_ever_ends_the_work(autojump_clock: Any) -> None:
+    """Models are poisoned after five restores that came to nothing, samples fail; all share what is tried for them."""
+    with trio.fail_after(2000):
+        async with open_scripted_service(without_new_session(1e6)) as (service, scripted):
+            models = [await service.create_lora_training_client(MODEL) for _ in range(4)]
+            samplings = [await service.create_sampling_client(base_model=MODEL) for _ in range(20)]
+            await trio.sleep(25)
+
+            async def step(training: Any) -> None:
+                with pytest.raises(ModelPoisoned):
+                    await (await training.optim_step(ADAM))
+
+            async def sample(sampling: Any) -> None:
+                with pytest.raises(BadRequestError, match="no room"):
+                    await sampling.sample(PROMPT, 1, GREEDY)
+
+            async with trio.open_nursery() as nursery:
+                for training in models:
+                    nursery.start_soon(step, training)
+                for sampling in samplings:
+                    nursery.start_soon(sample, sampling)
+            assert scripted.count("create_session") < 100
+            assert len(scripted.requests) < 400
+
+
+async def test_a_session_that_was_refused_for_a_while_is_had_later(autojump_clock: Any) -> None:
+    """Whoever needs one has it tried again: a sampler is not dead because of a refusal that has passed."""
+    async with open_scripted_service(without_new_session(500)) as (service, _):
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        await trio.sleep(25)
+        with pytest.raises(BadRequestError, match="no room"):
+            await sampling.sample(PROMPT, 1, GREEDY)
+        await trio.sleep_until(600)
+        await sampling.sample(PROMPT, 1, GREEDY)
+        training = await service.create_lora_training_client(MODEL)
+        assert training.model_id.startswith(service.session_id)
+        assert service.session_id != "session-0"
+
+
 async def test_an_outage_while_the_session_is_renewed_is_waited_out(autojump_clock: Any) -> None:
     """A session lost with its service: the new one is opened, and the model restored, when the service is back."""
     faults = ServiceFaults().lose_session("410", of="session_heartbeat", nth=3)
-    faults = faults.drop("connect", start=20.001, end=3000)
+    faults = faults.drop("connect", of=("create_session", "healthz"), start=10, end=3000)
     async with open_scripted_service(faults) as (service, scripted):
         training = await service.create_lora_training_client(MODEL)
         pendings = await train(training, 1)

@@ -89,8 +89,9 @@ class HeartbeatActor(Actor[Heartbeat]):
                 self._missed(session_id, why, now)
                 self._suspect(session_id, status)
             case Gone(session_id, status):
-                _LOG.warning("the service says that session %s has ended (status %d)", session_id, status)
-                self._gone(session_id)
+                if self._is_present(session_id):  # else it is known already
+                    _LOG.warning("the service says that session %s has ended (status %d)", session_id, status)
+                    self._tell(RenewSession(self._session.epoch))
             case Blocked(seconds, stack):
                 _LOG.warning("the event loop has not turned for %.1f s; it stands in\n%s", seconds, stack)
                 self._events.publish(LoopBlocked(seconds, stack))
@@ -107,14 +108,11 @@ class HeartbeatActor(Actor[Heartbeat]):
     def _suspect(self, session_id: str, status: int | None) -> None:
         """Have it looked up whether the session is there if beats keep failing with 500: so says one service."""
         self._failures = self._failures + 1 if status == 500 else 0
-        if self._failures and self._failures % _SUSPICIOUS == 0 and session_id == self._session.session_id:
+        if self._failures and self._failures % _SUSPICIOUS == 0 and self._is_present(session_id):
             self._tell(CheckSession(self._session.epoch))
 
-    def _gone(self, session_id: str) -> None:
-        if self._heart is None or self._heart.session_id != session_id:
-            return  # an answer to a beat of an earlier session
-        if session_id == self._session.session_id and not self._session.is_lost:
-            self._tell(RenewSession(self._session.epoch))
+    def _is_present(self, session_id: str) -> bool:
+        return session_id == self._session.session_id and not self._session.is_lost
 
     def _tell(self, message: CheckSession | RenewSession) -> None:
         keeper = self._session.keeper

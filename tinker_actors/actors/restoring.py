@@ -204,7 +204,9 @@ class Restoring:
         except TinkerError as error:
             if is_refusal_of_key(error):
                 raise
-            if self._birth is not None and self._birth.path is not None and _is_about_state(error):
+            if session.is_lost:  # no session is to be had: nothing was said of the model
+                lineage.restores += 1
+            elif self._birth is not None and self._birth.path is not None and _is_about_state(error):
                 lineage.journal.fall_back()
             lineage.refusals += 1
             message = f"no new model can be made in place of {lineage.model_id}: {error}"

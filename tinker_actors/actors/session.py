@@ -7,7 +7,7 @@ counters that number models and samplers in it.
 
 From the report on, the epoch is over: what was to be sent in it is refused here (`is_current`), everybody who belongs
 to it is told (`left`), and who needs a session waits for the next one (`settled`). If the service refuses a new
-session, those who wait are told why, and the next report tries again.
+session, all who wait are told why, and whoever comes next has it tried again: one *renewal* for all who wait for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, 
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import Waits
-from tinker_actors.errors import APIError, CredentialError, ServiceClosing, TinkerError
+from tinker_actors.errors import ActorStopped, APIError, CredentialError, ServiceClosing, TinkerError
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
@@ -68,6 +68,14 @@ _SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
 
 
 @attrs.define(eq=False)
+class _Renewal:
+    """A new session is being opened, or was refused."""
+
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    refusal: TinkerError | None = None
+
+
+@attrs.define(eq=False)
 class Session:
     """The present session. Only the SessionActor changes its ids; the counters are taken by whoever sends.
 
@@ -101,20 +109,19 @@ class Session:
     _until_closed: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope])
     _models: int = 0
     _samplers: int = 0
-    _lost: bool = False
-    _refusal: TinkerError | None = None
+    _renewal: _Renewal | None = None  # since the present session was lost
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     # --- epochs ------------------------------------------------------------------------------------------
 
     def is_current(self, epoch: int) -> bool:
         """Whether something may still be sent in this epoch."""
-        return epoch == self.epoch and not self._lost
+        return epoch == self.epoch and not self.is_lost
 
     @property
     def is_lost(self) -> bool:
         """Whether the present session has ended and there is no new one yet."""
-        return self._lost
+        return self._renewal is not None
 
     async def settled(self) -> None:
         """Wait until there is a session that is not known to be lost; a checkpoint only if there is none.
@@ -125,10 +132,11 @@ class Session:
         """
         if self.closed:
             raise ServiceClosing
-        while self._lost:
-            if self._refusal is not None:
-                raise self._refusal.renewed()
-            await self._changed.wait()
+        while self._renewal is not None:
+            renewal = self._renewal if self._renewal.refusal is None else self._have_renewed()
+            await renewal.ended.wait()
+            if renewal.refusal is not None:
+                raise renewal.refusal.renewed()
 
     async def left(self, epoch: int) -> None:
         """Wait until this epoch is over; a checkpoint only if it is not."""
@@ -141,27 +149,39 @@ class Session:
         Raises:
             TinkerError: the service refuses to open one.
         """
+        if self.is_current(epoch):
+            self._have_renewed()
+        await self.settled()
+
+    def _have_renewed(self) -> _Renewal:
+        """Have a new session opened."""
         assert self.keeper is not None, "there was a session, so there is a SessionActor"
-        await self.keeper.ask(RenewSession(epoch))
+        try:
+            self.keeper.tell_nowait(RenewSession(self.epoch))
+        except ActorStopped as error:
+            raise ServiceClosing from error
+        return self.lose()
 
     async def check(self, epoch: int) -> None:
-        """Have it found out whether this epoch's session is lost, without a word from the service; return then.
+        """Have it found out whether this epoch's session is lost, without a word from the service.
 
-        Raises:
-            TinkerError: it is, and the service refuses to open a new one.
+        When this returns, that is known, and if it is lost, a new one was opened or refused.
         """
         assert self.keeper is not None, "there was a session, so there is a SessionActor"
         await self.keeper.ask(CheckSession(epoch))
 
-    def lose(self) -> None:
-        """The present session is lost."""
-        self._lost, self._refusal = True, None
-        self._tell()
+    def lose(self) -> _Renewal:
+        """The present session is lost; return what those wait for who need another one."""
+        if self._renewal is None or self._renewal.refusal is not None:
+            self._renewal = _Renewal()
+            self._tell()
+        return self._renewal
 
     def refused(self, error: TinkerError) -> None:
-        """The service refuses to open a new one."""
-        self._refusal = error
-        self._tell()
+        """The service refuses to open a new one, or there is none any more to open one."""
+        if self._renewal is not None:
+            self._renewal.refusal = error
+            self._renewal.ended.set()
 
     def _tell(self) -> None:
         self._changed.set()
@@ -179,7 +199,7 @@ class Session:
         self.closed = True
         for scope in self._until_closed:
             scope.cancel(reason="the service is closed")
-        self._tell()
+        self.refused(ServiceClosing())
 
     @contextlib.contextmanager
     def until_closed(self) -> Generator[None]:
@@ -216,7 +236,9 @@ class Session:
         self.session_id = session_id
         self.epoch += 1
         self._models = self._samplers = 0
-        self._lost = False
+        if self._renewal is not None:
+            self._renewal.ended.set()
+            self._renewal = None
         self._tell()
 
 
@@ -300,12 +322,7 @@ class SessionActor(Actor[SessionRole]):
 
     @handles(RenewSession)
     async def renew(self, message: RenewSession) -> None:
-        """Open a new session if the lost one is the present one.
-
-        Raises:
-            APIError: the service refuses to open one.
-            CredentialError: there is no key to open it with.
-        """
+        """Open a new session if the lost one is the present one; those who wait for it are told if that is refused."""
         session = self._session
         if message.lost_epoch != session.epoch:
             await trio.lowlevel.checkpoint()
@@ -315,8 +332,9 @@ class SessionActor(Actor[SessionRole]):
         try:
             await self._reopen()
         except TinkerError as error:
+            _LOG.warning("no new session in place of %s is to be had: %s", session.session_id, error)
             session.refused(error)
-            raise
+            return
         _LOG.warning("session %s goes on as %s", message.lost_epoch, session.session_id)
         self._events.publish(SessionRenewed(session.session_id, session.epoch))
 

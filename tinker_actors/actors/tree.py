@@ -77,6 +77,8 @@ __all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 _TRAINING_POLICY = RestartPolicy(restart="transient", max_restarts=5, period=60.0, uncounted=(ModelLost,))
 # Handlers here wait for the service, which takes its time; `Waits` tells of that, and of its end.
 _SLOW_AFTER = 600.0
+# Seconds for the opening of another session that is under way when nobody is left who needs one.
+_NO_SESSION_NEEDED = 1.0
 # Models and samplers fail together when the service does, and each is bounded by its own policy.
 _ANY_NUMBER = Intensity(max_restarts=1_000_000)
 
@@ -160,6 +162,7 @@ class Tree:
                 name="session",
                 factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events, self.rng),
                 start_timeout=600.0,
+                stop_timeout=_NO_SESSION_NEEDED,
                 refusal=refusal,
             )
         )
