@@ -186,3 +186,28 @@ async def test_an_outage_may_have_an_end(autojump_clock: Any) -> None:
         with pytest.raises(APIConnectionError, match="refused"):
             await reachability.wait(refused())
         assert trio.current_time() - start == 300
+
+
+async def test_an_outage_that_nobody_waits_for_is_no_state(autojump_clock: Any, world: World) -> None:
+    """When the last one leaves, nothing is known; who fails soon goes on with it, who fails late begins another."""
+    start = trio.current_time()
+    world.health.absent_until = start + 3600
+
+    async def leave_after(seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await world.reachability.wait(refused())
+
+    await leave_after(10)
+    assert (world.reachability.state, world.reachability.away_since) == ("REACHABLE", None)
+    await trio.sleep(30)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave_after, 10)
+        await trio.sleep(5)
+        assert world.reachability.away_since == start
+    assert len(world.events()) == 1
+    await trio.sleep(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave_after, 10)
+        await trio.sleep(5)
+        assert world.reachability.away_since == start + 150
+    assert [type(event) for event in world.events()] == [ServerUnreachable]

@@ -3,7 +3,9 @@
 Theory of operation. A call that could not reach the service, or that has used up its attempts on 5xx and silence,
 waits in `wait`. The first to wait begins an *outage*; one of those who wait asks for the service's health, at longer
 and longer intervals, and all go on when there is an answer. There is no task for that: the one who asks holds a lock,
-and if its caller leaves, the next one takes over. So there is one prober as long as anybody waits, and none otherwise.
+and if its caller leaves, the next one takes over. So there is one prober as long as anybody waits, and none otherwise:
+when the last one leaves, nothing is known of the service any more, and who fails within a minute goes on with the
+outage that was left.
 
 While an outage lasts the state of the service is `WAITING_SERVER`. It is no failure: nothing is restarted because of
 it, no budget is spent, and no operation ends, unless `Config.outage_timeout` says so.
@@ -23,7 +25,7 @@ import trio
 from tinker_actors.actors.event import EventHub
 from tinker_actors.errors import APIError, APIStatusError, TinkerError
 from tinker_actors.protocol.event import ServerBack, ServerUnreachable
-from tinker_actors.protocol.reachability import STUBBORN, Probing, answers, cannot_reach, may_pass
+from tinker_actors.protocol.reachability import CALM, STUBBORN, Probing, answers, cannot_reach, may_pass
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.wire.endpoints import HEALTH
@@ -46,7 +48,9 @@ def always(_: BaseException) -> bool:
 class _Outage:
     since: float
     probes: int = 0
+    waiting: int = 0
     over: bool = False
+    left: float | None = None  # when the last of those who waited gave up
 
 
 class Reachability:
@@ -69,6 +73,7 @@ class Reachability:
         self._probing = Probing()
         self._turn = trio.Lock()
         self._outage: _Outage | None = None
+        self._given_up: _Outage | None = None
 
     @property
     def state(self) -> State:
@@ -118,16 +123,26 @@ class Reachability:
         outage = self._outage
         if outage is None:
             outage = self._begin(error)
-        with trio.move_on_at(outage.since + self._timeout):
-            async with self._turn:
-                while not outage.over:
-                    await self._probe(outage)
+        outage.waiting += 1
+        try:
+            with trio.move_on_at(outage.since + self._timeout):
+                async with self._turn:
+                    while not outage.over:
+                        await self._probe(outage)
+        finally:
+            outage.waiting -= 1
+            if not outage.waiting and not outage.over:
+                self._give_up(outage)
         if not outage.over:
             raise error
         return outage.probes > 1
 
     def _begin(self, error: BaseException) -> _Outage:
         now = trio.current_time()
+        given_up, self._given_up = self._given_up, None
+        if given_up is not None and given_up.left is not None and now - given_up.left <= CALM:
+            self._outage = given_up  # it was told when it began
+            return given_up
         self._outage = outage = _Outage(now)
         self._probing.begin(now)
         cause = f"{type(error).__name__}: {error}"
@@ -152,6 +167,11 @@ class Reachability:
         except TinkerError:  # there is no key to ask with; whoever waits is told so by its own call
             return True
         return True
+
+    def _give_up(self, outage: _Outage) -> None:
+        """Nobody asks for the service any more, so nobody knows that it is away; who comes soon goes on with it."""
+        outage.left = trio.current_time()
+        self._outage, self._given_up = None, outage
 
     def _end(self, outage: _Outage) -> None:
         outage.over = True

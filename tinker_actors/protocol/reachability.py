@@ -22,14 +22,15 @@ import attrs
 
 from tinker_actors.errors import APIConnectionError, APIStatusError
 
-__all__ = ["STUBBORN", "Probing", "answers", "cannot_reach", "may_pass"]
+__all__ = ["CALM", "STUBBORN", "Probing", "answers", "cannot_reach", "may_pass"]
 
 STUBBORN: Final = 7200.0
 """Seconds for which a call is sent again to a service that is in good health and does not answer it."""
+CALM: Final = 60.0
+"""Seconds after which a new outage is not taken for the old one."""
 _FIRST, _LONGEST = 1.0, 30.0  # seconds between two probes
 _JITTER = 0.25
 _DOUBLINGS = 5  # beyond these the longest delay holds
-_CALM = 60.0  # seconds after which a new outage is not taken for the old one
 
 
 def cannot_reach(error: BaseException) -> bool:
@@ -63,7 +64,7 @@ class Probing:
 
     def begin(self, now: float) -> None:
         """An outage begins."""
-        if self._ended is not None and now - self._ended > _CALM:
+        if self._ended is not None and now - self._ended > CALM:
             self._tries = 0
 
     def delay(self, chance: float) -> float:
