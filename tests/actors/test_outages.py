@@ -197,6 +197,29 @@ async def test_an_outage_may_have_an_end(autojump_clock: Any) -> None:
         await sampling.sample(PROMPT, 1, GREEDY)
 
 
+@pytest.mark.parametrize("how", ["connect", "503"])
+async def test_an_outage_is_no_silence_of_a_promised_sample(autojump_clock: Any, how: str) -> None:
+    """Three hours without a service are not counted against a sample that was promised before: it is had after them."""
+    faults = attrs.evolve(absent(how, 10, 3 * 3600), work=Fixed(60.0))
+    async with open_scripted_service(faults, config=quiet()) as (service, scripted):
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        reply = await sampling.sample(PROMPT, 1, GREEDY)
+        assert len(reply.sequences) == 1
+        assert 3 * 3600 <= trio.current_time() < 3 * 3600 + 120
+        assert scripted.count("retrieve_future") < 100
+
+
+async def test_an_outage_that_has_an_end_ends_a_promised_sample(autojump_clock: Any) -> None:
+    """With `outage_timeout`, not with the time that samples may be silent."""
+    config = attrs.evolve(quiet(), outage_timeout=600.0)
+    faults = attrs.evolve(absent("connect", 10, 3 * 3600), work=Fixed(60.0))
+    async with open_scripted_service(faults, config=config) as (service, _):
+        sampling = await service.create_sampling_client(base_model=MODEL)
+        with pytest.raises(APIConnectionError, match="the service is away"):
+            await sampling.sample(PROMPT, 1, GREEDY)
+        assert 600 < trio.current_time() < 800
+
+
 async def test_a_key_that_is_refused_is_told_at_once(autojump_clock: Any) -> None:
     """401 is no outage: nobody waits, and the model is not restored."""
     faults = ServiceFaults().refuse(401, of="forward_backward")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,12 +27,19 @@ import trio
 from tinker_actors.actors.batch import BatchPoller
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import Futures, TellCancelled, WaitForResult
+from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.silence import check_progress
 from tinker_actors.actors.target import SampleTarget
 from tinker_actors.actors.telemetry import Reporter
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import PATROL_PERIOD, Waits
-from tinker_actors.errors import ActorStopped, HandlerCrashed, TinkerActorsError, TinkerError
+from tinker_actors.errors import (
+    ActorStopped,
+    APIConnectionError,
+    HandlerCrashed,
+    TinkerActorsError,
+    TinkerError,
+)
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.batch_poll import Alone, BatchPoll, Broken, Ready
 from tinker_actors.protocol.cancel import CancelQueue
@@ -61,16 +67,14 @@ CONCURRENCY = 4096
 """Promises that may be waited for at once."""
 SAMPLE = "Sample"
 """What the promise of a sample is called when its result is asked for."""
+# Polls of a sample without an answer, in a row, after which the health of the service is asked for; how many more then.
+_PATIENT, _ASKS_EVERY = 3, 8
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger("tinker_actors.futures")
 # Results that have a protobuf form; for others it is not asked for. tinker 0.38.0 lib/api_future_impl.py
 _IN_PROTOBUF = frozenset({SAMPLE, "Forward", "ForwardBackward"})
-
-
-def _never() -> bool:
-    return False
 
 
 @attrs.define(eq=False)
@@ -86,7 +90,7 @@ class Polls:
         cancels: samples that nobody waits for any more.
         together: samples are waited for together.
         reporter: takes what telemetry is to tell; None if there is no telemetry.
-        is_away: whether the service cannot be reached at all, so that silence is not the samples'.
+        reachability: whether the service can be reached at all: while it cannot, silence is not the samples'.
     """
 
     events: EventHub
@@ -97,7 +101,12 @@ class Polls:
     cancels: CancelQueue = attrs.field(factory=CancelQueue)
     together: bool = False
     reporter: Reporter | None = None
-    is_away: Callable[[], bool] = _never
+    reachability: Reachability | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the service cannot be reached, as far as anybody has found out."""
+        return self.reachability is not None and self.reachability.away_since is not None
 
 
 @attrs.define(eq=False)
@@ -283,6 +292,22 @@ class FuturesActor(Actor[Futures]):
             )
         if command.delay:
             await trio.sleep(command.delay)
+        if message.target is not None and command.waiting == "service":
+            await self._until_back(message.target, command)
+
+    async def _until_back(self, target: SampleTarget, command: PollAgain) -> None:
+        """Wait with all others while the service is away; a checkpoint only then.
+
+        Raises:
+            APIConnectionError: it has been away for longer than an outage may last.
+        """
+        reachability, polling = self._polls.reachability, command.polling
+        is_time = polling.failures >= _PATIENT and (polling.failures - _PATIENT) % _ASKS_EVERY == 0
+        if reachability is None or not (is_time or (polling.failures and self._polls.is_away)):
+            return
+        message = f"request {polling.request_id}: the service is away; its last word was: {polling.last_word}"
+        if await reachability.wait(APIConnectionError(message, doubtful=True, retryable=False)):
+            target.progress.resume(trio.current_time())
 
     def _look_at_sample(
         self, message: WaitForResult[Any], target: SampleTarget, command: PollAgain, *, is_news: bool
@@ -294,7 +319,7 @@ class FuturesActor(Actor[Futures]):
             polls.throttle.paused()
         elif command.queue is not None and command.queue.is_paused and is_news:
             polls.throttle.paused()
-        if polls.is_away():
+        if polls.is_away:
             target.progress.resume(now)
             return
         stuck = check_progress(

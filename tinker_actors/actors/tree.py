@@ -173,7 +173,6 @@ class Tree:
             AdaptiveLimit(in_flight),
             limits.sample_dispatch_bytes_semaphore_size,
         )
-        reachability = self.session.reachability
         polls = Polls(
             self.events,
             self.waits,
@@ -182,7 +181,7 @@ class Tree:
             cancels=self.session.cancels,
             together=_waits_together(self.config, limits),
             reporter=self.reporter,
-            is_away=lambda: reachability.away_since is not None,
+            reachability=self.session.reachability,
         )
         self.futures = await self.root.start_child(
             ChildSpec(
