@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import trio
 
@@ -56,6 +56,29 @@ def _twin(error: Exception) -> Exception:
 
 def _same(left: object, right: object) -> bool:
     return left is right
+
+
+class _Leaving:
+    """What trio calls when a parked task is cancelled. One object; a nested function would be eight for each wait."""
+
+    __slots__ = ("_on_abort", "_outcome", "_task", "refused")
+
+    def __init__(
+        self,
+        outcome: Outcome[Any],
+        task: trio.lowlevel.Task,
+        on_abort: Callable[[], trio.lowlevel.Abort] | None,
+    ) -> None:
+        self._outcome = outcome
+        self._task = task
+        self._on_abort = on_abort
+        self.refused = False
+
+    def __call__(self, _: Callable[[], object]) -> trio.lowlevel.Abort:
+        if self._outcome.let_go(self._task, self._on_abort):
+            return trio.lowlevel.Abort.SUCCEEDED
+        self.refused = True
+        return trio.lowlevel.Abort.FAILED
 
 
 class Outcome(Generic[T]):
@@ -145,21 +168,19 @@ class Outcome(Generic[T]):
                 wait goes on until the outcome is settled and ends in the cancellation.
         """
         task = trio.lowlevel.current_task()
-        refused = False
-
-        def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            nonlocal refused
-            self._forget(task)  # first of all: `on_abort` may settle this very outcome
-            if on_abort is None or on_abort() is trio.lowlevel.Abort.SUCCEEDED or self.settled:
-                return trio.lowlevel.Abort.SUCCEEDED
-            self._remember(task)
-            refused = True
-            return trio.lowlevel.Abort.FAILED
-
+        leaving = _Leaving(self, task, on_abort)
         self._remember(task)
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        if refused:
+        await trio.lowlevel.wait_task_rescheduled(leaving)
+        if leaving.refused:
             await trio.lowlevel.checkpoint_if_cancelled()
+
+    def let_go(self, task: trio.lowlevel.Task, on_abort: Callable[[], trio.lowlevel.Abort] | None) -> bool:
+        """A task that is parked is cancelled: let it go, unless `on_abort` refuses; return whether it goes."""
+        self._forget(task)  # first of all: `on_abort` may settle this very outcome
+        if on_abort is None or on_abort() is trio.lowlevel.Abort.SUCCEEDED or self.settled:
+            return True
+        self._remember(task)
+        return False
 
     def _remember(self, task: trio.lowlevel.Task) -> None:
         waiting = self._waiting

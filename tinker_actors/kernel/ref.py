@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import trio
@@ -288,13 +289,11 @@ class ActorRef(Generic[RoleT_co]):
 
 async def _answered(mailbox: Mailbox, envelope: Envelope[Any]) -> None:  # noqa: ASYNC910 - admission may have been one
     """Wait until an admitted ask has its outcome, or leave it."""
-
-    def leave() -> trio.lowlevel.Abort:
-        if mailbox.abandon(envelope):
-            return trio.lowlevel.Abort.SUCCEEDED
-        return envelope.leave()
-
     if not envelope.settled:
-        await envelope.park(leave)
+        await envelope.park(partial(_leave, mailbox, envelope))
     if envelope.state is State.EXPIRED:
         await trio.lowlevel.checkpoint()  # raises the caller's own cancellation: its deadline has passed
+
+
+def _leave(mailbox: Mailbox, envelope: Envelope[Any]) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED if mailbox.abandon(envelope) else envelope.leave()
