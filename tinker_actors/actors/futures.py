@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Awaitable
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -169,8 +170,13 @@ class FuturesActor(Actor[Futures]):
         )
         waits = self._polls.waits
         wait = _Wait(message, polling, waits.enter(message.subject, message.request_type, message.request_id))
+        target = message.target
+        if target is None or message.again or not self._polls.together:
+            result = self._alone(wait)
+        else:
+            result = self._together(wait, target)
         try:
-            return await self._in_time(wait)
+            return await (result if self._timeout is None else self._in_time(wait, result, self._timeout))
         except TinkerError as error:
             if self._polls.reporter is not None:
                 self._polls.reporter.poll_failed(error, message.request_id, message.request_type)
@@ -178,19 +184,10 @@ class FuturesActor(Actor[Futures]):
         finally:
             waits.leave(wait.entry)
 
-    async def _in_time(self, wait: _Wait[T]) -> T:
-        if self._timeout is None:
-            return await self._result(wait)
-        with trio.move_on_after(self._timeout):
-            return await self._result(wait)
-        raise overdue(wait.polling, self._timeout).error
-
-    async def _result(self, wait: _Wait[T]) -> T:
-        message = wait.message
-        target = message.target
-        if self._polls.together and target is not None and not message.again:
-            return await self._together(wait, target)
-        return await self._alone(wait)
+    async def _in_time(self, wait: _Wait[T], result: Awaitable[T], seconds: float) -> T:
+        with trio.move_on_after(seconds):
+            return await result
+        raise overdue(wait.polling, seconds).error
 
     async def _together(self, wait: _Wait[T], target: SampleTarget) -> T:
         """Wait for a sample with all others of its session; then fetch its result."""

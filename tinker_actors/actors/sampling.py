@@ -157,7 +157,9 @@ class SamplingActor(Actor[Sampling]):
         while True:
             promise = await self._submit_anywhere(message, policy, era)
             try:
-                response = await self._result(message, promise, policy.patience, era)
+                response = await wait_for_result(
+                    self._futures, _waiting(message, promise, policy.patience, era)
+                )
             except trio.Cancelled:
                 self._abandon(promise)
                 raise
@@ -171,21 +173,6 @@ class SamplingActor(Actor[Sampling]):
             finally:
                 share.gate.ended()
             await trio.sleep(policy.delay(attempt - 1, share.rng.random()))
-
-    async def _result(
-        self, message: Sample, promise: SampleSubmitted, patience: float, era: int
-    ) -> SampleResponse:
-        target = message.target
-        waiting = WaitForResult(
-            SampleResponse,
-            promise.request_id,
-            SAMPLE,
-            target.sampling_session_id,
-            target=target,
-            era=era,
-            progress_timeout=patience,
-        )
-        return await wait_for_result(self._futures, waiting)
 
     def _abandon(self, promise: SampleSubmitted) -> None:
         """Let the service know that nobody waits for a sample any more, if it wants to."""
@@ -308,6 +295,21 @@ def _request(message: Sample) -> SampleRequest:
     )
 
 
+def _waiting(
+    message: Sample, promise: SampleSubmitted, patience: float, era: int
+) -> WaitForResult[SampleResponse]:
+    target = message.target
+    return WaitForResult(
+        SampleResponse,
+        promise.request_id,
+        SAMPLE,
+        target.sampling_session_id,
+        target=target,
+        era=era,
+        progress_timeout=patience,
+    )
+
+
 def _finished(message: Sample, promise: SampleSubmitted, response: SampleResponse) -> SampleResponse:
     """Check that everything is there that was asked for, and give the sequences their names."""
     if message.include_prompt_logprobs or message.prompt_alt_tokens_k:
@@ -323,8 +325,5 @@ def _finished(message: Sample, promise: SampleSubmitted, response: SampleRespons
 
 def _named(response: SampleResponse, names: Sequence[str]) -> SampleResponse:
     """Give each sequence the name that the promise has for it; older services have none, and some too few."""
-    sequences = [
-        attrs.evolve(sequence, sequence_id=name)
-        for sequence, name in zip(response.sequences, names, strict=False)
-    ]
+    sequences = [sequence.renamed(name) for sequence, name in zip(response.sequences, names, strict=False)]
     return attrs.evolve(response, sequences=(*sequences, *response.sequences[len(sequences) :]))

@@ -144,6 +144,12 @@ class SampledSequence:
     topk_logprobs_np: TopkLogprobs | None = attrs.field(default=None, metadata=named("topk_logprobs"))
     sequence_id: str | None = None
 
+    def renamed(self, sequence_id: str) -> "SampledSequence":
+        """Return it under another name."""
+        return SampledSequence(
+            self.stop_reason, self.tokens_np, self.logprobs_np, self.topk_logprobs_np, sequence_id
+        )
+
     @property
     def tokens(self) -> list[int]:
         """The token ids as a list."""
