@@ -100,6 +100,7 @@ async def test_an_api_key_is_sent_as_it_is(autojump_clock: Any) -> None:
     """In its own header; a refusal of it is final; nothing is exchanged."""
     async with open_credentials(KEY, exchange=never, rng=random.Random(0)) as credentials:
         assert dict(await credentials.headers()) == {"x-api-key": "tml-hunter2"}
+        assert credentials.ready == {"x-api-key": "tml-hunter2"}
         assert credentials.latest == {"x-api-key": "tml-hunter2"}
         assert not await credentials.rejected({"x-api-key": "tml-hunter2"})
         credentials.learn(exchange=False)
@@ -243,6 +244,7 @@ async def test_the_time_to_renew_scales_with_the_life(autojump_clock: Any) -> No
     async with opened(issuer) as credentials:
         credentials.learn(exchange=True)
         await credentials.headers()
+        assert credentials.ready is None, "a token ends, so it is looked at each time"
         await trio.sleep(400)
     assert 270 <= issuer.times[1] - issuer.times[0] <= 331
 

@@ -9,6 +9,6 @@ async def test_a_key_that_is_what_it_is_is_not_renewed() -> None:
     """It says who we are, and there is no other."""
     key = KeyOnly("tml-key")
     key.learn(exchange=True)
-    assert await key.headers() == key.latest == {"x-api-key": "tml-key"}
+    assert await key.headers() == key.ready == key.latest == {"x-api-key": "tml-key"}
     assert await key.rejected(key.latest) is False
     assert KeyOnly(None).latest == {}

@@ -241,6 +241,7 @@ class Keys:
     def __init__(self) -> None:
         self.turn = 0
         self.refused: list[Any] = []
+        self.ready = None
 
     async def headers(self) -> dict[str, str]:
         return {"x-api-key": f"tml-{self.turn}"}

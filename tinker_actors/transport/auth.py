@@ -143,6 +143,13 @@ class Credentials:
         """The headers that went out last; for those who cannot wait, in whatever thread they are."""
         return self._headers
 
+    @property
+    def ready(self) -> Mapping[str, str] | None:
+        """The headers to send, if they need never be renewed; else None."""
+        held = self._held
+        is_lasting = self._credential is None or (held is not None and held.expires == math.inf)
+        return self._headers if is_lasting else None
+
     async def headers(self) -> Mapping[str, str]:
         """Return the headers to send; no checkpoint while what is held is good.
 
@@ -150,9 +157,9 @@ class Credentials:
             CredentialError: there is no key that can be used.
             TinkerError: the exchange failed and there is no token that lives.
         """
-        held = self._held
-        if self._credential is None or (held is not None and held.expires == math.inf):
-            return self._headers
+        ready, held = self.ready, self._held
+        if ready is not None:
+            return ready
         now = self._now()
         if held is None or held.expires - now <= NEAR_EXPIRY:
             try:

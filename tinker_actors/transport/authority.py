@@ -11,6 +11,11 @@ __all__ = ["Authority", "KeyOnly"]
 class Authority(Protocol):
     """Says who we are."""
 
+    @property
+    def ready(self) -> Mapping[str, str] | None:
+        """The headers that say it, if they are at hand and good for as long as one likes; else None."""
+        ...
+
     async def headers(self) -> Mapping[str, str]:
         """Return the headers that say it."""
         ...
@@ -34,6 +39,11 @@ class KeyOnly:
 
     def __init__(self, api_key: str | None) -> None:
         self._headers = {} if api_key is None else {"x-api-key": api_key}
+
+    @property
+    def ready(self) -> Mapping[str, str]:
+        """The key's header."""
+        return self._headers
 
     async def headers(self) -> Mapping[str, str]:
         """Return the key's header."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
@@ -403,7 +403,9 @@ class HttpTransport:
         options = job.options
         if self._prepare_options is not None:
             options = await self._prepare_options(options)
-        credentials = await self._credentials_for(job)
+        credentials = self._authority.ready
+        if credentials is None:
+            credentials = await self._credentials_for(job)
         reply = await self._send(job, options, credentials, attempt)
         if reply.status == 401 and says_invalid_token(reply.header(b"www-authenticate")):
             if await self._authority.rejected(credentials):
@@ -475,7 +477,10 @@ class HttpTransport:
         )
         lane = self.lanes[job.endpoint.lane]
         if self._may_go_direct and not job.live and job.endpoint.name in _HOT:
-            reply = await self._carry(job, request, lane.direct(request))
+            try:
+                reply = await lane.direct(request)
+            except BROKEN as error:
+                raise self._failure(job, request, error) from error
             if not 300 <= reply.status < 400:
                 return reply
         return await self._send_by_client(job, lane, request)
@@ -484,16 +489,16 @@ class HttpTransport:
         built = request.as_httpx(lane.connect_timeout)
         if self._prepare_request is not None:
             await self._prepare_request(built)
-        return await self._carry(job, request, self._by_client(job, lane, request, built))
-
-    async def _carry(self, job: Job, request: WireRequest, way: Awaitable[Reply]) -> Reply:
-        """Wait for a way to bring an answer, and translate what it raises."""
         try:
-            return await way
+            return await self._by_client(job, lane, request, built)
         except BROKEN as error:
-            failure = translated(error, job.endpoint.name, self.config.base_url)
-            failure.request = request.shown()
-            raise failure from error
+            raise self._failure(job, request, error) from error
+
+    def _failure(self, job: Job, request: WireRequest, error: Exception) -> APIConnectionError:
+        """Translate what a way has raised that was to bring an answer."""
+        failure = translated(error, job.endpoint.name, self.config.base_url)
+        failure.request = request.shown()
+        return failure
 
     async def _body(self, job: Job, options: RequestOptions) -> Body:
         """Return what the call carries; made once, unless a hook or an answer has changed what it is made of."""
