@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -105,6 +106,25 @@ async def test_a_longer_pause_is_noticed_by_who_minds_the_clock(autojump_clock: 
     assert trio.current_time() - started == pytest.approx(61)
 
 
+@pytest.mark.lesson("L13", "D57")
+async def test_a_pause_that_begins_while_all_wait_for_room_has_an_end(autojump_clock: Any) -> None:
+    """Polls, and other services with the same key, are refused, too; the line goes on when that is over."""
+    samples = gate(most=1)
+    held = samples.enter_nowait(1)
+    assert held is not None
+    samples.submitted(held)
+    started = trio.current_time()
+    with trio.move_on_after(1000) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(samples.enter, 1)
+            await trio.sleep(1)
+            samples.throttle.backoff.refused(now=trio.current_time(), retry_after=45.0)
+            await trio.sleep(1)
+            samples.ended()  # the last whose end could wake somebody
+    assert not scope.cancelled_caught
+    assert trio.current_time() - started == pytest.approx(46)
+
+
 async def test_who_minds_the_clock_may_leave(autojump_clock: Any) -> None:
     """The next in line takes the place."""
     samples = gate()
@@ -129,31 +149,45 @@ async def test_who_minds_the_clock_may_leave(autojump_clock: Any) -> None:
 @pytest.mark.lesson("L13", "D57")
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_wake_up_is_lost(autojump_clock: Any, seed: int) -> None:
-    """Random samples with refusals and cancellations all come to an end, and everything is given back."""
+    """Random samples on both lanes, refused here and elsewhere, and left: all come to an end, and all is given back."""
     rng = random.Random(seed)
-    samples = gate(500)
-    done = 0
+    samples = gate(500, most=rng.choice([2, 8, 10**6]))
+    throttle, done = samples.throttle, 0
 
-    async def submit() -> None:
+    async def draw(size: int, again: bool) -> None:
+        weight = None if again else samples.enter_nowait(size)
+        if weight is None:
+            weight = await samples.enter(size, rng.choice(["training", "evaluation"]), again=again)
+        generation, give_back = throttle.limit.generation, samples.leave
+        try:
+            await trio.sleep(rng.random() * 3)
+            if rng.random() < 0.1:
+                samples.refused(size, rng.choice([None, 3.0]), generation)
+            else:
+                give_back = samples.submitted
+        finally:
+            give_back(weight)
+        if give_back == samples.leave:
+            return
+        try:
+            await trio.sleep(rng.random() * 3)
+            if rng.random() < 0.1:  # a poll is refused
+                throttle.backoff.refused(now=trio.current_time(), retry_after=rng.choice([2.0, 50.0]))
+                throttle.paused()
+        finally:
+            samples.ended()
+
+    async def caller() -> None:
         nonlocal done
-        with trio.move_on_after(rng.choice([5.0, 60.0, 10_000.0])):
-            for _ in range(rng.randrange(1, 4)):
-                size = rng.randrange(200)
-                weight = samples.enter_nowait(size)
-                if weight is None:
-                    weight = await samples.enter(size)
-                try:
-                    await trio.sleep(rng.random() * 3)
-                    if rng.random() < 0.1:
-                        samples.refused(size, rng.choice([None, 3.0]), samples.throttle.limit.generation)
-                finally:
-                    samples.leave(weight)
+        with trio.move_on_after(rng.choice([5.0, 60.0, math.inf])):  # who has no end must come to one
+            for again in range(rng.randrange(1, 4)):
+                await draw(rng.randrange(200), again > 0)
         done += 1
 
     with trio.fail_after(100_000):
         async with trio.open_nursery() as nursery:
             for _ in range(150):
-                nursery.start_soon(submit)
+                nursery.start_soon(caller)
                 await trio.sleep(rng.random() * 0.1)
-    throttle = samples.throttle
+    assert (throttle.in_flight, throttle.first) == (0, None)
     assert (done, throttle.running, throttle.waiting, throttle.free) == (150, 0, 0, 500)

@@ -2,7 +2,8 @@
 
 Theory of operation. Who finds room goes on in the same step: no checkpoint, no object. Who does not sleeps on an event
 of his own that is set when the ledger admits his ticket. Room for samples also comes with time alone, so the first in
-line sleeps no longer than until the throttle's next change; who becomes the first is woken to mind the clock.
+line sleeps no longer than until the throttle's next change; who becomes the first is woken to mind the clock, and so is
+who minds it if a change turns out to come sooner.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class SampleGate:
         self.throttle = throttle
         self._events: dict[Ticket, trio.Event] = {}
         self._minder: Ticket | None = None  # who sleeps no longer than until the next change
+        self._minded = math.inf  # when that is, as it was when the minder fell asleep
 
     def enter_nowait(self, size: int) -> int | None:
         """Begin to submit a sample of `size` bytes; None: it is not its turn, `enter` waits for it.
@@ -112,7 +114,7 @@ class SampleGate:
         deadline = math.inf
         if self.throttle.first is ticket:
             self._minder = ticket
-            deadline = self.throttle.next_change(now=trio.current_time())
+            deadline = self._minded = self.throttle.next_change(now=trio.current_time())
         with trio.move_on_at(deadline):
             await event.wait()
 
@@ -144,9 +146,13 @@ class SampleGate:
         self.throttle.refused(size, now=now, retry_after=retry_after, generation=generation)
 
     def _admit(self) -> None:
-        for ticket in self.throttle.admit(now=trio.current_time()):
+        now = trio.current_time()
+        for ticket in self.throttle.admit(now=now):
             if ticket in self._events:  # who looks for himself has none yet
                 self._events[ticket].set()
         first = self.throttle.first
-        if first is not None and first is not self._minder and first in self._events:
+        if first is None or first not in self._events:
+            return
+        # A pause may have begun elsewhere while the minder slept: a poll was refused, or another service of this key.
+        if first is not self._minder or self.throttle.next_change(now=now) < self._minded:
             self._events[first].set()
