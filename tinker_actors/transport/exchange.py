@@ -10,7 +10,7 @@ exceptions end here: what leaves is `APIConnectionError` (which knows whether a 
 
 Some answers are followed by another send within the same attempt, since the service has certainly done nothing: a
 token that is no longer good (401, `invalid_token`), a form of body that it does not take (415), and a 404 that says
-that there is no `forward`, which a service has no need for if it takes protobuf only.
+that there is no `forward`, which a service that takes protobuf only does not need.
 """
 
 from __future__ import annotations
@@ -403,9 +403,8 @@ class HttpTransport:
         options = job.options
         if self._prepare_options is not None:
             options = await self._prepare_options(options)
-        credentials = self._authority.ready
-        if credentials is None:
-            credentials = await self._credentials_for(job)
+        ready = self._authority.ready
+        credentials = await self._credentials_for(job) if ready is None else ready
         reply = await self._send(job, options, credentials, attempt)
         if reply.status == 401 and says_invalid_token(reply.header(b"www-authenticate")):
             if await self._authority.rejected(credentials):
