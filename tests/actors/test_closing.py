@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from tests.actors.scripted import ADAM, GREEDY, MODEL, PROMPT, batch, lineage, steps
+from tinker_actors.actors.heartbeat import HeartbeatActor
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.errors import InFlightLost, InputError, ServiceClosing
 from tinker_actors.testing import (
@@ -23,6 +24,7 @@ from tinker_actors.testing import (
     open_scripted_service,
 )
 from tinker_actors.transport.config import Config
+from tinker_actors.transport.heartbeat import Gone
 
 IN_LOOP = Config(base_url="http://scripted", heartbeat="loop", telemetry=False)
 
@@ -301,3 +303,23 @@ async def test_no_beat_follows_the_end_and_no_thread_is_left() -> None:
     assert created is not None
     assert (list(created["tags"]), created["user_metadata"]) == (["a"], {"b": "c"})
     assert created["sdk_version"]
+
+
+@pytest.mark.lesson("D4", "D7")
+async def test_a_beat_that_meets_a_finished_session_says_nothing(autojump_clock: Any) -> None:
+    """Its 410 may come when the session's actor takes nothing any more; that happens outside of any task."""
+
+    class Closed:
+        """A keeper that takes nothing any more."""
+
+        def tell_nowait(self, _: object) -> None:
+            raise ServiceClosing
+
+    async with open_scripted_service() as (service, _):
+        session = service._tree.session
+        actor = HeartbeatActor(Config(base_url="http://scripted"), session, None, service._tree.events)
+        keeper, session.keeper = session.keeper, cast("Any", Closed())
+        try:
+            actor._take(Gone(session.session_id, 410))
+        finally:
+            session.keeper = keeper

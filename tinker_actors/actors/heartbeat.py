@@ -14,7 +14,7 @@ import trio
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, StartBeating
 from tinker_actors.actors.session import Session
-from tinker_actors.errors import ActorError
+from tinker_actors.errors import ActorError, ServiceClosing
 from tinker_actors.kernel import Actor, handles
 from tinker_actors.protocol.event import HeartbeatMissed, LoopBlocked
 from tinker_actors.transport.config import Config
@@ -120,5 +120,7 @@ class HeartbeatActor(Actor[Heartbeat]):
             return
         try:
             keeper.tell_nowait(message)
+        except ServiceClosing:
+            pass  # the session was finished before this beat was answered
         except ActorError as error:
             _LOG.warning("%s could not be told: %s", type(message).__name__, error)
