@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import attrs
 import numpy as np
@@ -8,8 +9,9 @@ import orjson
 import pytest
 
 from tests.wire.refusals import refusal
+from tinker_actors.errors import InputError
 from tinker_actors.wire.codec import encode, structure
-from tinker_actors.wire.field import ARRAY, filled, named, null, octets, since, timestamp
+from tinker_actors.wire.field import ARRAY, count, filled, named, null, octets, since, timestamp
 from tinker_actors.wire.session import FinishReason, FinishSessionRequest
 from tinker_actors.wire.training import LOSS_FNS, ForwardBackwardInput
 
@@ -87,3 +89,23 @@ def test_a_choice_is_named_with_its_choices() -> None:
         assert refusal(ForwardBackwardInput, [], value) == ("loss_fn", value)
     assert ForwardBackwardInput([], LOSS_FNS[0]).loss_fn == LOSS_FNS[0]  # type: ignore[arg-type]  # it is one
     assert callable(filled)
+
+
+@attrs.frozen
+class Counted:
+    """Something with a count."""
+
+    times: int = attrs.field(validator=count)
+
+
+@pytest.mark.parametrize("times", [0, 3, np.int64(3), np.uint8(0)])
+def test_a_count_may_be_an_integer_of_numpy(times: int) -> None:
+    """They come out of arrays."""
+    assert Counted(times).times == times
+
+
+@pytest.mark.parametrize("times", [-1, np.int64(-1), True, 1.0, "1", None])
+def test_what_is_no_count_is_refused_by_its_name(times: Any) -> None:
+    """Negative numbers, truth values, fractions and texts."""
+    with pytest.raises(InputError, match=r"times = .*: must be an integer that is not negative"):
+        Counted(times)

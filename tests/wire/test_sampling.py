@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import attrs
 import numpy as np
 import pytest
 
@@ -114,3 +115,15 @@ def test_a_request_that_no_service_can_take_is_refused(fields: Any, field: str, 
     """Targets that are no matrix of token ids, negative numbers."""
     made = {"prompt": ModelInput.empty(), "sampling_params": SamplingParams(), **fields}
     assert refusal(SampleRequest, **made) == (field, value)
+
+
+def test_a_sequence_under_another_name_is_the_same_otherwise() -> None:
+    """Every field of it goes along."""
+    topk = TopkLogprobs(np.array([[1]], np.int32), np.array([[-1.0]], np.float32))
+    tokens, logprobs = np.array([1], np.int32), np.array([-1.0], np.float32)
+    sequence = SampledSequence("stop", tokens, logprobs, topk, "before")
+    renamed = sequence.renamed("after")
+    assert renamed.sequence_id == "after"
+    for field in attrs.fields(SampledSequence):
+        if field.name != "sequence_id":
+            assert getattr(renamed, field.name) is getattr(sequence, field.name) is not None
