@@ -10,6 +10,11 @@
     ├── ForeignCancellation               asyncio cancelled what trio had called there, or the other way round
     ├── PortalClosed                      a call through a portal that is closed, or closed before it had ended
     ├── RetryableException                raised by users: what failed may be tried again
+    ├── JournalError                      a run's journal cannot be read or written; nothing more is sent (`path`)
+    │   └── JournalFull                   it would take more room than it may; the step was not admitted
+    ├── RunLocked                         another process has the run's directory open (`pid`, `host`)
+    ├── RunMismatch                       the run was begun with something else (`fields`)
+    ├── RestoreMismatch                   a restored model is not what was saved (`lost`)
     ├── TinkerError                       what comes from a Tinker service
     │   ├── APIError                      one call failed
     │   │   ├── APIConnectionError        no complete answer was read
@@ -100,6 +105,13 @@ from tinker_actors.errors.local import (
 from tinker_actors.errors.root import (
     TinkerActorsError,
 )
+from tinker_actors.errors.run import (
+    JournalError,
+    JournalFull,
+    RestoreMismatch,
+    RunLocked,
+    RunMismatch,
+)
 from tinker_actors.errors.service import (
     ArchiveError,
     CredentialError,
@@ -141,6 +153,8 @@ __all__ = [
     "InFlightLost",
     "InputError",
     "InternalServerError",
+    "JournalError",
+    "JournalFull",
     "MailboxFull",
     "ModelLost",
     "ModelPoisoned",
@@ -152,8 +166,11 @@ __all__ = [
     "RateLimitError",
     "RequestFailedError",
     "RestartIntensityExceeded",
+    "RestoreMismatch",
     "ResultLost",
     "RetryableException",
+    "RunLocked",
+    "RunMismatch",
     "SamplerLost",
     "ServiceClosing",
     "ServiceTooOld",
