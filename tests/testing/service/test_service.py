@@ -372,3 +372,55 @@ def test_a_service_may_be_full_of_samples(caller, bodies) -> None:
     assert user.call("asample", bodies.sample(sampler, 4))[0] == 200
     refused = user.plan("POST", "asample", bodies.sample(sampler, 5))
     assert (refused.status, dict(refused.headers).get("retry-after")) == (429, None)
+
+
+@pytest.mark.parametrize("models", ["unloaded", "rolled_back"])
+def test_a_restart_keeps_what_was_saved(caller, bodies, models) -> None:
+    """Sessions and checkpoints are there; promises are not; models are gone, or what was saved last of them."""
+    service = ScriptedService()
+    user = caller(service)
+    session = user.session()
+    model, other = user.model(session), user.model(session, 1)
+    for number in (1, 2):
+        user.result("optim_step", bodies.optim_step(model, 2 * number - 1))
+        path = user.result("save_weights", {"model_id": model, "path": f"{number}", "seq_id": 2 * number})
+    promise = user.ok("optim_step", bodies.optim_step(model, 5))
+    user.result("optim_step", bodies.optim_step(other, 1))
+    service.restart(0.0, models)
+    assert service.sessions == (session,)
+    assert service.checkpoints[-1] == path["path"]
+    assert user.poll(promise)[0] == 410
+    if models == "unloaded":
+        assert service.models == ()
+        assert user.call("optim_step", bodies.optim_step(model, 6))[0] == 400
+        assert len(service.trained[model]) == 3
+    else:
+        assert service.models == (model, other)
+        assert [len(service.trained[name]) for name in (model, other)] == [2, 0]
+
+
+def test_after_a_restart_a_number_is_new_again(caller, bodies) -> None:
+    """The service has forgotten which numbers it has seen: what comes again is carried out again."""
+    service = ScriptedService()
+    user = caller(service)
+    model = user.model()
+    first = user.ok("optim_step", bodies.optim_step(model, 1))
+    assert user.ok("optim_step", bodies.optim_step(model, 1)) == first
+    service.restart(0.0, "rolled_back")
+    assert user.ok("optim_step", bodies.optim_step(model, 1)) != first
+    assert len(service.trained[model]) == 1
+
+
+def test_a_model_made_of_a_state_is_rolled_back_to_it(caller, bodies) -> None:
+    """What was in a model when it was made stays in it."""
+    service = ScriptedService()
+    user = caller(service)
+    session = user.session()
+    model = user.model(session)
+    user.result("optim_step", bodies.optim_step(model, 1))
+    path = user.result("save_weights", {"model_id": model, "path": "a", "seq_id": 2})["path"]
+    body = {"session_id": session, "model_seq_id": 7, "path": path}
+    made = user.result("load_weights", body)["model_id"]
+    user.result("optim_step", bodies.optim_step(made, 1))
+    service.restart(0.0, "rolled_back")
+    assert len(service.trained[made]) == 1

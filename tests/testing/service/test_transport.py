@@ -92,3 +92,22 @@ async def test_two_transports_lead_to_one_service(autojump_clock) -> None:
         await trio.sleep(5)
         assert (await two.get("/api/v1/sessions")).json() == {"sessions": ["session-0"]}
         assert [request.at for request in service.requests] == [0.0, 5.0]
+
+
+async def test_a_watcher_is_told_of_each_request_before_and_after(autojump_clock) -> None:
+    """It hears of a request that has not reached the service, and again when it was carried out; it may raise."""
+    service = ScriptedService()
+    seen = []
+
+    def watch(moment, request) -> None:
+        seen.append((moment, request.path, len(service.sessions)))
+        if len(seen) == 4:
+            raise KeyError
+
+    transport = ScriptedTransport(service, watch)
+    async with httpx.AsyncClient(transport=transport, base_url="http://scripted") as client:
+        await client.post("/api/v1/create_session", json=CREATE)
+        with pytest.raises(KeyError):
+            await client.post("/api/v1/create_session", json=CREATE)
+    path = "/api/v1/create_session"
+    assert seen == [("request", path, 0), ("answer", path, 1), ("request", path, 1), ("answer", path, 2)]

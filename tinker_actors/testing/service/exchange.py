@@ -124,8 +124,7 @@ class Exchange:
             status = 200 if fault.form == "silent" else int(fault.form)
             state.lose_session(owner, status, now)
         elif fault.what == "rollback" and model is not None:
-            latest = state.latest(model.model_id, "weights")
-            model.applied = [] if latest is None else list(latest.applied)
+            state.roll_back(model)
         else:
             return
         self._gate.inject(fault, self._call)

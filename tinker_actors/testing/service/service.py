@@ -169,6 +169,22 @@ class ScriptedService:
         if self._state.samplers.pop(sampling_session_id, None) is None:
             raise InputError("sampling_session_id", sampling_session_id, "is no sampler of this service")
 
+    def restart(self, now: float, models: Literal["unloaded", "rolled_back"] = "unloaded") -> None:
+        """Have the service die and come back now: checkpoints and sessions are there, promises are not kept.
+
+        Args:
+            now: the time, as in `handle`.
+            models: what became of them. `unloaded`: they are gone, and who names one is told so, in the form "400".
+                `rolled_back`: each is what its latest checkpoint holds, or what it was when it was made, under the
+                same id and without a word; which numbers it has seen is forgotten, but not which comes next.
+        """
+        for model in self._state.models.values():
+            if model.lost is None and models == "unloaded":
+                self._state.lose_model(model, "400", now)
+            elif model.lost is None:
+                self._state.roll_back(model)
+        self._state.break_promises()
+
     def begin(self, now: float) -> float:
         """Say what a front's clock shows; returns what it showed when the service began, which is now if it had not."""
         if self._began is None:

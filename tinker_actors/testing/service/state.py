@@ -69,6 +69,7 @@ class Model:
 
     Attributes:
         applied: everything in it, with what a checkpoint brought along, in order.
+        origin: what was in it when it was made.
         expected: the next number in its turn.
         seen: number to (digest, promise) of what was done.
         parked: number to what is to be done in its turn.
@@ -83,6 +84,7 @@ class Model:
     created: float
     user_metadata: object = None
     applied: list[Applied] = attrs.field(factory=list)
+    origin: tuple[Applied, ...] = ()
     expected: int = 1
     seen: dict[int, tuple[str, str]] = attrs.field(factory=dict)
     parked: dict[int, Callable[[float], None]] = attrs.field(factory=dict)
@@ -294,6 +296,22 @@ class ServiceState:
         for promise in self.promises.values():
             if promise.owner == model.model_id and promise.ready_at > now:
                 promise.lost = "410"
+        self.changed()
+
+    def roll_back(self, model: Model) -> None:
+        """Set a model back to its latest checkpoint, under the same id and without a word."""
+        latest = self.latest(model.model_id, "weights")
+        model.applied = list(model.origin if latest is None else latest.applied)
+
+    def break_promises(self) -> None:
+        """Forget what was promised, and which numbers were seen."""
+        for session in self.sessions.values():
+            session.created_by.clear()
+        for promise in self.promises.values():
+            promise.lost = "410"
+        for model in self.models.values():
+            model.seen.clear()
+            model.parked.clear()
         self.changed()
 
     def lose_session(self, session: Session, status: int, now: float) -> None:

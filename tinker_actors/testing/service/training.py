@@ -68,7 +68,8 @@ def _create(
     def work() -> Result:
         model = Model(model_id, session.session_id, base_model, rank, call.now)
         model.user_metadata = call.body.get("user_metadata")
-        model.applied = [] if checkpoint is None else list(checkpoint.applied)
+        model.origin = () if checkpoint is None else checkpoint.applied
+        model.applied = list(model.origin)
         call.state.models[model_id] = model
         session.models.append(model_id)
         kind = call.request.endpoint

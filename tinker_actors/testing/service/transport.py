@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import Literal, Self, TypeAlias
 
 import httpx
 import trio
@@ -11,7 +12,11 @@ from .front import Front
 from .reply import ReplyPlan, ServedRequest
 from .service import ScriptedService
 
-__all__ = ["ScriptedTransport"]
+__all__ = ["ScriptedTransport", "Watcher"]
+
+Watcher: TypeAlias = Callable[[Literal["request", "answer"], ServedRequest], None]
+"""Is told of a request before it reaches the service, and again when it was carried out and its answer is on its way;
+what it raises, the caller gets."""
 
 
 class ScriptedTransport(httpx.AsyncBaseTransport):
@@ -22,11 +27,13 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
 
     Args:
         service: the service; several transports may lead to it, all in one loop.
+        watch: is told of each request, before and after.
     """
 
-    def __init__(self, service: ScriptedService) -> None:
+    def __init__(self, service: ScriptedService, watch: Watcher | None = None) -> None:
         self.service = service
         self._front = Front(service)
+        self._watch = watch
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request; always a checkpoint.
@@ -48,8 +55,12 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
         raise httpx.ReadTimeout("no answer within the read timeout", request=request)
 
     async def _answer(self, request: httpx.Request, served: ServedRequest, timeout: float) -> httpx.Response:
+        if self._watch is not None:
+            self._watch("request", served)
         plan = await self._front.plan(served)
         await trio.sleep(plan.delay)
+        if self._watch is not None:
+            self._watch("answer", served)
         match plan.ending:
             case "stall_head":
                 await trio.sleep_forever()
