@@ -15,6 +15,7 @@ from tinker_actors.kernel import (
     ActorSnapshot,
     Backoff,
     MailboxStatistics,
+    PastMessage,
     PoolSpec,
     RestartPolicy,
     RunningMessage,
@@ -59,7 +60,9 @@ def quiet(path: str) -> ActorSnapshot:
         restarts=0,
         next_restart_at=None,
         mailbox=MailboxStatistics(capacity=64),
+        line=path,
         running=(),
+        recent=(),
         last_failure=None,
     )
 
@@ -150,6 +153,55 @@ async def test_a_pool_is_a_supervisor_of_workers(stage: Any) -> None:
         seen: Any = tree.snapshot().find("tree/pool")
         assert [child.path for child in seen.children] == ["tree/pool/worker-0", "tree/pool/worker-1"]
         assert seen.children[0].mailbox == pool.ref.statistics()
+        assert [child.line for child in seen.children] == ["tree/pool", "tree/pool"]
+
+
+def past(seq: int, at: float, seconds: float | None, state: str, error: str | None) -> PastMessage:
+    return PastMessage(kind="Do", seq=seq, ended_at=at, seconds=seconds, state=state, error=error)
+
+
+async def test_the_last_messages_are_remembered(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """So many of each mailbox as was said: when each ended, how long it ran, and how it ended."""
+    async with stage.open() as tree:
+        a = await stage.start(tree, "a")
+        tree.remember(3)
+        await a.ask(stage.Do(stage.say(0)))
+        await a.ask(stage.Do(stage.sleep(2)))
+        with pytest.raises(stage.Declared):
+            await a.ask(stage.Do(stage.fail(stage.Declared())))
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.ask, stage.Do(stage.sleep(5)))
+                await trio.testing.wait_all_tasks_blocked()
+                assert tree.snapshot().find("tree/a").running[0].seconds == 0
+                await a.ask(stage.Do(stage.say(0)))
+        await trio.testing.wait_all_tasks_blocked()
+        seen: Any = tree.snapshot().find("tree/a")
+        assert seen.recent[0] == past(2, 2.0, 0.0, "settled", "Declared")
+        assert {(one.seq, one.ended_at, one.seconds, one.state) for one in seen.recent[1:]} == {
+            (3, 3.0, 1.0, "expired"),
+            (4, 3.0, None, "expired"),
+        }
+
+
+async def test_remembering_may_begin_and_end_at_any_time(stage: Any, autojump_clock: trio.abc.Clock) -> None:
+    """It holds for actors that run, in whatever depth, and for those that are started later."""
+    async with stage.open() as tree:
+        group = tree.start_supervisor("group")
+        early = await stage.start(group, "early")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(early.ask, stage.Do(stage.sleep(2)))
+            await trio.sleep(1)
+            tree.remember(2)
+            assert tree.snapshot().find("tree/group/early").running[0].seconds is None
+        late = await stage.start(tree, "late")
+        await late.ask(stage.Do(stage.sleep(1)))
+        seen = tree.snapshot()
+        assert seen.find("tree/group/early").recent == (past(0, 2.0, None, "settled", None),)
+        assert seen.find("tree/late").recent == (past(0, 3.0, 1.0, "settled", None),)
+        tree.remember(0)
+        await late.ask(stage.Do(stage.sleep(1)))
+        assert tree.snapshot().find("tree/late").recent == ()
 
 
 @pytest.mark.rule("O1")

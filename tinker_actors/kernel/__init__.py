@@ -25,7 +25,13 @@ from tinker_actors.kernel.overflow import Coalesce, Overflow
 from tinker_actors.kernel.pool import Pool, PoolSpec, start_pool
 from tinker_actors.kernel.ref import ActorRef, Pending, StopMode
 from tinker_actors.kernel.restart import Backoff, Intensity, RestartPolicy
-from tinker_actors.kernel.snapshot import ActorSnapshot, RunningMessage, Snapshot, SupervisorSnapshot
+from tinker_actors.kernel.snapshot import (
+    ActorSnapshot,
+    PastMessage,
+    RunningMessage,
+    Snapshot,
+    SupervisorSnapshot,
+)
 from tinker_actors.kernel.spec import ChildSpec
 from tinker_actors.kernel.supervisor import AutoShutdown, Strategy, Supervisor
 from tinker_actors.kernel.token import ReplyToken
@@ -60,6 +66,7 @@ __all__ = [
     "MessageStarted",
     "Observer",
     "Overflow",
+    "PastMessage",
     "Pending",
     "Pool",
     "PoolSpec",

@@ -80,7 +80,7 @@ class Envelope(Outcome[T], Generic[T]):
         size: bytes it counts for.
         key: under which it is coalesced; None if it is not.
         reason: why it is a dead letter, once it has ended.
-        stamp: when it was admitted, and then when it began; only in a timed mailbox.
+        stamp: when it was admitted, and then when it began; -1 where nobody measures it.
     """
 
     settled: bool = False
@@ -100,7 +100,7 @@ class Envelope(Outcome[T], Generic[T]):
     size: int = 0
     key: Hashable = None
     reason: Reason | None = None
-    stamp: float = 0.0
+    stamp: float = -1.0
 
     def __init__(self, message: Message[Any, T], deadline: float = math.inf, asked: bool = True) -> None:
         self.message = message

@@ -132,6 +132,7 @@ class Sight:
     Attributes:
         dead_letters: what was lost.
         timed: mailboxes measure how long messages wait and take.
+        remembers: so many of the messages that ended last are remembered by each mailbox that is made.
         trace: told of single messages; None if nobody wants to know.
     """
 
@@ -140,6 +141,7 @@ class Sight:
     ) -> None:
         self.dead_letters: DeadLetters = DeadLetters(self.notify)
         self.timed = timed
+        self.remembers = 0
         self.trace: Observer | None = self.notify if trace_messages and observer is not None else None
         self._observer = observer
         self._loop = trio.lowlevel.current_trio_token()

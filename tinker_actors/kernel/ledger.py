@@ -8,7 +8,7 @@ What runs is derived: taken, less those that ended after they were taken.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -17,11 +17,13 @@ from tinker_actors.kernel.dead_letter import Reason
 from tinker_actors.kernel.envelope import Envelope
 from tinker_actors.kernel.instrument import MessageAdmitted, MessageSettled, MessageStarted, Sight
 from tinker_actors.kernel.message import MailboxStatistics, State
+from tinker_actors.kernel.snapshot import PastMessage
 
 __all__ = ["MailboxLedger"]
 
 _ALWAYS = ("dropped", "coalesced", "expired", "unhandled")  # dead letters although their senders hear of it
 _RECENT = 512  # durations kept for the percentiles
+_Past: TypeAlias = tuple[type, int, float, float | None, State, type | None]
 
 
 class MailboxLedger:
@@ -30,7 +32,7 @@ class MailboxLedger:
     Attributes:
         owner: path of the actor.
         is_timed: messages are timed.
-        watched: single messages are timed or traced.
+        watched: single messages are timed, traced or remembered.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class MailboxLedger:
         "_expired",
         "_failed",
         "_late",
+        "_past",
         "_rejected",
         "_sight",
         "_took",
@@ -74,6 +77,14 @@ class MailboxLedger:
         self.refused: int = 0
         self._waited: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
         self._took: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
+        self._past: deque[_Past] | None = None
+        if sight is not None and sight.remembers:
+            self.remember(sight.remembers)
+
+    def remember(self, count: int) -> None:
+        """Keep in mind, from now on, the last `count` messages that ended; none if it is 0."""
+        self._past = deque(self._past or (), maxlen=count) if count else None
+        self.watched = self.is_timed or self._trace is not None or count > 0
 
     @property
     def running(self) -> int:
@@ -99,15 +110,25 @@ class MailboxLedger:
 
     def settled(self, envelope: Envelope[Any]) -> None:
         """Note that a message has ended after it had begun; called only if `watched`."""
+        now = trio.current_time()
+        began = envelope.stamp
         if self._took is not None:
-            self._took.append(trio.current_time() - envelope.stamp)
-        self._trace_end(envelope)
+            self._took.append(now - began)
+        self._seen_to_end(envelope, now, now - began if began >= 0 else None)
+
+    def _seen_to_end(self, envelope: Envelope[Any], now: float, seconds: float | None) -> None:
+        """Remember and trace an end, if that is wanted; `seconds` is how long the handler ran, if that is known."""
+        if self._past is not None:
+            failure = None if envelope.error is None else type(envelope.error)
+            self._past.append((type(envelope.message), envelope.seq, now, seconds, envelope.state, failure))
+        if self._trace is not None:
+            self._trace_end(envelope)
 
     def _trace_end(self, envelope: Envelope[Any]) -> None:
-        if self._trace is not None:
-            kind = type(envelope.message).__name__
-            error = None if envelope.error is None else type(envelope.error).__name__
-            self._trace(MessageSettled(self.owner, envelope.seq, kind, envelope.state.value, error))
+        assert self._trace is not None
+        kind = type(envelope.message).__name__
+        error = None if envelope.error is None else type(envelope.error).__name__
+        self._trace(MessageSettled(self.owner, envelope.seq, kind, envelope.state.value, error))
 
     def ended(self, envelope: Envelope[Any], before: State) -> None:
         """Count a message that has ended in another way than by a reply, and bury it if nobody hears of it."""
@@ -116,7 +137,7 @@ class MailboxLedger:
             if self.watched:
                 self.settled(envelope)
         elif self.watched:
-            self._trace_end(envelope)
+            self._seen_to_end(envelope, trio.current_time(), None)
         if envelope.state is State.ABANDONED:
             self._abandoned += 1
         elif envelope.state is State.EXPIRED:
@@ -161,6 +182,21 @@ class MailboxLedger:
             self._sight.dead_letters.bury(self.owner, envelope.message, envelope.seq, reason)
 
     # --- sight -------------------------------------------------------------------------------------------
+
+    @property
+    def recent(self) -> tuple[PastMessage, ...]:
+        """The messages that ended last, oldest first, as far as they are remembered."""
+        return tuple(
+            PastMessage(
+                kind=kind.__name__,
+                seq=seq,
+                ended_at=at,
+                seconds=seconds,
+                state=state.value,
+                error=None if failure is None else failure.__name__,
+            )
+            for kind, seq, at, seconds, state, failure in self._past or ()
+        )
 
     def statistics(self, **state: int | None) -> MailboxStatistics:
         """Return the counters, with what only the mailbox knows of its present `state`."""

@@ -171,7 +171,9 @@ class Slot(Generic[RoleT]):
             restarts=len(self.record.history),
             next_restart_at=self.next_restart_at,
             mailbox=self.statistics(),
+            line=self.mailbox.owner,
             running=() if self._current is None else self._current.running(),
+            recent=self.mailbox.recent,
             last_failure=None if self.failure is None else repr(self.failure),
         )
 

@@ -10,7 +10,7 @@ import trio
 from tinker_actors.kernel.message import MailboxStatistics
 from tinker_actors.kernel.reader import Reader
 
-__all__ = ["ActorSnapshot", "RunningMessage", "Snapshot", "SupervisorSnapshot", "picture"]
+__all__ = ["ActorSnapshot", "PastMessage", "RunningMessage", "Snapshot", "SupervisorSnapshot", "picture"]
 
 
 @attrs.frozen(kw_only=True)
@@ -20,7 +20,7 @@ class RunningMessage:
     Attributes:
         kind: name of its type.
         seq: its place in line; -1 for a message of the runtime.
-        seconds: how long it has run; None unless the tree is timed.
+        seconds: how long it has run; None if nobody has measured it: see `Supervisor.remember`.
         waiting_on: paths of the actors that its handler waits on.
     """
 
@@ -28,6 +28,27 @@ class RunningMessage:
     seq: int
     seconds: float | None
     waiting_on: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class PastMessage:
+    """A message that has ended.
+
+    Attributes:
+        kind: name of its type.
+        seq: its place in line.
+        ended_at: trio time of its end.
+        seconds: how long it ran; None if it never began, or began before anybody measured it.
+        state: `settled`, `abandoned` or `expired`.
+        error: the name of the error's type; None if it ended in a value.
+    """
+
+    kind: str
+    seq: int
+    ended_at: float
+    seconds: float | None
+    state: str
+    error: str | None
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +62,9 @@ class ActorSnapshot:
         restarts: restarts within its window.
         next_restart_at: trio time of its next start, if it waits for one by the clock.
         mailbox: counters and depths.
+        line: whose mailbox it reads: its own path, or that of its pool.
         running: what its handlers do.
+        recent: the messages of its mailbox that ended last, oldest first; none unless they are remembered.
         last_failure: what ended its last incarnation, if that crashed.
     """
 
@@ -51,7 +74,9 @@ class ActorSnapshot:
     restarts: int
     next_restart_at: float | None
     mailbox: MailboxStatistics
+    line: str
     running: tuple[RunningMessage, ...]
+    recent: tuple[PastMessage, ...]
     last_failure: str | None
 
 
@@ -96,6 +121,6 @@ def picture(reader: Reader, *, is_timed: bool) -> RunningMessage:
     return RunningMessage(
         kind=type(envelope.message).__name__,
         seq=envelope.seq,
-        seconds=trio.current_time() - envelope.stamp if is_timed else None,
+        seconds=trio.current_time() - envelope.stamp if is_timed and envelope.stamp >= 0 else None,
         waiting_on=tuple(station.owner for station in reader.waits),
     )

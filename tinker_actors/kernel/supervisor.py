@@ -212,6 +212,21 @@ class Supervisor:
             children=tuple(child.snapshot() for child in self.children.values()),
         )
 
+    def remember(self, messages: int) -> None:
+        """Remember, from now on, the last messages of each actor that ended; `snapshot` shows them.
+
+        It holds for the actors below, and for all that are started in the tree from now on.
+
+        Args:
+            messages: how many of each mailbox; 0 for none.
+        """
+        self._root.sight.remembers = messages
+        for child in self.everybody():
+            if isinstance(child, Supervisor):
+                child.remember(messages)
+            else:
+                child.mailbox.remember(messages)
+
     # --- children ----------------------------------------------------------------------------------------
 
     def _claim(self, name: str) -> str:
