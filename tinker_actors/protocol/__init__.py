@@ -5,7 +5,7 @@
     sampling      sample, progress, sampler_handle
     waiting       future, batch_poll, failure, queue_state, wait, cancel
     answers       sse, pagination, archive, console
-    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal
+    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, body
     telling       event, telemetry
 
 What is decided here is done by `transport` and `actors`.
