@@ -6,6 +6,7 @@
     waiting       future, batch_poll, failure, queue_state, wait, cancel
     answers       sse, pagination, archive, console
     training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, body
+    runs          run_identity, loop_state, checkpoint_policy, retention
     telling       event, telemetry
 
 What is decided here is done by `transport` and `actors`.
