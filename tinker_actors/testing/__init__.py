@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         settle,
     )
     from tinker_actors.testing.probe import Probe
+    from tinker_actors.testing.proxy import RecordingProxy, open_recording_proxy
+    from tinker_actors.testing.recording import Exchange, Recording, Update
     from tinker_actors.testing.service.dialect import ServiceDialect
     from tinker_actors.testing.service.fault import (
         Capacity,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Applied",
     "Capacity",
+    "Exchange",
     "Exponential",
     "Fault",
     "FaultPlan",
@@ -63,6 +66,8 @@ __all__ = [
     "Pause",
     "Probe",
     "RateLimit",
+    "Recording",
+    "RecordingProxy",
     "ReplyPlan",
     "ScriptedService",
     "ScriptedTransport",
@@ -75,9 +80,11 @@ __all__ = [
     "Stepper",
     "TestSystem",
     "Uniform",
+    "Update",
     "assert_counters",
     "assert_quiescent",
     "no_leaked_tasks",
+    "open_recording_proxy",
     "open_scripted_service",
     "open_test_system",
     "run_virtual",
@@ -89,6 +96,7 @@ __all__ = [
 _HOME = {
     "Applied": "service.state",
     "Capacity": "service.fault",
+    "Exchange": "recording",
     "Exponential": "service.law",
     "Fault": "fault",
     "FaultPlan": "fault",
@@ -101,6 +109,8 @@ _HOME = {
     "Pause": "service.fault",
     "Probe": "probe",
     "RateLimit": "service.fault",
+    "Recording": "recording",
+    "RecordingProxy": "proxy",
     "ReplyPlan": "service.reply",
     "ScriptedService": "service.service",
     "ScriptedTransport": "service.transport",
@@ -113,9 +123,11 @@ _HOME = {
     "Stepper": "stepper",
     "TestSystem": "system",
     "Uniform": "service.law",
+    "Update": "recording",
     "assert_counters": "invariant",
     "assert_quiescent": "invariant",
     "no_leaked_tasks": "invariant",
+    "open_recording_proxy": "proxy",
     "open_scripted_service": "service.opening",
     "open_test_system": "system",
     "run_virtual": "clock",
