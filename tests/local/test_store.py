@@ -197,6 +197,53 @@ def test_how_long_a_checkpoint_is_kept_can_change(store: CheckpointStore) -> Non
         store.set_expiry(PATH, 30, math.inf)
 
 
+def test_an_end_outlives_the_store(tmp_path: Path) -> None:
+    """Another store removes at its time what was given one, when it was saved or later, and nothing else."""
+    first = CheckpointStore(tmp_path)
+    later, never, plain = (CheckpointPath("run", "weights", name) for name in ("later", "never", "plain"))
+    first.save(PATH, FILES, expires=50.0, note=Note(time=3.0))
+    first.save(later, FILES, expires=10.0)
+    first.set_expiry(later, 0, 60.0)
+    first.save(never, FILES, expires=10.0)
+    first.set_expiry(never, 0, math.inf)
+    first.save(plain, FILES)
+    second = CheckpointStore(tmp_path)
+    assert (second.describe(PATH, 49).expires, second.describe(PATH, 49).note) == (50.0, Note(time=3.0))
+    assert {kept.path for kept in second.kept(50)} == {later, never, plain}
+    third = CheckpointStore(tmp_path)
+    assert not third.exists(later, 60)
+    assert {kept.path for kept in third.kept(1e12)} == {never, plain}
+
+
+def test_a_name_can_be_used_for_something_else(store: CheckpointStore) -> None:
+    """What replaces a checkpoint has nothing of it: not its files, not its note, not its end."""
+    store.save(PATH, FILES, expires=50.0, note=Note(time=3.0, public=True))
+    before = store.version(PATH)
+    store.save(PATH, {"a": b"1"}, note=Note(time=4.0), overwrite=True)
+    assert store.load(PATH, 1000) == {"a": b"1"}
+    assert (store.describe(PATH, 1000).note, store.describe(PATH, 1000).expires) == (Note(time=4.0), math.inf)
+    assert store.version(PATH) != before
+    assert len(store.kept(1000)) == 1
+
+
+def test_what_a_killed_store_left_is_removed(tmp_path: Path) -> None:
+    """Drafts of checkpoints and of notes are nothing that was saved, and do not stay."""
+    store = CheckpointStore(tmp_path)
+    store.clean()
+    store.save(PATH, FILES, note=Note(time=3.0))
+    draft = tmp_path / ".draft-x"
+    draft.mkdir()
+    (draft / "adapter_model.safetensors").write_bytes(b"half")
+    note = tmp_path / "session-1%3Atrain%3A0" / "weights" / "step-10" / ".note.json.draft"
+    note.write_bytes(b"{")
+    assert store.load(PATH, 0) == FILES
+    store.clean()
+    store.set_expiry(PATH, 0, 50.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["session-1%3Atrain%3A0"]
+    assert not note.exists()
+    CheckpointStore(None).clean()
+
+
 def test_notes_lie_beside_the_files(tmp_path: Path) -> None:
     """A second store reads them; a checkpoint without, or with a damaged one, has the time of its folder."""
     CheckpointStore(tmp_path).save(PATH, FILES, note=Note(time=3.0))

@@ -57,9 +57,9 @@ def archive_routes(
         check_key(request)
         check_loop()
         path = path_of(request.path_params)
-        await engine.compute.call(lambda: engine.store.check_exists(path, engine.now()))
+        await engine.compute.call(lambda: engine.store.check_exists(path, engine.date()))
         url = request.url_for("download", **request.path_params)
-        expires = datetime.fromtimestamp(engine.calendar(engine.now() + _LIFE), UTC)
+        expires = datetime.fromtimestamp(engine.date() + _LIFE, UTC)
         return RedirectResponse(
             url.include_query_params(signature=signature(path)),
             302,
@@ -71,7 +71,7 @@ def archive_routes(
         path = path_of(request.path_params)
         if not hmac.compare_digest(request.query_params.get("signature", ""), signature(path)):
             raise refusal(403, "the signature is missing or wrong")
-        files = await engine.compute.call(lambda: engine.store.load(path, engine.now()))
+        files = await engine.compute.call(lambda: engine.store.load(path, engine.date()))
         return _archive(files, request.headers)
 
     ask = "/api/v1/training_runs/{training_run_id}/checkpoints/{kind}/{name}/archive"

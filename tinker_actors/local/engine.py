@@ -179,7 +179,7 @@ class Engine:
             promises=self.promises,
             store=store,
             draw_seed=_drawer(sample_seeds),
-            now=self.now,
+            date=self.date,
             life=self.life,
             max_open=settings.max_samples,
         )
@@ -206,6 +206,10 @@ class Engine:
     def calendar(self, time: float) -> float:
         """Return what the calendar says at a time of the service, in seconds since 1970."""
         return self._epoch + time
+
+    def date(self) -> float:
+        """Return what the calendar says now, in seconds since 1970. Callable from any thread."""
+        return self.calendar(self.now())
 
     # ------------------------------------------------------------------------------------------------- life
 

@@ -94,7 +94,7 @@ def _time(engine: Engine, time: float) -> datetime:
 # ---------------------------------------------------------------------------------------------------------- runs
 
 
-def _checkpoint(engine: Engine, kept: Kept) -> Checkpoint:
+def _checkpoint(kept: Kept) -> Checkpoint:
     return Checkpoint(
         checkpoint_id=f"{kept.path.kind}/{kept.path.name}",
         checkpoint_type=_TYPES[kept.path.kind],
@@ -103,13 +103,13 @@ def _checkpoint(engine: Engine, kept: Kept) -> Checkpoint:
         size_bytes=kept.size,
         public=kept.note.public,
         user_metadata=kept.note.user_metadata,
-        expires_at=None if math.isinf(kept.expires) else _time(engine, kept.expires),
+        expires_at=None if math.isinf(kept.expires) else datetime.fromtimestamp(kept.expires, UTC),
     )
 
 
 def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
     def last(kind: CheckpointKind) -> Checkpoint | None:
-        return next((_checkpoint(engine, one) for one in kept if one.path.kind == kind), None)
+        return next((_checkpoint(one) for one in kept if one.path.kind == kind), None)
 
     return TrainingRun(
         training_run_id=run.run_id,
@@ -127,7 +127,7 @@ def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
 def _earlier(engine: Engine, kept: Kept) -> Run | None:
     """Describe a run of an earlier life of the service by its latest checkpoint; None if that is damaged or gone."""
     try:
-        config = read_config(engine.store.load(kept.path, engine.now(), [CONFIG_FILE]))
+        config = read_config(engine.store.load(kept.path, engine.date(), [CONFIG_FILE]))
     except (InputError, NotFoundError):
         return None
     return Run(
@@ -143,7 +143,7 @@ def _earlier(engine: Engine, kept: Kept) -> Run | None:
 def _runs(engine: Engine, only: str | None = None) -> list[TrainingRun]:
     """Return the training runs, the latest first."""
     by_run: dict[str, list[Kept]] = {}
-    for one in engine.store.kept(engine.now(), only):
+    for one in engine.store.kept(engine.date(), only):
         by_run.setdefault(one.path.run, []).append(one)
     made = [run for run in reversed(engine.runs.values()) if only in (None, run.run_id)]
     known = {run.run_id for run in made}
@@ -178,49 +178,49 @@ async def _known_run(engine: Engine, call: Call[Empty]) -> TrainingRun:
 async def list_checkpoints(engine: Engine, call: Call[Empty]) -> CheckpointsListResponse:
     """List the checkpoints of a run, the latest first. Checkpoints."""
     run_id = (await _known_run(engine, call)).training_run_id
-    kept = await engine.compute.call(lambda: engine.store.kept(engine.now(), run_id))
-    return CheckpointsListResponse(tuple(_checkpoint(engine, one) for one in kept))
+    kept = await engine.compute.call(lambda: engine.store.kept(engine.date(), run_id))
+    return CheckpointsListResponse(tuple(_checkpoint(one) for one in kept))
 
 
 async def list_user_checkpoints(engine: Engine, call: Call[Empty]) -> CheckpointsListResponse:
     """List all checkpoints, the latest first. Checkpoints."""
-    kept = await engine.compute.call(lambda: engine.store.kept(engine.now()))
+    kept = await engine.compute.call(lambda: engine.store.kept(engine.date()))
     page, cursor = _page(call, kept, 100)
-    return CheckpointsListResponse(tuple(_checkpoint(engine, one) for one in page), cursor)
+    return CheckpointsListResponse(tuple(_checkpoint(one) for one in page), cursor)
 
 
 async def delete_checkpoint(engine: Engine, call: Call[Empty]) -> Empty:
     """Remove a checkpoint. Checkpoints."""
     path = path_of(call.path)
-    await engine.compute.call(lambda: engine.store.delete(path, engine.now()))
+    await engine.compute.call(lambda: engine.store.delete(path, engine.date()))
     return Empty()
 
 
 async def publish_checkpoint(engine: Engine, call: Call[Empty]) -> Empty:
     """Note that everybody may read a checkpoint, which makes no difference here. Checkpoints."""
     path = path_of(call.path)
-    await engine.compute.call(lambda: engine.store.publish(path, engine.now(), public=True))
+    await engine.compute.call(lambda: engine.store.publish(path, engine.date(), public=True))
     return Empty()
 
 
 async def unpublish_checkpoint(engine: Engine, call: Call[Empty]) -> Empty:
     """Note that nobody else may read a checkpoint. Checkpoints."""
     path = path_of(call.path)
-    await engine.compute.call(lambda: engine.store.publish(path, engine.now(), public=False))
+    await engine.compute.call(lambda: engine.store.publish(path, engine.date(), public=False))
     return Empty()
 
 
 async def set_checkpoint_ttl(engine: Engine, call: Call[SetCheckpointTtlRequest]) -> Empty:
     """Say how long a checkpoint is kept, from now; null is for ever. Checkpoints."""
     path, ttl = path_of(call.path), time_to_live(call.request.ttl_seconds)
-    await engine.compute.call(lambda: engine.store.set_expiry(path, engine.now(), engine.now() + ttl))
+    await engine.compute.call(lambda: engine.store.set_expiry(path, engine.date(), engine.date() + ttl))
     return Empty()
 
 
 async def weights_info(engine: Engine, call: Call[WeightsInfoRequest]) -> WeightsInfoResponse:
     """Say what a checkpoint was made of. Checkpoints."""
     path = CheckpointPath.parse(call.request.tinker_path)
-    files = await engine.compute.call(lambda: engine.store.load(path, engine.now(), [CONFIG_FILE]))
+    files = await engine.compute.call(lambda: engine.store.load(path, engine.date(), [CONFIG_FILE]))
     config = read_config(files)
     lora = config.lora_config()
     return WeightsInfoResponse(
@@ -244,10 +244,10 @@ async def copy_weights(engine: Engine, call: Call[CopyWeightsRequest]) -> CopyWe
     target = CheckpointPath(run, source.kind, source.name)
 
     def copy() -> None:
-        now = engine.now()
+        now = engine.date()
         if request.session_id is None and engine.store.exists(target, now):
             return  # by the same request: its answer was lost
-        note = attrs.evolve(engine.store.describe(source, now).note, time=engine.calendar(now), public=False)
+        note = attrs.evolve(engine.store.describe(source, now).note, time=now, public=False)
         engine.store.save(target, engine.store.load(source, now), expires=now + ttl, note=note)
 
     await engine.compute.call(copy)

@@ -151,7 +151,7 @@ def save_weights_external(engine: Engine, worker: ModelWorker, request: SaveWeig
 
     async def run() -> SaveWeightsExternalResponse:
         await worker.compute.call(lambda: _save(engine, worker, path, ttl, None, optimizer=False))
-        files = await worker.compute.call(lambda: engine.store.load(path, engine.now()))
+        files = await worker.compute.call(lambda: engine.store.load(path, engine.date()))
         size = sum(map(len, files.values()))
         return SaveWeightsExternalResponse(path=str(path), size_bytes=size, type="save_weights_external")
 
@@ -194,7 +194,7 @@ async def create_from_checkpoint(
         NotFoundError: there is no such checkpoint, or no such session.
     """
     path = CheckpointPath.parse(request.path)
-    files = await engine.compute.call(lambda: engine.store.load(path, engine.now()))
+    files = await engine.compute.call(lambda: engine.store.load(path, engine.date()))
     config, arrays = read_config(files), read_arrays(files, optimizer=request.optimizer)
     if request.base_model not in (None, config.base_model_name_or_path):
         why = f"{path} was saved from {config.base_model_name_or_path}"
@@ -228,7 +228,7 @@ def _free_path(
     engine: Engine, worker: ModelWorker, kind: CheckpointKind, name: str, *, overwrite: bool = False
 ) -> CheckpointPath:
     path = CheckpointPath(worker.model_id, kind, name)
-    if path in worker.reserved or (not overwrite and engine.store.exists(path, engine.now())):
+    if path in worker.reserved or (not overwrite and engine.store.exists(path, engine.date())):
         raise refusal(409, f"Checkpoint '{path}' already exists")
     return path
 
@@ -258,15 +258,13 @@ def _save(
 ) -> None:
     config = AdapterConfig.of(worker.base.name, worker.config)
     files = checkpoint_files(config, worker.model.state(optimizer=optimizer))
-    now = engine.now()
-    note = Note(time=engine.calendar(now), user_metadata=about)
-    if overwrite:
-        engine.store.discard(path, now)
-    engine.store.save(path, files, expires=now + ttl, note=note)
+    now = engine.date()
+    note = Note(time=now, user_metadata=about)
+    engine.store.save(path, files, expires=now + ttl, note=note, overwrite=overwrite)
 
 
 def _load(engine: Engine, worker: ModelWorker, path: CheckpointPath, *, optimizer: bool) -> None:
-    files = engine.store.load(path, engine.now())
+    files = engine.store.load(path, engine.date())
     saved, own = read_config(files), AdapterConfig.of(worker.base.name, worker.config)
     if saved != own:
         raise InputError("path", str(path), f"was saved from {_shape(saved)}; this model is {_shape(own)}")

@@ -68,7 +68,7 @@ class Samplers:
         promises: where results go.
         store: where paths lead.
         draw_seed: the service's own stream of seeds.
-        now: the service's time in seconds.
+        date: what the calendar says, in seconds.
         life: makes request ids differ from those of other lives of the service.
         max_open: samples that may be queued or under way.
         max_snapshots: unnamed weights kept.
@@ -87,7 +87,7 @@ class Samplers:
         promises: PromiseTable,
         store: CheckpointStore,
         draw_seed: Callable[[], int],
-        now: Callable[[], float],
+        date: Callable[[], float],
         life: str,
         max_open: int = 2048,
         max_snapshots: int = 256,
@@ -99,7 +99,7 @@ class Samplers:
         self._promises = promises
         self._store = store
         self._draw_seed = draw_seed
-        self._now = now
+        self._date = date
         self._life = life
         self._max_open = max_open
         self._max_snapshots = max_snapshots
@@ -238,17 +238,19 @@ class Samplers:
             return Source(("base", base_model), self._catalog.get(base_model), lambda: None)
         assert model_path is not None
         path = CheckpointPath.parse(model_path)
-        self._store.check_exists(path, self._now())
+        self._store.check_exists(path, self._date())
         key = (path, self._store.version(path))
         if key not in self._paths:
-            base = self._catalog.get(read_config(self._store.load(path, self._now())).base_model_name_or_path)
+            base = self._catalog.get(
+                read_config(self._store.load(path, self._date())).base_model_name_or_path
+            )
             self._paths[key] = Source(key, base, functools.partial(self._load, path, base))
             if len(self._paths) > PATHS:
                 del self._paths[next(iter(self._paths))]
         return self._paths[key]
 
     def _load(self, path: CheckpointPath, base: BaseModel) -> LoraWeights:
-        files = self._store.load(path, self._now())
+        files = self._store.load(path, self._date())
         config = read_config(files).lora_config()
         return LoraWeights.from_arrays(base.config, config, read_arrays(files, optimizer=False))
 

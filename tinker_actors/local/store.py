@@ -11,22 +11,21 @@ afterwards:
 Beside them lies a note (`Note`): when it was saved, whether everybody may read it, and what its user keeps with it.
 The note alone may change; it is no part of what is loaded or downloaded.
 
-A name is used once. In a directory each checkpoint is a folder that is written beside its place and then
-renamed into it: a crash leaves a checkpoint or none. The same weights give the same bytes.
+A name is used once, unless it is said that what it names shall be replaced. In a directory each checkpoint is a folder
+that is written beside its place and then renamed into it: a crash leaves a checkpoint or none (see `folder`). The same
+weights give the same bytes.
 
-A checkpoint may be given a time to live. It counts while the service that saved it is open: what lies in a
-directory when the service ends stays there.
+A checkpoint may be given a time to live. When it ends is noted beside the checkpoint, by the calendar, so that it
+counts whether a service is open or not; what has expired is removed when somebody looks.
 
 Every method may be called from any thread. Those that touch a disk are called where blocking does not matter.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import re
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -40,6 +39,7 @@ import orjson
 
 from tinker_actors.errors import InputError
 
+from .folder import clean, remove_folder, write_file, write_folder
 from .refusal import refusal
 
 __all__ = ["CheckpointKind", "CheckpointPath", "CheckpointStore", "Kept", "Note"]
@@ -125,7 +125,7 @@ class Kept:
         path: where it lies.
         note: what is known of it.
         size: bytes of its files.
-        expires: the service's time from which on it is gone; infinity is never.
+        expires: from when on it is gone, by the calendar; infinity is never.
     """
 
     path: CheckpointPath
@@ -135,7 +135,7 @@ class Kept:
 
 
 class CheckpointStore:
-    """Keeps checkpoints.
+    """Keeps checkpoints. Times are those of the calendar, in seconds.
 
     Args:
         root: a directory, made if it is missing; None keeps them in memory.
@@ -144,6 +144,7 @@ class CheckpointStore:
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
         self._lock = threading.Lock()  # guards the dictionaries
+        self._knows_ends = root is None  # of what lay there before
         self._memory: dict[CheckpointPath, dict[str, bytes]] = {}
         self._notes: dict[CheckpointPath, Note] = {}
         self._expiry: dict[CheckpointPath, float] = {}
@@ -156,6 +157,7 @@ class CheckpointStore:
         *,
         expires: float = math.inf,
         note: Note | None = None,
+        overwrite: bool = False,
     ) -> None:
         """Keep a checkpoint. With a directory, this writes and syncs files.
 
@@ -164,16 +166,17 @@ class CheckpointStore:
             files: by name.
             expires: time from which on it is gone.
             note: what is known of it.
+            overwrite: the path may be in use, and what is there is replaced.
 
         Raises:
             ConflictError: the path is in use. Nothing was changed.
         """
         if self._root is not None:
-            written = dict(files) if note is None else {**files, NOTE_FILE: _note_bytes(note)}
-            _write_folder(self._root, self._folder(self._root, path), path, written)
+            self._write(self._root, path, {**files, **_note_files(note, expires)}, overwrite=overwrite)
         with self._lock:
-            if path in self._memory:
+            if path in self._memory and not overwrite:
                 raise _in_use(path)
+            self._forget([path])
             if self._root is None:
                 self._memory[path] = dict(files)
                 self._notes[path] = note or Note()
@@ -181,12 +184,25 @@ class CheckpointStore:
             if expires < math.inf:
                 self._expiry[path] = expires
 
+    def _write(
+        self, root: Path, path: CheckpointPath, files: Mapping[str, bytes], *, overwrite: bool
+    ) -> None:
+        try:
+            write_folder(root, _folder(root, path), files, replace=overwrite)
+        except FileExistsError as error:
+            raise _in_use(path) from error
+
+    def clean(self) -> None:
+        """Remove what a killed service has left in the directory, where no other service may be at work."""
+        if self._root is not None:
+            clean(self._root)
+
     def load(self, path: CheckpointPath, now: float, only: Collection[str] | None = None) -> dict[str, bytes]:
         """Return a checkpoint's files by name. With a directory, this reads files.
 
         Args:
             path: where it lies.
-            now: the service's time.
+            now: the time.
             only: names of those that are wanted, if there are such; None is all of them.
 
         Raises:
@@ -197,11 +213,11 @@ class CheckpointStore:
             with self._lock:
                 files = self._memory[path]
                 return {name: files[name] for name in files if only is None or name in only}
-        folder = self._folder(self._root, path)
+        folder = _folder(self._root, path)
         return {
             file.name: file.read_bytes()
             for file in sorted(folder.iterdir())
-            if file.name != NOTE_FILE and (only is None or file.name in only)
+            if not file.name.startswith(NOTE_FILE) and (only is None or file.name in only)
         }
 
     def check_exists(self, path: CheckpointPath, now: float) -> None:
@@ -219,7 +235,7 @@ class CheckpointStore:
         if self._root is None:
             with self._lock:
                 return path in self._memory
-        return self._folder(self._root, path).is_dir()
+        return _folder(self._root, path).is_dir()
 
     def version(self, path: CheckpointPath) -> int:
         """Return a number that changes when a path is saved again after its first checkpoint expired."""
@@ -232,7 +248,7 @@ class CheckpointStore:
         """Return the checkpoints there are, the latest first. With a directory, this reads it.
 
         Args:
-            now: the service's time.
+            now: the time.
             run: of this run only.
         """
         self._expire(now)
@@ -272,11 +288,6 @@ class CheckpointStore:
             self._forget([path])
         self._remove_folders([path])
 
-    def discard(self, path: CheckpointPath, now: float) -> None:
-        """Remove a checkpoint, if there is one, whose name is about to be used again."""
-        if self.exists(path, now):
-            self.delete(path, now)
-
     def publish(self, path: CheckpointPath, now: float, *, public: bool) -> None:
         """Let everybody read a checkpoint, or nobody else any more.
 
@@ -284,15 +295,11 @@ class CheckpointStore:
             NotFoundError: there is none, or it has expired.
             ConflictError: it is so already.
         """
-        note = self.describe(path, now).note
-        if note.public == public:
+        kept = self.describe(path, now)
+        if kept.note.public == public:
             raise refusal(409, f"Checkpoint '{path}' is {'public' if public else 'not public'} already")
-        note = attrs.evolve(note, public=public)
-        if self._root is not None:
-            file = self._folder(self._root, path) / NOTE_FILE
-            draft = file.with_name(f"{NOTE_FILE}.draft")
-            draft.write_bytes(_note_bytes(note))
-            draft.replace(file)
+        note = attrs.evolve(kept.note, public=public)
+        self._write_note(path, note, kept.expires)
         with self._lock:
             self._notes[path] = note
 
@@ -302,12 +309,20 @@ class CheckpointStore:
         Raises:
             NotFoundError: there is none, or it has expired.
         """
-        self.check_exists(path, now)
+        self._write_note(path, self.describe(path, now).note, expires)
         with self._lock:
             if expires < math.inf:
                 self._expiry[path] = expires
             else:
                 self._expiry.pop(path, None)
+
+    def _write_note(self, path: CheckpointPath, note: Note, expires: float) -> None:
+        if self._root is not None:
+            file = _folder(self._root, path) / NOTE_FILE
+            draft = file.with_name(f"{NOTE_FILE}.draft")
+            draft.unlink(missing_ok=True)  # of a service that was killed
+            write_file(draft, _note_files(note, expires)[NOTE_FILE])
+            draft.replace(file)
 
     def _describe(self, path: CheckpointPath) -> Kept:
         size = sum(len(content) for content in self._memory[path].values())
@@ -315,15 +330,15 @@ class CheckpointStore:
 
     def _read(self, root: Path, path: CheckpointPath) -> Kept | None:
         """Describe a checkpoint of a directory; None if it has just gone."""
-        folder = self._folder(root, path)
+        folder = _folder(root, path)
         try:
             size = sum(
                 file.stat().st_size for file in folder.iterdir() if not file.name.startswith(NOTE_FILE)
             )
-            note = _read_note(folder)
+            note, expires = _read_note(folder)
         except FileNotFoundError:
             return None
-        return Kept(path=path, note=note, size=size, expires=self._expiry.get(path, math.inf))
+        return Kept(path=path, note=note, size=size, expires=expires)
 
     def _forget(self, paths: list[CheckpointPath]) -> None:
         for path in paths:
@@ -334,17 +349,20 @@ class CheckpointStore:
     def _remove_folders(self, paths: list[CheckpointPath]) -> None:
         if self._root is not None:
             for path in paths:
-                shutil.rmtree(self._folder(self._root, path), ignore_errors=True)
+                remove_folder(self._root, _folder(self._root, path))
 
     def _expire(self, now: float) -> None:
         with self._lock:
+            if not self._knows_ends and self._root is not None:
+                self._expiry = _ends_under(self._root) | self._expiry
+                self._knows_ends = True
             over = [path for path, expires in self._expiry.items() if expires <= now]
             self._forget(over)
         self._remove_folders(over)
 
-    @staticmethod
-    def _folder(root: Path, path: CheckpointPath) -> Path:
-        return root / quote(path.run, safe="") / path.kind / path.name
+
+def _folder(root: Path, path: CheckpointPath) -> Path:
+    return root / quote(path.run, safe="") / path.kind / path.name
 
 
 def _paths_under(root: Path) -> list[CheckpointPath]:
@@ -358,16 +376,31 @@ def _paths_under(root: Path) -> list[CheckpointPath]:
     ]
 
 
-def _note_bytes(note: Note) -> bytes:
-    return orjson.dumps(attrs.asdict(note), option=orjson.OPT_SORT_KEYS)
+def _ends_under(root: Path) -> dict[CheckpointPath, float]:
+    """Return when the checkpoints of a directory expire that do so at all."""
+    found = {}
+    for path in _paths_under(root):
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            found[path] = _read_note(_folder(root, path))[1]
+    return {path: expires for path, expires in found.items() if expires < math.inf}
 
 
-def _read_note(folder: Path) -> Note:
-    """Return a checkpoint's note; one that was saved without has the time of its folder."""
+def _note_files(note: Note | None, expires: float) -> dict[str, bytes]:
+    """Return the file that a note and an end are written to; none if there is nothing to write."""
+    kept: dict[str, object] = {} if note is None else attrs.asdict(note)
+    if expires < math.inf:
+        kept["expires"] = expires
+    return {NOTE_FILE: orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)} if kept else {}
+
+
+def _read_note(folder: Path) -> tuple[Note, float]:
+    """Return a checkpoint's note and its end; one that was saved without has the time of its folder."""
+    saved = folder.stat().st_mtime
     try:
-        return cattrs.structure(orjson.loads((folder / NOTE_FILE).read_bytes()), Note)
-    except (FileNotFoundError, ValueError, cattrs.BaseValidationError):
-        return Note(time=folder.stat().st_mtime)
+        kept = {"time": saved} | orjson.loads((folder / NOTE_FILE).read_bytes())
+        return cattrs.structure(kept, Note), float(kept.get("expires", math.inf))
+    except (FileNotFoundError, TypeError, ValueError, cattrs.BaseValidationError):
+        return Note(time=saved), math.inf
 
 
 def _missing(path: CheckpointPath) -> Exception:
@@ -376,46 +409,3 @@ def _missing(path: CheckpointPath) -> Exception:
 
 def _in_use(path: CheckpointPath) -> Exception:
     return refusal(409, f"Checkpoint '{path}' already exists")
-
-
-def _write_folder(root: Path, folder: Path, path: CheckpointPath, files: Mapping[str, bytes]) -> None:
-    """Write a folder whole or not at all."""
-    if folder.exists():
-        raise _in_use(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
-    try:
-        for name, content in files.items():
-            _write_file(draft / name, content)
-        _rename(draft, folder, path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _write_file(file: Path, content: bytes) -> None:
-    with file.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _rename(draft: Path, folder: Path, path: CheckpointPath) -> None:
-    try:
-        draft.rename(folder)
-    except OSError as exc:
-        if folder.exists():  # another service on the same directory was faster
-            raise _in_use(path) from exc
-        raise
-    _sync_directory(folder.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename last through a power failure, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
