@@ -16,14 +16,9 @@ import trio
 import tinker_actors as ta
 from tinker_actors.errors import ConfigError, CredentialError, InputError
 from tinker_actors.local.service import EmbeddedService
-from tinker_actors.opening import (
-    Settings,
-    _common_settings,
-    _open_remote,
-    _remote_settings,
-    choose_backend,
-    open_service,
-)
+from tinker_actors.opening import Settings, choose_backend, open_service
+from tinker_actors.opening.service import _open_remote
+from tinker_actors.opening.settings import _common_settings, _remote_settings
 from tinker_actors.protocol.credential import CredentialsFile, StoredKey
 from tinker_actors.protocol.event import LoopBlocked, ModelRestored
 from tinker_actors.transport.config import TINKER_SERVICE, Config, Environment

@@ -1,0 +1,164 @@
+"""`open_service` and its like: choose the backend, start it if it is the embedded one, and yield the client."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Unpack
+
+from tinker_actors.actors.admin import AdminClient
+from tinker_actors.actors.rest import RestClient
+from tinker_actors.actors.service_client import ServiceClient, open_client
+from tinker_actors.opening.backend import Backend
+from tinker_actors.opening.settings import Settings, check_names, choose, remote_config
+from tinker_actors.transport.config import Config
+from tinker_actors.transport.http import HttpTransport, open_transport
+from tinker_actors.transport.inprocess import InProcessTransport
+
+if TYPE_CHECKING:
+    from tinker_actors.local.service import EmbeddedService
+
+__all__ = ["open_admin_client", "open_rest_client", "open_service"]
+
+_EMBEDDED_URL = "http://embedded"
+
+
+@contextlib.asynccontextmanager
+async def open_service(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[ServiceClient]:
+    """Open a Tinker service; leaving it means that everything it started has ended.
+
+    If the body returns, everything that was put in line runs to its end first. If it raises or is cancelled,
+    what has not begun is refused with `ServiceClosing`, what was sent is waited for up to `grace` seconds, and
+    the body's own exception leaves as it is.
+
+    Args:
+        backend: `"local"` for the embedded service, `"tinker"` for the Tinker service, or a base URL; None chooses,
+            see `opening.backend`.
+        base_url: where the service is.
+        api_key: the key for it.
+        seed: makes delays and drawn seeds repeatable.
+        embedded: the embedded service to use, made by the caller; only with `backend="local"` or none.
+        **settings: as the attributes of `tinker_actors.Config`, such as `outage_timeout=600` or `telemetry=False`.
+
+    Raises:
+        ConfigError: arguments that contradict each other, or no backend.
+        InputError: a key that does not look like one.
+        TypeError: a setting that does not exist; the message names one that is spelt alike.
+        APIConnectionError: the service cannot be reached; the message names the URL.
+        TinkerError: the service refused.
+        UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
+    """
+    check_names("open_service", settings)
+    chosen, settings = choose(backend, base_url, api_key, embedded, settings)
+    rng = random.Random(seed)
+    opened = (
+        _open_remote(chosen, rng, settings)
+        if chosen.base_url is not None
+        else _open_embedded(embedded, chosen, rng, settings)
+    )
+    async with opened as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def open_rest_client(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[RestClient]:
+    """Open a client of what is kept on a service, without a session; leaving it closes its connections.
+
+    Nothing is sent before its first call. Arguments and errors: as `open_service`, which has one as `service.rest`.
+    The embedded service keeps what lies in the directory of its store, and nothing else when it has ended.
+    """
+    check_names("open_rest_client", settings)
+    chosen, settings = choose(backend, base_url, api_key, embedded, settings)
+    async with _open_transport(chosen, random.Random(seed), embedded, settings) as transport:
+        yield RestClient(transport)
+
+
+@contextlib.asynccontextmanager
+async def open_admin_client(
+    backend: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    seed: int | None = None,
+    embedded: EmbeddedService | None = None,
+    **settings: Unpack[Settings],
+) -> AsyncIterator[AdminClient]:
+    """Open a client for administrators, without a session; leaving it closes its connections.
+
+    Nothing is sent before its first call. Arguments and errors: as `open_service`, which has one as `service.admin`.
+    """
+    check_names("open_admin_client", settings)
+    chosen, settings = choose(backend, base_url, api_key, embedded, settings)
+    async with _open_transport(chosen, random.Random(seed), embedded, settings) as transport:
+        yield AdminClient(transport)
+
+
+def _embedded_service(embedded: EmbeddedService | None, rng: random.Random) -> EmbeddedService:
+    from tinker_actors.local.service import (
+        EmbeddedService,
+    )  # numpy and the model load only when they are used
+
+    return EmbeddedService(seed=rng.getrandbits(31)) if embedded is None else embedded
+
+
+@contextlib.asynccontextmanager
+async def _open_transport(
+    chosen: Backend, rng: random.Random, embedded: EmbeddedService | None, settings: Settings
+) -> AsyncIterator[HttpTransport]:
+    """Open what makes calls, and nothing that runs above it."""
+    if chosen.base_url is not None:
+        async with open_transport(remote_config(chosen, settings), rng=rng) as transport:
+            yield transport
+        return
+    service = _embedded_service(embedded, rng)
+    config = Config(base_url=_EMBEDDED_URL, **settings)
+    async with (
+        InProcessTransport(service.app) as through,
+        open_transport(config, rng=rng, through=through) as transport,
+    ):
+        yield transport
+
+
+def _open_remote(
+    chosen: Backend, rng: random.Random, settings: Settings
+) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
+    config = remote_config(chosen, settings)
+    return open_client(config, rng=rng, backend=config.base_url, chosen=chosen.line)
+
+
+@contextlib.asynccontextmanager
+async def _open_embedded(
+    embedded: EmbeddedService | None, chosen: Backend, rng: random.Random, settings: Settings
+) -> AsyncIterator[ServiceClient]:
+    service = _embedded_service(embedded, rng)
+    defaults: Settings = {"telemetry": True}
+    config = Config(base_url=_EMBEDDED_URL, **(defaults | settings))
+    async with (
+        InProcessTransport(service.app) as transport,
+        open_client(
+            config,
+            rng=rng,
+            backend="local",
+            chosen=chosen.line,
+            through=transport,
+            beat_through=lambda: InProcessTransport(service.app, lifespan=False),
+        ) as client,
+    ):
+        yield client
