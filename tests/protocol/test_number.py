@@ -31,3 +31,13 @@ def test_there_is_never_a_hole_below_a_used_number_for_long(waves: list[list[boo
                 numbers.give_back(number)
     holes = set(range(numbers.next_new)) - used
     assert {numbers.take() for _ in holes} == holes
+
+
+def test_numbers_of_a_model_go_on_where_others_left_them() -> None:
+    """What came back to them is the first to be given out again, lowest first; and it is told which those are."""
+    numbers = Numbers.of(5, free=(3, 1))
+    assert numbers.free == (1, 3)
+    assert numbers.freed((3, 4)) == (3,)
+    assert [numbers.take() for _ in range(3)] == [1, 3, 5]
+    assert (numbers.free, numbers.freed((1, 3))) == ((), ())
+    assert Numbers.of(1).take() == 1

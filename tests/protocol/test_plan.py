@@ -6,7 +6,16 @@ from typing import Any, cast, get_args
 import pytest
 
 from tinker_actors.protocol.journal import Operation
-from tinker_actors.protocol.plan import REPLIES, REQUEST_TYPES, Place, parts, reply_of, request_of
+from tinker_actors.protocol.plan import (
+    REPLIES,
+    REQUEST_TYPES,
+    Place,
+    parts,
+    parts_by_plan,
+    plan_of,
+    reply_of,
+    request_of,
+)
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire import endpoints
 from tinker_actors.wire.input import Datum, ModelInput
@@ -54,6 +63,17 @@ def test_a_batch_goes_out_in_parts_of_the_same_operation(kind: Any) -> None:
     }
     assert parts(whole, max_datums=5, max_bytes=10**6) == [whole]
     assert [len(part.data) for part in parts(whole, max_datums=5, max_bytes=80)] == [2, 2, 1]
+
+
+def test_a_batch_is_cut_again_as_it_was_cut_before() -> None:
+    """By its plan, whatever the limits have become since; sums of floats depend on it."""
+    whole = Operation(kind="forward_backward", data=DATA)
+    cut = parts(whole, max_datums=2, max_bytes=10**6)
+    assert plan_of(cut) == (2, 2, 1)
+    assert [part.data for part in parts_by_plan(whole, plan_of(cut))] == [part.data for part in cut]
+    assert parts_by_plan(whole, (5,)) == [whole]
+    step = Operation(kind="optim_step")
+    assert parts_by_plan(step, plan_of([step])) == [step]
 
 
 def test_what_has_no_batch_is_one_request() -> None:

@@ -10,7 +10,7 @@ import trio
 
 from tinker_actors.actors.target import SampleTarget
 from tinker_actors.actors.void import Void
-from tinker_actors.errors import ModelPoisoned, TinkerError
+from tinker_actors.errors import JournalError, ModelPoisoned, TinkerError
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Checkpoint, Journal
 from tinker_actors.wire.model import (
@@ -84,10 +84,12 @@ class Lineage:
         journal: what was decided since the latest checkpoint.
         user_metadata: stored with the model.
         model_id: its present id on the service; empty before the first.
+        model_seq: its number in the session it was made in.
         info: what the service said of it when it was first made.
         waiting: who waits for the operation at a position.
         void: what stands in line and is not sent.
         poison: why nothing may be sent to it any more.
+        unwritten: why the journal takes nothing more, so that nothing more is sent; what was sent runs to its end.
         given_up: ids it had that are still to be unloaded, in order.
         epoch: the session it was made in, as `Session.epoch` counts them.
         tried_in: the session in which the latest restore began.
@@ -109,10 +111,12 @@ class Lineage:
     journal: Journal
     user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
+    model_seq: int = 0
     info: GetInfoResponse | None = None
     waiting: dict[int, Answer] = attrs.field(factory=dict)
     void: Void | None = None
     poison: ModelPoisoned | None = None
+    unwritten: JournalError | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
     epoch: int = 0
     tried_in: int = 0

@@ -151,7 +151,7 @@ class Restoring:
             return False
         if not session.is_current(epoch):
             return False
-        lineage.model_id, lineage.epoch = model_id, epoch
+        lineage.model_id, lineage.model_seq, lineage.epoch = model_id, number, epoch
         return True
 
     # --- after a loss ------------------------------------------------------------------------------------

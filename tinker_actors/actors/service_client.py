@@ -25,7 +25,7 @@ from tinker_actors.errors import InputError, StartFailed, TinkerError, Unobserve
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
 from tinker_actors.protocol.event import ServiceEvent
-from tinker_actors.protocol.journal import MemoryJournal
+from tinker_actors.protocol.memory_journal import MemoryJournal
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.saving import check_state_path, metadata
 from tinker_actors.protocol.wait import WaitSeen

@@ -226,6 +226,11 @@ class Session:
         self._models += 1
         return self._models - 1
 
+    @property
+    def next_sampler_seq(self) -> int:
+        """The number that the next sampling session will have."""
+        return self._samplers
+
     def take_sampler_seq(self) -> int:
         """Return the next number of a sampling session in this session."""
         self._samplers += 1

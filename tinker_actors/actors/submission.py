@@ -1,16 +1,18 @@
 """Sending one model's requests: their numbers, their order, and what became of each.
 
 Theory of operation. An operation goes out in one request or, if its batch is large, in several: one after the other,
-or together where the service is known to keep early numbers (`protocol.chunking.waves`). Numbers are taken before the
-requests are sent, lowest first; one that the service did not take comes back and is given to the next request, so
-there is no hole. So does that of a request that failed later, where a failure uses no number up. Each request holds its
-bytes of the budget that the models of a service share while it is sent.
+or together where the service is known to keep early numbers (`protocol.chunking.waves`). It is `prepare`d first: cut,
+and its numbers taken, lowest first, for they are part of the intent that is written before anything is sent. A number
+that the service did not take comes back and is given to the next request, so there is no hole. So does that of a
+request that failed later, where a failure uses no number up. Each request holds its bytes of the budget that the models
+of a service share while it is sent.
 
 Nothing is raised for what the service says: refusals are part of the answer, for several requests may be under way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -19,14 +21,34 @@ import trio
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import ModelLost, ResultLost, TinkerError
 from tinker_actors.protocol.chunking import waves
-from tinker_actors.protocol.journal import Operation
+from tinker_actors.protocol.journal import Intent, Operation
 from tinker_actors.protocol.number import Numbers
-from tinker_actors.protocol.plan import REQUEST_TYPES, Place, parts, request_of
+from tinker_actors.protocol.plan import REQUEST_TYPES, Place, parts, parts_by_plan, plan_of, request_of
 from tinker_actors.protocol.recovery import Cause, Rung, classify, frees_number, next_rung
 from tinker_actors.protocol.retry import Look, Sends
 from tinker_actors.transport.http import HttpTransport
 
-__all__ = ["Sent", "Submission", "Submitter"]
+__all__ = ["Prepared", "Sent", "Submission", "Submitter"]
+
+
+@attrs.frozen
+class Prepared:
+    """An operation that is about to be sent.
+
+    Attributes:
+        operation: what it is.
+        cut: its parts, one for each request.
+        numbers: theirs.
+    """
+
+    operation: Operation
+    cut: Sequence[Operation]
+    numbers: tuple[int, ...]
+
+    @property
+    def intent(self) -> Intent:
+        """What is written of it before it is sent."""
+        return Intent(operation=self.operation, numbers=self.numbers, plan=plan_of(self.cut))
 
 
 @attrs.frozen
@@ -88,31 +110,73 @@ class Submitter:
         self._numbers = Numbers(1)  # creation took 0
         self._epoch = 0
 
-    async def submit(self, operation: Operation, model_id: str, epoch: int) -> Submission:
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers of the model's requests."""
+        return self._numbers
+
+    def adopt(self, numbers: Numbers) -> None:
+        """Go on with the numbers of a model that another process has sent to."""
+        self._numbers = numbers
+
+    def prepare(self, operation: Operation, plan: Sequence[int] = ()) -> Prepared:
+        """Cut an operation into its requests and take their numbers.
+
+        Args:
+            operation: what is to be sent, with its batch.
+            plan: how it was cut before; empty: as the service's limits say.
+        """
+        limits = self._session.limits
+        if plan:
+            cut = parts_by_plan(operation, plan)
+        else:
+            cut = parts(
+                operation,
+                max_datums=limits.fwdbwd_max_chunk_len,
+                max_bytes=limits.fwdbwd_max_chunk_bytes_count,
+            )
+        return Prepared(operation, cut, tuple(self._numbers.take() for _ in cut))
+
+    def release(self, prepared: Prepared) -> None:
+        """Take the numbers back of what is not sent after all."""
+        for number in prepared.numbers:
+            self._numbers.give_back(number)
+
+    async def submit(
+        self,
+        prepared: Prepared,
+        model_id: str,
+        epoch: int,
+        accepted: Callable[[int, str], None] = lambda _, __: None,
+    ) -> Submission:
         """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint.
 
         Args:
-            operation: what is sent.
+            prepared: what is sent.
             model_id: whom it concerns.
             epoch: the session the model belongs to; nothing is sent once that is over.
+            accepted: is told of each request that was taken, by its place, and of its promise.
         """
         self._epoch = epoch
-        limits = self._session.limits
-        cut = parts(
-            operation,
-            max_datums=limits.fwdbwd_max_chunk_len,
-            max_bytes=limits.fwdbwd_max_chunk_bytes_count,
-        )
+        cut, numbers = prepared.cut, prepared.numbers
         if len(cut) == 1:
-            return _submission([await self._send(cut[0], model_id, self._numbers.take())])
-        return _submission(await self._send_all(cut, model_id))
+            outcome = await self._send(cut[0], model_id, numbers[0])
+            _tell(accepted, 0, outcome)
+            return _submission([outcome])
+        return _submission(await self._send_all(cut, numbers, model_id, accepted))
 
-    async def _send_all(self, cut: list[Operation], model_id: str) -> list[_Outcome]:
-        numbers = [self._numbers.take() for _ in cut]
+    async def _send_all(
+        self,
+        cut: Sequence[Operation],
+        numbers: Sequence[int],
+        model_id: str,
+        accepted: Callable[[int, str], None],
+    ) -> list[_Outcome]:
         outcomes: list[_Outcome] = [None] * len(cut)
 
         async def send(index: int) -> None:
-            outcomes[index] = await self._send(cut[index], model_id, numbers[index])
+            outcomes[index] = outcome = await self._send(cut[index], model_id, numbers[index])
+            _tell(accepted, index, outcome)
 
         parks = self._transport.capability.early_numbers == "park"
         together = parks and self._session.limits.parallel_fwdbwd_chunks
@@ -178,6 +242,11 @@ class Submitter:
         numbered = sends.rule is not None and sends.rule.on_doubt == "numbered"
         cause: Cause = "doubtful_numbered" if numbered else "doubtful"
         return next_rung(cause, self._transport.capability.dedupe)
+
+
+def _tell(accepted: Callable[[int, str], None], part: int, outcome: _Outcome) -> None:
+    if isinstance(outcome, Sent) and outcome.request_id:
+        accepted(part, outcome.request_id)
 
 
 def _submission(outcomes: list[_Outcome]) -> Submission:

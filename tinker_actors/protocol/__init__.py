@@ -5,7 +5,8 @@
     sampling      sample, progress, sampler_handle
     waiting       future, batch_poll, failure, queue_state, wait, cancel
     answers       sse, pagination, archive, console
-    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, body
+    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, memory_journal,
+                  body
     runs          run_identity, loop_state, checkpoint_policy, retention
     telling       event, telemetry
 

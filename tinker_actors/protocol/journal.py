@@ -1,4 +1,4 @@
-"""What has to be done again if a model is lost: the journal's rules, and the journal of a plain service.
+"""What has to be done again if a model is lost, or its process is: the journal's rules.
 
 Theory of operation. Every operation is recorded (its *intent*) before its first byte is sent, and gets the next
 position. `checkpointed` names a saved state that holds everything before a position; what stands before it is
@@ -7,7 +7,9 @@ the accumulated gradient. After a loss, a new model is loaded from that state an
 order: gradients, optimizer steps and loads always, other operations only if they have no result yet. A failed
 operation is struck out and is never done again.
 
-An `optim_step` ends a step, and so does a `load_state`, which drops the accumulated gradient.
+An `optim_step` ends a step, and so does a `load_state`, which drops the accumulated gradient. A step is *decided* when
+the intent of its `optim_step` is committed, and with it, in the same transaction, the user's `Decision`: where the
+user's own loop stands after the step.
 
 Weights published without a name end with their session, so such an operation may be *kept*: it is replayed although it
 has its result, until it is `release`d. A checkpoint behind it keeps it only if no step lies between.
@@ -15,29 +17,45 @@ has its result, until it is `release`d. A checkpoint behind it keeps it only if 
 If the latest state turns out to be gone, `fall_back` goes back to the one before it, or to the model's creation, as
 long as what came after that is still held.
 
-`MemoryJournal` keeps this in memory and so survives whatever dies but the process. It is bounded: when more than
-`max_bytes` have been recorded since the last checkpoint, it forgets what they were, and `complete` says so until a
-checkpoint makes up for it.
+A journal also knows the model that takes what is recorded (`made`), with the number that each request has there and
+the promise that the service gave for it (`accepted`): with these another process can go on with the very same model.
+That is so only while the model is *live*: once everything that was replayed into it has its result (`revived`).
+
+Two are written: `MemoryJournal`, which survives whatever dies but the process, and the one of a run, which is on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from tinker_actors.protocol.chunking import datum_bytes
-from tinker_actors.protocol.step import CHANGING, OperationKind
+from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum
 from tinker_actors.wire.optimizer import OptimParams
 from tinker_actors.wire.sampling import SamplingClientKind
-from tinker_actors.wire.training import LossFnType
+from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 
-__all__ = ["Checkpoint", "Journal", "MemoryJournal", "Operation", "Record"]
+__all__ = [
+    "STEP_ENDS",
+    "Checkpoint",
+    "Decision",
+    "Intent",
+    "Journal",
+    "ModelFacts",
+    "Operation",
+    "PartSent",
+    "Record",
+    "Witness",
+]
 
-_STEP_ENDS: frozenset[OperationKind] = frozenset({"optim_step", "load_state"})
+STEP_ENDS: frozenset[OperationKind] = frozenset({"optim_step", "load_state"})
+"""What ends a step: nothing that came before is still waiting to be applied."""
 _SMALL = 256  # bytes an operation without a batch is taken to weigh
 
 
@@ -60,6 +78,7 @@ class Operation:
         user_metadata: kept with what is saved.
         sampler_kind: whether samplers of these weights stay with them, or follow later ones.
         recipients: who can read weights saved for use elsewhere.
+        body: names the batch in a journal that keeps it elsewhere; `data` is then empty until it is read.
     """
 
     kind: OperationKind
@@ -76,6 +95,7 @@ class Operation:
     user_metadata: dict[str, str] | None = None
     sampler_kind: SamplingClientKind = "snapshot"
     recipients: tuple[str, ...] | None = None
+    body: str | None = None
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -101,11 +121,79 @@ class Record:
         position: its place in the order, from 0.
         operation: what it is.
         done: it has its result.
+        plan: the datums in each of its requests, as it was decided; empty if that is not known.
     """
 
     position: int
     operation: Operation
     done: bool = False
+    plan: tuple[int, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Intent:
+    """What is about to be sent.
+
+    Attributes:
+        operation: what it is.
+        numbers: those of its requests on the model, in order.
+        plan: the datums in each of its requests; (0,) without a batch.
+    """
+
+    operation: Operation
+    numbers: tuple[int, ...] = ()
+    plan: tuple[int, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What the user decided with a step.
+
+    Attributes:
+        step: which step, from 0.
+        after: where the user's loop stands after it: JSON of at most 65,536 bytes.
+        groups: ids of the rollouts it was made of.
+        skipped: nothing is trained in this step.
+    """
+
+    step: int
+    after: bytes
+    groups: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ModelFacts:
+    """The model that takes what is recorded.
+
+    Attributes:
+        model_id: its id on the service.
+        session_id: the session it was made in.
+        model_seq: its number there.
+        next_number: the lowest number that none of its requests has had.
+        sampler_seq: the next number of a sampling session of its session.
+        free: lower numbers that the service did not take; the next requests have to have them.
+    """
+
+    model_id: str
+    session_id: str
+    model_seq: int
+    next_number: int
+    sampler_seq: int
+    free: tuple[int, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class PartSent:
+    """One request of an operation that has no result.
+
+    Attributes:
+        number: its number on the present model.
+        request_id: its promise; None if the service is not known to have taken it.
+    """
+
+    number: int
+    request_id: str | None
 
 
 @attrs.frozen
@@ -123,8 +211,32 @@ class Checkpoint:
     weights_access_token: str | None = attrs.field(default=None, repr=False)
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Witness:
+    """What the model computed in one of the two steps after a saved state.
+
+    Attributes:
+        position: of the gradient it was computed with.
+        checkpoint: the saved state; None for the model's creation.
+        which: the first or the second step after it.
+        datum: the index of the datum in the batch.
+        loss: the loss of the whole batch, where the service said it.
+        logprobs: float32, of the datum's targets.
+    """
+
+    position: int
+    checkpoint: Checkpoint | None
+    which: Literal[1, 2]
+    datum: int
+    loss: float | None
+    logprobs: NDArray[np.float32]
+
+
 class Journal(Protocol):
-    """Where a TrainingActor writes what it has decided."""
+    """Where a TrainingActor writes what it has decided.
+
+    What is no `async` function here writes in its own time: it is lost with the process unless `flush` was waited for.
+    """
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -136,12 +248,78 @@ class Journal(Protocol):
         """Whether everything that `replay` gives is there in full."""
         ...
 
-    def record(self, operation: Operation) -> int:
-        """Write an intent; return its position."""
+    @property
+    def model(self) -> ModelFacts | None:
+        """The model that takes what is recorded, with the numbers that are used by now."""
         ...
 
-    def done(self, position: int, *, keep: bool = False) -> None:
-        """Note that the operation has its result; `keep` has it replayed all the same."""
+    @property
+    def live(self) -> bool:
+        """Whether everything that was replayed into that model has its result."""
+        ...
+
+    async def record(self, intents: Sequence[Intent], decision: Decision | None = None) -> list[int]:
+        """Write intents, and what was decided with them, in one transaction; return their positions.
+
+        It is committed when this returns, batches first. Without intents it is a step that trains nothing.
+
+        Raises:
+            JournalError: it cannot be written: nothing of it is there, and nothing may be sent.
+            JournalFull: the journal has no room for it.
+        """
+        ...
+
+    async def read(self, record: Record) -> Operation:
+        """Return a record's operation with its batch.
+
+        Raises:
+            JournalError: the batch cannot be read.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything noted so far is committed.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        ...
+
+    def made(self, facts: ModelFacts) -> None:
+        """Note a new model, which takes everything from now on and is not live yet.
+
+        Of the model that is noted already it says which numbers are used, and changes nothing else.
+        """
+        ...
+
+    def revived(self) -> None:
+        """Note that everything that was replayed into the model has its result: it is live."""
+        ...
+
+    def accepted(self, position: int, part: int, request_id: str) -> None:
+        """Note the promise that the service gave for one of an operation's requests."""
+        ...
+
+    def parts(self, position: int) -> tuple[PartSent, ...]:
+        """Return the requests of an operation that has no result, on the live model."""
+        ...
+
+    def done(self, position: int, output: ForwardBackwardOutput | None = None, *, keep: bool = False) -> None:
+        """Note that the operation has its result; `keep` has it replayed all the same.
+
+        Args:
+            position: which operation.
+            output: the result, where it has metrics; it may be kept as a witness.
+            keep: replay it although it is done.
+        """
+        ...
+
+    def witness_at(self, position: int) -> Witness | None:
+        """Return what was computed by the gradient at a position, if that is kept."""
+        ...
+
+    def witnesses(self) -> Sequence[Witness]:
+        """Return what was computed in the first and the second step after each usable saved state, oldest first."""
         ...
 
     def keeps(self, position: int) -> bool:
@@ -152,8 +330,13 @@ class Journal(Protocol):
         """Replay a kept operation no more."""
         ...
 
-    def strike(self, position: int) -> None:
-        """Note that the operation failed and had no effect; it is never done again."""
+    def strike(self, position: int, *, freed: Sequence[int] = ()) -> None:
+        """Note that the operation failed and had no effect; it is never done again.
+
+        Args:
+            position: which operation.
+            freed: those of its numbers that the service did not take; they are free until an intent has them.
+        """
         ...
 
     def settled_before(self, position: int) -> bool:
@@ -176,169 +359,5 @@ class Journal(Protocol):
         ...
 
     def replay(self) -> Sequence[Record]:
-        """What has to be sent to a model that was loaded from the checkpoint, in order."""
+        """What has to be sent to a model that was loaded from the checkpoint, in order; batches by `read`."""
         ...
-
-
-@attrs.frozen
-class _Generation:
-    """What was known before the latest checkpoint: the one before it, and what came between the two."""
-
-    checkpoint: Checkpoint | None
-    records: tuple[Record, ...]
-    weight: int
-
-
-class MemoryJournal:
-    """A journal in memory; see the module.
-
-    Args:
-        max_bytes: what the operations since the last checkpoint may weigh.
-    """
-
-    def __init__(self, *, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._records: dict[int, Record] = {}  # in the order of their positions
-        self._weights: dict[int, int] = {}  # of those records that are held in full
-        self._weight = 0
-        self._next = 0
-        self._checkpoint: Checkpoint | None = None
-        self._forgotten_before = 0
-        self._kept: set[int] = set()
-        self._before: _Generation | None = None
-
-    @property
-    def checkpoint(self) -> Checkpoint | None:
-        """The newest saved state."""
-        return self._checkpoint
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing that `replay` gives was forgotten for lack of room."""
-        return all(record.position >= self._forgotten_before for record in self.replay())
-
-    def record(self, operation: Operation) -> int:
-        """Write an intent; return its position."""
-        position = self._next
-        self._next += 1
-        self._records[position] = Record(position, operation)
-        self._weights[position] = operation.weight
-        self._weight += operation.weight
-        if self._before is not None and self._weight + self._before.weight > self._max_bytes:
-            self._before = None
-        if self._weight > self._max_bytes:
-            self._forget()
-        return position
-
-    def _forget(self) -> None:
-        """Drop what the operations were; what is under way keeps its place in the order.
-
-        Of what is done, nothing is needed but the last end of a step and the gradients after it: from them a later
-        checkpoint learns whether it makes up for the loss.
-        """
-        first_open = min((at for at, record in self._records.items() if not record.done), default=self._next)
-        kept_from = self._open_step_start(first_open) - 1
-        self._records = {
-            at: Record(at, Operation(kind=record.operation.kind), record.done)
-            for at, record in self._records.items()
-            if at >= kept_from
-        }
-        self._weights.clear()
-        self._weight = 0
-        self._forgotten_before = self._next
-        self._before = None
-        self._kept &= self._records.keys()
-
-    def _drop(self, position: int) -> None:
-        self._records.pop(position, None)
-        self._kept.discard(position)
-        self._weight -= self._weights.pop(position, 0)
-
-    def done(self, position: int, *, keep: bool = False) -> None:
-        """The operation has its result. If it is not one to be replayed, nothing of it is needed any more."""
-        record = self._records.get(position)
-        if record is None:
-            return
-        record.done = True
-        if record.operation.kind in CHANGING:
-            return
-        if keep:
-            self._kept.add(position)
-        else:
-            self._drop(position)
-
-    def keeps(self, position: int) -> bool:
-        """Whether what an operation made can be made again, and is to be."""
-        return position in self._kept
-
-    def release(self, position: int) -> None:
-        """Nobody needs what a kept operation made."""
-        if position in self._kept:
-            self._drop(position)
-
-    def strike(self, position: int) -> None:
-        """The operation failed and had no effect."""
-        self._drop(position)
-
-    def settled_before(self, position: int) -> bool:
-        """Whether every operation before `position` has its result or was struck out."""
-        return all(record.done for record in self._records.values() if record.position < position)
-
-    def checkpointed(self, position: int, path: str, weights_access_token: str | None = None) -> None:
-        """Forget what the saved state holds.
-
-        Gradients of a step that was still open when it was saved are not in it, so they are kept. Results may come
-        in another order than the states were saved in: an older state than the newest one is of no use.
-        """
-        if self._checkpoint is not None and position <= self._checkpoint.position:
-            return
-        self._before = self._generation(position)
-        self._checkpoint = Checkpoint(path, position, weights_access_token)
-        kept_from = self._open_step_start(position + 1)  # a state that was loaded ends the step, too
-        for at in [at for at in self._records if at <= position]:
-            record = self._records[at]
-            if at < kept_from or not (record.operation.kind == "forward_backward" or at in self._kept):
-                self._drop(at)
-
-    def _generation(self, position: int) -> _Generation | None:
-        """Return what a loss would be answered with if the state at `position` were not there."""
-        if not self.complete:
-            return None
-        records = [
-            record
-            for record in self._records.values()
-            if record.position <= position and record.operation.kind in CHANGING
-        ]
-        weight = sum(record.operation.weight for record in records)
-        return _Generation(self._checkpoint, tuple(records), weight) if weight <= self._max_bytes else None
-
-    def fall_back(self) -> bool:
-        """Go back to what was known before the latest checkpoint, if it is held."""
-        before, self._before = self._before, None
-        if before is None:
-            return False
-        self._checkpoint = before.checkpoint
-        later = list(self._records.values())
-        self._records = {record.position: record for record in before.records}
-        self._records |= {record.position: record for record in later}
-        self._records = dict(sorted(self._records.items()))
-        self._weights = {at: record.operation.weight for at, record in self._records.items()}
-        self._weight = sum(self._weights.values())
-        return True
-
-    def _open_step_start(self, position: int) -> int:
-        """Return the position after the last end of a step before `position`."""
-        ends = [
-            at
-            for at, record in self._records.items()
-            if at < position and record.operation.kind in _STEP_ENDS
-        ]
-        return max(ends, default=-1) + 1
-
-    def replay(self) -> list[Record]:
-        """What has to be sent again, in order."""
-        return [
-            record
-            for record in self._records.values()
-            if record.operation.kind in CHANGING or not record.done or record.position in self._kept
-        ]

@@ -7,6 +7,7 @@ ones. So a number that was not used must not leave a hole: it comes back and is 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -24,6 +25,21 @@ class Numbers:
     next_new: int
     _returned: list[int] = attrs.field(factory=list[int])
 
+    @classmethod
+    def of(cls, next_new: int, free: Iterable[int] = ()) -> Numbers:
+        """Return the numbers of a model that others have given numbers of before.
+
+        Args:
+            next_new: the lowest number that was never given out.
+            free: those below it that came back.
+        """
+        return cls(next_new, sorted(free))
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Numbers that came back and wait for the next requests."""
+        return tuple(sorted(self._returned))
+
     def take(self) -> int:
         """Return a number for a request that is about to be sent."""
         if self._returned:
@@ -34,3 +50,7 @@ class Numbers:
     def give_back(self, number: int) -> None:
         """The service did not take the request with this number."""
         heapq.heappush(self._returned, number)
+
+    def freed(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Return those of some numbers that have come back and were not given out again."""
+        return tuple(number for number in numbers if number in self._returned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias, assert_never
 
 import attrs
@@ -32,7 +33,17 @@ from tinker_actors.wire.weights import (
     SaveWeightsResponse,
 )
 
-__all__ = ["REPLIES", "REQUEST_TYPES", "Place", "Reply", "parts", "reply_of", "request_of"]
+__all__ = [
+    "REPLIES",
+    "REQUEST_TYPES",
+    "Place",
+    "Reply",
+    "parts",
+    "parts_by_plan",
+    "plan_of",
+    "reply_of",
+    "request_of",
+]
 
 # tinker 0.38.0 lib/public_interfaces/training_client.py: what each promise is called when its result is asked for.
 REQUEST_TYPES: Mapping[OperationKind, str] = {
@@ -83,6 +94,28 @@ class Place:
     seq_id: int
     take_sampler_seq: Callable[[], int]
     training_body: TrainingBody = "json"
+
+
+def plan_of(cut: Sequence[Operation]) -> tuple[int, ...]:
+    """Return how many datums are in each of an operation's parts."""
+    return tuple(len(part.data) for part in cut)
+
+
+def parts_by_plan(operation: Operation, plan: Sequence[int]) -> list[Operation]:
+    """Cut an operation into the very parts it was cut into before.
+
+    Args:
+        operation: with its whole batch.
+        plan: the datums in each part.
+    """
+    assert sum(plan) == len(operation.data), "the plan is that of this batch"
+    if len(plan) == 1:
+        return [operation]
+    ends = list(accumulate(plan))
+    return [
+        attrs.evolve(operation, data=operation.data[end - size : end])
+        for end, size in zip(ends, plan, strict=True)
+    ]
 
 
 def parts(operation: Operation, *, max_datums: int, max_bytes: int) -> list[Operation]:

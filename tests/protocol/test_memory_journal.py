@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import attrs
 import pytest
@@ -18,11 +19,21 @@ from hypothesis.stateful import (
 )
 
 from tinker_actors.protocol.chunking import datum_bytes
-from tinker_actors.protocol.journal import Checkpoint, Journal, MemoryJournal, Operation, Record
+from tinker_actors.protocol.journal import (
+    Checkpoint,
+    Decision,
+    Intent,
+    Journal,
+    ModelFacts,
+    Operation,
+    Record,
+)
+from tinker_actors.protocol.memory_journal import MemoryJournal
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.optimizer import AdamParams
 
+T = TypeVar("T")
 ROOMY = 10**9
 MUTATING = ("forward_backward", "optim_step", "load_state")
 STEP_ENDS = ("optim_step", "load_state")
@@ -49,7 +60,7 @@ def full(max_bytes: int, *operations: Operation) -> MemoryJournal:
     """Make a journal in which the operations are recorded and done, without a checkpoint."""
     journal = MemoryJournal(max_bytes=max_bytes)
     for operation in operations:
-        journal.done(journal.record(operation))
+        journal.done(journal.add(operation))
     return journal
 
 
@@ -82,7 +93,7 @@ def test_what_changed_the_model_is_always_done_again() -> None:
         Operation(kind="save_for_sampler"),
         load("p"),
     ]
-    positions = [journal.record(operation) for operation in operations]
+    positions = [journal.add(operation) for operation in operations]
     assert positions == [0, 1, 2, 3, 4, 5]
     assert replayed(journal) == list(enumerate(operations))
     for position in positions:
@@ -94,7 +105,7 @@ def test_what_changed_the_model_is_always_done_again() -> None:
 def test_what_failed_is_never_done_again() -> None:
     """Nor is it waited for."""
     journal = MemoryJournal(max_bytes=ROOMY)
-    first, second = journal.record(batch()), journal.record(batch())
+    first, second = journal.add(batch()), journal.add(batch())
     assert not journal.settled_before(2)
     journal.strike(first)
     journal.strike(first)
@@ -108,7 +119,7 @@ def test_what_failed_is_never_done_again() -> None:
 def test_a_checkpoint_holds_what_was_before_it() -> None:
     """What came after stays, in order, with its result or without."""
     journal = full(ROOMY, batch(), optim(), save("a"), batch(), optim(2.0))
-    pending = journal.record(batch())
+    pending = journal.add(batch())
     journal.checkpointed(2, "tinker://m/weights/a")
     assert journal.checkpoint == Checkpoint("tinker://m/weights/a", 2)
     assert [(record.position, record.done) for record in journal.replay()] == [
@@ -125,7 +136,7 @@ def test_an_open_steps_gradients_survive_a_checkpoint_in_mid_step() -> None:
     )
     journal.checkpointed(5, "a")
     assert replayed(journal) == [(2, batch(size=2)), (3, batch(size=0)), (6, optim(2.0))]
-    journal.done(journal.record(save("b")))
+    journal.done(journal.add(save("b")))
     journal.checkpointed(7, "b")
     assert replayed(journal) == []
 
@@ -133,8 +144,8 @@ def test_an_open_steps_gradients_survive_a_checkpoint_in_mid_step() -> None:
 def test_a_step_that_was_refused_leaves_its_gradients_open() -> None:
     """A struck `optim_step` ended nothing."""
     journal = full(ROOMY, batch())
-    journal.strike(journal.record(optim()))
-    journal.done(journal.record(save("a")))
+    journal.strike(journal.add(optim()))
+    journal.done(journal.add(save("a")))
     journal.checkpointed(2, "a")
     assert [record.position for record in journal.replay()] == [0]
 
@@ -186,11 +197,11 @@ def test_what_does_not_fit_is_forgotten_and_said() -> None:
     """Until a checkpoint behind it makes up for the loss."""
     journal = full(3000, batch(size=2))
     assert is_complete(journal)
-    journal.done(journal.record(batch(size=2)))
+    journal.done(journal.add(batch(size=2)))
     assert not is_complete(journal)
-    journal.done(journal.record(optim()))
+    journal.done(journal.add(optim()))
     assert not is_complete(journal)
-    journal.done(journal.record(save("a")))
+    journal.done(journal.add(save("a")))
     journal.checkpointed(3, "a")
     assert is_complete(journal)
     assert replayed(journal) == []
@@ -201,8 +212,8 @@ def test_a_checkpoint_in_mid_step_does_not_bring_forgotten_gradients_back() -> N
     journal = full(1000, batch(size=2), save("a"))
     journal.checkpointed(1, "a")
     assert not is_complete(journal)
-    journal.done(journal.record(optim()))
-    journal.done(journal.record(save("b")))
+    journal.done(journal.add(optim()))
+    journal.done(journal.add(save("b")))
     journal.checkpointed(3, "b")
     assert is_complete(journal)
 
@@ -217,9 +228,9 @@ def test_a_checkpoint_before_the_forgetting_does_not_make_up_for_it() -> None:
 def test_striking_the_operation_that_was_too_much_brings_nothing_back() -> None:
     """The steps before it are forgotten all the same."""
     journal = full(1000, batch(), optim())
-    journal.strike(journal.record(batch(size=2)))
+    journal.strike(journal.add(batch(size=2)))
     assert not is_complete(journal)
-    journal.done(journal.record(save("a")))
+    journal.done(journal.add(save("a")))
     journal.checkpointed(3, "a")
     assert is_complete(journal)
 
@@ -227,8 +238,8 @@ def test_striking_the_operation_that_was_too_much_brings_nothing_back() -> None:
 def test_what_is_under_way_keeps_its_place_when_it_is_forgotten() -> None:
     """A save still waits for the gradients before it."""
     journal = MemoryJournal(max_bytes=1000)
-    gradient = journal.record(batch(size=2))
-    state = journal.record(save("a"))
+    gradient = journal.add(batch(size=2))
+    state = journal.add(save("a"))
     assert not is_complete(journal)
     assert not journal.settled_before(state)
     journal.done(gradient)
@@ -239,7 +250,7 @@ def test_forward_passes_that_are_done_weigh_nothing() -> None:
     """They are never done again, so an evaluation does not use up the room for gradients."""
     journal = full(3000, *[batch("forward", size=2)] * 100)
     assert is_complete(journal)
-    journal.done(journal.record(batch(size=2)))
+    journal.done(journal.add(batch(size=2)))
     assert is_complete(journal)
 
 
@@ -334,7 +345,7 @@ class JournalMachine(RuleBasedStateMachine):
             "load_state": load(f"s{max(0, position - 1 - size)}", optimizer=flag),
             "sampler": Operation(kind="save_for_sampler", name=None),
         }[kind]
-        assert self.journal.record(operation) == position
+        assert self.journal.add(operation) == position
         self.entries.append(Entry(operation))
         held = [entry for entry in self.entries if entry.held]
         if sum(entry.operation.weight for entry in held) > self.max_bytes:
@@ -469,7 +480,7 @@ def test_any_life_of_a_journal_is_that_of_its_model() -> None:
 def test_a_result_of_an_operation_that_was_forgotten_changes_nothing() -> None:
     """A replay may end after the position has been struck out or saved."""
     journal = MemoryJournal(max_bytes=10**6)
-    position = journal.record(Operation(kind="optim_step"))
+    position = journal.add(Operation(kind="optim_step"))
     journal.strike(position)
     journal.done(position)
     assert list(journal.replay()) == []
@@ -482,14 +493,14 @@ def test_a_kept_publication_is_replayed_until_it_is_released() -> None:
     """At its place, although it has its result; a checkpoint keeps it only if no step lies between."""
     journal = MemoryJournal(max_bytes=ROOMY)
     publish = Operation(kind="save_for_sampler")
-    first = journal.record(publish)
+    first = journal.add(publish)
     journal.done(first, keep=True)
-    journal.done(journal.record(optim()), keep=True)  # replayed anyway
-    second = journal.record(publish)
+    journal.done(journal.add(optim()), keep=True)  # replayed anyway
+    second = journal.add(publish)
     journal.done(second, keep=True)
     assert [record.position for record in journal.replay()] == [0, 1, 2]
     assert journal.keeps(first)
-    saved = journal.record(save("a"))
+    saved = journal.add(save("a"))
     journal.checkpointed(saved, "a")
     assert [record.position for record in journal.replay()] == [second]
     assert not journal.keeps(first)
@@ -504,7 +515,7 @@ def test_an_older_state_is_gone_back_to() -> None:
     journal = full(ROOMY, batch(), optim(), save("a"))
     journal.checkpointed(2, "a")
     for operation in (batch(), optim(2.0), save("b"), batch()):
-        journal.done(journal.record(operation))
+        journal.done(journal.add(operation))
     journal.checkpointed(5, "b")
     assert journal.fall_back()
     assert journal.checkpoint == Checkpoint("a", 2)
@@ -526,6 +537,59 @@ def test_what_is_not_held_is_not_gone_back_to() -> None:
     room = batch().weight + optim().weight + save("a").weight
     crowded = full(room, batch(), optim(), save("a"))
     crowded.checkpointed(2, "a")
-    crowded.done(crowded.record(batch()))
+    crowded.done(crowded.add(batch()))
     assert not crowded.fall_back()
     assert crowded.complete
+
+
+# --- what it shares with a journal on disk ---------------------------------------------------------------------
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run what waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        work.send(None)
+    found: T = ended.value.value
+    return found
+
+
+def test_intents_are_there_at_once_in_their_order() -> None:
+    """With the plan of their requests; nothing has to be waited for, and a batch need not be read."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    intents = [
+        Intent(operation=batch(), numbers=(1, 2), plan=(1, 0)),
+        Intent(operation=optim(), numbers=(3,)),
+    ]
+    assert at_once(journal.record(intents, Decision(step=0, after=b"null"))) == [0, 1]
+    first, second = journal.replay()
+    assert (first.plan, second.plan) == ((1, 0), ())
+    assert at_once(journal.read(first)) is intents[0].operation
+    at_once(journal.flush())
+
+
+def test_it_keeps_nothing_for_another_process() -> None:
+    """No promises, no witnesses: there will be none that could use them."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    position = journal.add(batch())
+    journal.accepted(position, 0, "r1")
+    assert journal.parts(position) == ()
+    assert journal.witness_at(position) is None
+    assert journal.witnesses() == ()
+
+
+def test_a_new_model_is_live_when_its_replay_has_its_results() -> None:
+    """Word of the numbers of the same model changes nothing about that; another model begins anew."""
+    journal = MemoryJournal(max_bytes=ROOMY)
+    facts = ModelFacts(model_id="m0", session_id="s", model_seq=0, next_number=1, sampler_seq=0)
+    assert (journal.model, is_live(journal)) == (None, False)
+    journal.made(facts)
+    assert (journal.model, is_live(journal)) == (facts, False)
+    journal.revived()
+    journal.made(attrs.evolve(facts, next_number=7))
+    assert is_live(journal)
+    journal.made(attrs.evolve(facts, model_id="m1"))
+    assert not is_live(journal)
+
+
+def is_live(journal: Journal) -> bool:
+    return journal.live

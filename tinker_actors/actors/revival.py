@@ -1,0 +1,239 @@
+"""How an incarnation of a model comes to life: made, or made again after a loss and given what came before.
+
+Theory of operation. The first incarnation makes the model. Each later one makes a *new* model, loads the latest saved
+state into it with the optimizer's state, and sends what came after again (`protocol.journal`); then it takes its
+messages, which have kept their order. The restore has succeeded when everything that was sent again has its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.lineage import Lineage, StartState
+from tinker_actors.actors.restoring import Restoring
+from tinker_actors.actors.session import Session
+from tinker_actors.actors.submission import Submitter
+from tinker_actors.actors.training_line import TrainingLine
+from tinker_actors.actors.training_operation import load_operation
+from tinker_actors.actors.training_results import Results
+from tinker_actors.errors import (
+    APIStatusError,
+    APITimeoutError,
+    ModelLost,
+    RequestFailedError,
+    ResultLost,
+    TinkerError,
+)
+from tinker_actors.kernel import Context
+from tinker_actors.protocol.event import ModelRestored
+from tinker_actors.protocol.journal import Record
+from tinker_actors.protocol.recovery import classify, is_refusal_of_key
+
+__all__ = ["Revival"]
+
+_LOAD_LIMIT = 3600.0  # seconds that loading a saved state may take while the service can be reached
+# Seconds for a model to give its slot back: who leaves does not wait for a service that is gone.
+_LAST_WORD = 3.0
+
+
+class Revival:
+    """Brings one incarnation of a model to life.
+
+    Args:
+        lineage: the model.
+        context: of its actor.
+        session: the present session.
+        line: what is sent to it.
+        submitter: has its numbers.
+        results: waits for results.
+        restoring: makes models.
+        events: where events go.
+    """
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        context: Context[Any],
+        session: Session,
+        line: TrainingLine,
+        submitter: Submitter,
+        results: Results,
+        restoring: Restoring,
+        events: EventHub,
+    ) -> None:
+        self._lineage = lineage
+        self._context = context
+        self._session = session
+        self._line = line
+        self._submitter = submitter
+        self._results = results
+        self._restoring = restoring
+        self._events = events
+
+    async def begin(self) -> None:
+        """Make the model; after a loss, restore it. Always a checkpoint."""
+        lineage = self._lineage
+        if lineage.poison is not None:
+            self._give_up(lineage.poison)
+            await trio.lowlevel.checkpoint()
+        elif lineage.info is None:
+            await self._restoring.begin()
+            self._line.note_model()
+            await self._load_first()
+            self._line.note_life()
+            self._context.spawn(self._end_with_session)
+        else:
+            await self._restore()
+
+    async def _restore(self) -> None:
+        lineage, journal = self._lineage, self._lineage.journal
+        rung = self._restoring.next_rung(self._context.last_failure)
+        if rung == "poison":
+            self._give_up(lineage.first_cause or _unknown_loss(lineage.model_id))
+            return
+        if not journal.complete:
+            message = "more was trained since the last save_state than the replay log holds"
+            self._give_up(ModelLost(message, model_id=lineage.model_id))
+            return
+        old_id = lineage.model_id
+        async with self._restoring.slot():
+            try:
+                await self._restoring.make_again(rung)
+            except TinkerError as error:
+                if not is_refusal_of_key(error):
+                    raise
+                self._give_up(error)
+                return
+            self._line.note_model()
+            self._context.spawn(self._end_with_session)
+            state = self._restoring.to_load
+            if state is not None and not await self._load(state):
+                return
+            records = [record for record in journal.replay() if self._is_needed(record)]
+            self._line.unconfirmed = {record.position for record in records}
+            await self._replay(records)
+        self._events.publish(
+            ModelRestored(
+                old_model_id=old_id,
+                model_id=lineage.model_id,
+                checkpoint=None if lineage.state is None else lineage.state.path,
+                replayed=len(records),
+                steps=sum(record.operation.kind == "optim_step" for record in records),
+            )
+        )
+        self._line.confirm(-1)
+
+    async def _replay(self, records: Sequence[Record]) -> None:
+        """Send operations again; what fails now has the consequences that it would have had for what stood in line."""
+        lineage, before = self._lineage, self._lineage.void
+        for record in records:
+            void = None if lineage.void is before else lineage.void
+            if lineage.poison is not None:
+                self._line.drop(record, lineage.poison.renewed())
+            elif void is None or record.operation.kind not in ("forward_backward", "optim_step"):
+                await self._send_again(record)
+            else:
+                self._line.drop(record, void.error())
+                if record.operation.kind == "optim_step" and not void.whole_line:
+                    lineage.void = before
+
+    async def _send_again(self, record: Record) -> None:
+        operation = await self._lineage.journal.read(record)
+        await self._line.send(record, self._submitter.prepare(operation, record.plan))
+
+    async def _end_with_session(self) -> None:
+        """End this incarnation when the session ends that its model was made in."""
+        await self._session.left(self._lineage.epoch)
+        if self._lineage.poison is None and not self._line.losing:
+            model_id = self._lineage.model_id
+            self._line.lose(ModelLost(f"the session of model {model_id} has ended", model_id=model_id))
+
+    def _is_needed(self, record: Record) -> bool:
+        """Whether an operation has to be sent again: of publications only those that somebody still samples from."""
+        if record.operation.kind != "save_for_sampler" or not record.done:
+            return True
+        publication = self._lineage.publication_at(record.position)
+        if publication is None or publication.is_over:
+            self._lineage.journal.release(record.position)
+            return False
+        target = None if publication.target is None else publication.target()
+        return target is None or not self._session.is_current(target.epoch)
+
+    def _give_up(self, cause: TinkerError) -> None:
+        """There is nothing to restore from: poison the model and tell everybody who waits."""
+        poison = self._line.poison(cause)
+        for token in self._lineage.waiting.values():
+            token.fail(poison.renewed())
+        self._lineage.waiting.clear()
+        self._lineage.given_up[self._lineage.model_id] = None
+        self._context.spawn(self._restoring.unload_given_up)
+        self._lineage.tell()
+
+    # --- loading -----------------------------------------------------------------------------------------
+
+    async def _load_first(self) -> None:
+        """Load the state that a new model starts from; if it cannot be loaded, the model gives its slot back.
+
+        Raises:
+            TinkerError: why it cannot be loaded.
+        """
+        state = self._restoring.to_load
+        if state is None:
+            return
+        operation = load_operation(state)
+        try:
+            for sent in await self._line.submit(operation):
+                await self._results.of_one(operation, sent)
+        except ResultLost:
+            return
+        except TinkerError:
+            with trio.CancelScope(shield=True):
+                await self.give_slot_back()
+            raise
+
+    async def _load(self, state: StartState) -> bool:
+        """Load the saved state; False, and the model is poisoned, if neither it nor an older one can be had.
+
+        Raises:
+            ModelLost: it is gone, and there is an older one: the next incarnation loads that into a new model.
+        """
+        operation, line = load_operation(state), self._line
+        try:
+            with trio.CancelScope() as scope:
+                self._context.spawn(self._limit_load, scope)
+                for sent in await line.submit(operation):
+                    await self._results.of_one(operation, sent)
+        except ResultLost:
+            return True
+        except (APIStatusError, RequestFailedError) as error:
+            if classify(error, "load_state") is not None:
+                line.lose(error)
+            if not self._lineage.journal.fall_back():
+                self._give_up(error)
+                return False
+            line.lose(error)
+        if scope.cancelled_caught:
+            path = state.path
+            line.lose(APITimeoutError(f"loading {path} took longer than {_LOAD_LIMIT:g} s", doubtful=True))
+        return True
+
+    async def _limit_load(self, scope: trio.CancelScope) -> None:
+        """End a load that takes too long, unless it is the service that is out of reach."""
+        while True:
+            await trio.sleep(_LOAD_LIMIT)
+            if await self._session.reachability.is_there():
+                scope.cancel(reason="the load takes too long")
+                return
+
+    async def give_slot_back(self) -> None:
+        """Unload the model as well as may be: the newest services have no such call and free it with the session."""
+        with trio.move_on_after(_LAST_WORD):
+            await self._restoring.unload(self._lineage.model_id)
+
+
+def _unknown_loss(model_id: str) -> ModelLost:
+    return ModelLost("its actor has failed again and again while it was restored", model_id=model_id)

@@ -1,0 +1,356 @@
+"""What was sent to one incarnation of a model: its order, its results, and what follows from its failures.
+
+Theory of operation. An operation is cut, its numbers are taken, its intent is written to the journal, and only then are
+its requests sent; the waiting is left to a task. When the result is there, the journal is told and whoever waits is
+answered. Whoever waits is kept in the `Lineage`, by the operation's position: it outlives the incarnation.
+
+Operations that hold weights (a step, a save) are done when all that made those weights has its results. What a failure
+means for the step around it is said by `protocol.step`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import trio
+
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.lineage import Answer, Lineage
+from tinker_actors.actors.session import Session
+from tinker_actors.actors.submission import Prepared, Sent, Submitter
+from tinker_actors.actors.training_operation import checkpoint_path
+from tinker_actors.actors.training_results import Results
+from tinker_actors.actors.void import Void, step_void
+from tinker_actors.errors import (
+    JournalError,
+    JournalFull,
+    ModelLost,
+    ModelPoisoned,
+    ResultLost,
+    StepVoid,
+    TinkerError,
+)
+from tinker_actors.kernel import Context
+from tinker_actors.protocol.event import ModelLostEvent, SamplerRebound
+from tinker_actors.protocol.journal import Decision, ModelFacts, Operation, Record
+from tinker_actors.protocol.plan import Reply, reply_of
+from tinker_actors.protocol.recovery import classify, says_not_done
+from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
+from tinker_actors.wire.training import ForwardBackwardOutput
+from tinker_actors.wire.weights import SaveWeightsForSamplerResult
+
+__all__ = ["TrainingLine"]
+
+# What these have made is worth what came before them: they are done when that has its results.
+_HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
+    {"optim_step", "save_state", "save_for_sampler", "save_external"}
+)
+
+
+class TrainingLine:
+    """What was sent to one incarnation of a model.
+
+    Args:
+        lineage: the model.
+        context: of its actor; waiting is done in its tasks.
+        session: the present session.
+        submitter: sends.
+        results: waits.
+        events: where events go.
+
+    Attributes:
+        step: the one under way.
+        losing: the incarnation is about to end.
+        progress: set, and replaced, whenever an operation has got its outcome.
+        unconfirmed: positions of what was replayed and has no result yet.
+    """
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        context: Context[Any],
+        session: Session,
+        submitter: Submitter,
+        results: Results,
+        events: EventHub,
+    ) -> None:
+        self._lineage = lineage
+        self._context = context
+        self._session = session
+        self._submitter = submitter
+        self._results = results
+        self._events = events
+        self._changing: dict[int, None] = {}  # positions of what changes the model and has no result yet
+        self._spoilt_after = math.inf  # the position of the first operation whose failure spoilt the model
+        self.step = Step()
+        self.losing = False
+        self.progress = trio.Event()
+        self.unconfirmed: set[int] = set()
+
+    # --- deciding ----------------------------------------------------------------------------------------
+
+    async def decide(
+        self, operations: Sequence[Operation], decision: Decision | None = None
+    ) -> list[tuple[Record, Prepared]]:
+        """Write what is to be sent to the journal, in one transaction, with what was decided.
+
+        Raises:
+            JournalError: it cannot be written; nothing may be sent.
+        """
+        prepared = [self._submitter.prepare(operation) for operation in operations]
+        try:
+            with trio.CancelScope(shield=True):  # else it might be written, and nobody would know
+                positions = await self._lineage.journal.record([one.intent for one in prepared], decision)
+        except JournalError as error:
+            for one in prepared:
+                self._submitter.release(one)
+            if not isinstance(error, JournalFull):  # there may be room again
+                self._lineage.unwritten = error
+            raise
+        return [
+            (Record(position, one.operation), one) for position, one in zip(positions, prepared, strict=True)
+        ]
+
+    def expect(self, record: Record, answer: Answer) -> None:
+        """Note who waits for an operation."""
+        self._lineage.waiting[record.position] = answer
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    async def send(self, record: Record, prepared: Prepared) -> None:
+        """Send an operation's requests and leave the waiting to a task."""
+        operation, step, lineage = record.operation, self.step, self._lineage
+        is_gradient = operation.kind == "forward_backward"
+        # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
+        step.gradients += is_gradient
+        step.closed = operation.kind == "optim_step"
+
+        def accepted(part: int, request_id: str) -> None:
+            lineage.journal.accepted(record.position, part, request_id)
+
+        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted)
+        if submission.loss is not None:
+            self.lose(submission.loss)
+        step.gradients += is_gradient * (len(submission.sent) - 1)
+        if submission.refusal is not None:
+            step.closed = False
+            self._failed(record, prepared, submission.refusal, step, taken=False)
+            return
+        step.awaited += is_gradient
+        if step.closed:
+            self.step = Step()
+        if operation.kind in CHANGING:
+            self._changing[record.position] = None
+        self._context.spawn(self._finish, record, prepared, submission.sent, step)
+
+    async def submit(self, operation: Operation) -> list[Sent]:
+        """Send an operation that is no user's."""
+        lineage, prepared = self._lineage, self._submitter.prepare(operation)
+        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch)
+        if submission.loss is not None:
+            self.lose(submission.loss)
+        if submission.refusal is not None:
+            raise submission.refusal
+        return submission.sent
+
+    async def compute(self, operation: Operation) -> Reply:
+        """Have an operation done that changes nothing, and that the journal needs not know."""
+        sent = await self.submit(operation)
+        try:
+            return reply_of(await self._results.of(operation, sent))
+        except TinkerError as error:
+            if self._is_loss(error, operation, sent):
+                await self._lose_once(error)  # noqa: ASYNC120 - it never comes back
+            raise
+
+    # --- results -----------------------------------------------------------------------------------------
+
+    async def _finish(self, record: Record, prepared: Prepared, sent: list[Sent], step: Step) -> None:
+        kind, failure = record.operation.kind, None
+        try:
+            reply: object = reply_of(await self._results.of(record.operation, sent))
+        except ResultLost as error:
+            reply = error
+        except TinkerError as error:
+            if self._is_loss(error, record.operation, sent):
+                await self._lose_once(error)
+            reply = failure = error
+        if kind == "forward_backward":
+            step.awaited -= 1
+            step.gradients -= failure is not None
+        elif kind in _HOLD_WEIGHTS:
+            await self._turn(record)
+        if kind == "optim_step" and step.failure is not None:
+            void = step_void(step.failure, started=True)
+            reply, failure = void, failure and void
+        self._changing.pop(record.position, None)
+        if failure is None:
+            await self._succeeded(record, reply)
+        else:
+            self._failed(record, prepared, failure, step, taken=True)
+
+    async def _turn(self, record: Record) -> None:
+        """Wait for the results of all that has made the weights that an operation applies to. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while next(iter(self._changing), record.position) < record.position:
+            await self.progress.wait()
+
+    def _spoilt(self, record: Record, reply: object) -> object:
+        """Return the reply to what was sent behind a void step: what it was computed with is worth nothing."""
+        poison = self._lineage.poison
+        if poison is None or record.position <= self._spoilt_after:
+            return reply
+        return reply if isinstance(reply, StepVoid) else poison.renewed()
+
+    async def _succeeded(self, record: Record, reply: object) -> None:
+        """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
+        journal = self._lineage.journal
+        path = checkpoint_path(record.operation, reply)
+        if path is not None:
+            # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
+            while not journal.settled_before(record.position):
+                await self.progress.wait()
+            if self._spoilt(record, reply) is reply:
+                journal.checkpointed(record.position, path, record.operation.weights_access_token)
+        reply = self._spoilt(record, reply)
+        output = reply if isinstance(reply, ForwardBackwardOutput) else None
+        journal.done(record.position, output, keep=self._note_publication(record, reply))
+        self.confirm(record.position)
+        self.answer(record.position, reply)
+
+    def answer(self, position: int, reply: object) -> None:
+        """Answer whoever waits for an operation; nobody does if it was done before a loss."""
+        token = self._lineage.waiting.pop(position, None)
+        if token is not None and isinstance(reply, TinkerError):
+            token.fail(reply)
+        elif token is not None:
+            token.settle(reply)
+        self.progress.set()
+        self.progress = trio.Event()
+
+    def confirm(self, position: int) -> None:
+        """Note that an operation that was sent again has its result; with the last one, the restore has succeeded."""
+        self.unconfirmed.discard(position)
+        if self._lineage.restoring and not self.unconfirmed:
+            self._lineage.restored()
+            self.note_life()
+
+    def note_model(self) -> None:
+        """Note the model that takes everything from now on, and the numbers that are used by now."""
+        lineage, numbers = self._lineage, self._submitter.numbers
+        facts = ModelFacts(
+            model_id=lineage.model_id,
+            session_id=self._session.session_id,
+            model_seq=lineage.model_seq,
+            next_number=numbers.next_new,
+            sampler_seq=self._session.next_sampler_seq,
+            free=numbers.free,
+        )
+        lineage.journal.made(facts)
+
+    def note_life(self) -> None:
+        """Note that the model has all that came before."""
+        self.note_model()
+        self._lineage.journal.revived()
+
+    def drop(self, record: Record, error: TinkerError) -> None:
+        """Never do an operation again that was sent before the loss."""
+        self._lineage.journal.strike(record.position)
+        self.confirm(record.position)
+        self.answer(record.position, error)
+
+    def _note_publication(self, record: Record, reply: object) -> bool:
+        """Note weights that were published without a name; True if they are to be published again after a loss."""
+        if not isinstance(reply, SaveWeightsForSamplerResult) or reply.sampling_session_id is None:
+            return False
+        lineage = self._lineage
+        known = lineage.publication_at(record.position)
+        if known is None:
+            lineage.published(record.position, reply.sampling_session_id)
+            return True
+        known.sampling_session_id = reply.sampling_session_id
+        target = None if known.target is None else known.target()
+        if target is not None:
+            before = target.sampling_session_id
+            target.rebind(reply.sampling_session_id, lineage.epoch)
+            self._events.publish(SamplerRebound(before, reply.sampling_session_id))
+        lineage.tell()
+        return True
+
+    # --- failures ----------------------------------------------------------------------------------------
+
+    def _failed(
+        self, record: Record, prepared: Prepared, error: TinkerError, step: Step, *, taken: bool
+    ) -> None:
+        if record.done:  # it is part of the weights, so they cannot be restored without it
+            self._failed_again(record, error)
+            return
+        self.confirm(record.position)
+        freed = self._submitter.numbers.freed(prepared.numbers)
+        self._lineage.journal.strike(record.position, freed=freed)
+        self._events.report(error)
+        if self.follow(record.operation.kind, error, step, taken=taken) == "poison":
+            self._spoilt_after = min(self._spoilt_after, record.position)
+        self.answer(record.position, error)
+
+    def follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> Consequence:
+        """Do what follows for its step from an operation's failure, and return what that is."""
+        if kind == "forward_backward" and step.failure is None:
+            step.failure = error
+        certain = not taken or says_not_done(error)
+        match consequence := judge(kind, step, taken=taken, certain=certain):
+            case "poison":
+                self.poison(error)
+            case "hold":
+                self._lineage.void = Void.of_line(error, self._context, whole_line=True)
+            case "void":
+                self._lineage.void = Void.of_line(error, self._context, whole_line=False)
+                if self.step is step:
+                    self.step = Step()
+            case "fail":
+                pass
+        return consequence
+
+    def _is_loss(self, error: TinkerError, operation: Operation, sent: list[Sent]) -> bool:
+        """Whether a result that failed says that the model is gone, or may have changed."""
+        return any(one.sends.is_fence for one in sent) or classify(error, operation.kind) == "gone"
+
+    async def _lose_once(self, cause: TinkerError) -> NoReturn:
+        """End this incarnation; who finds out while it ends waits for that."""
+        if not self.losing:
+            self.lose(cause)
+        await trio.sleep_forever()
+
+    def _failed_again(self, record: Record, error: TinkerError) -> None:
+        """Something that was done before the loss was sent again, and failed."""
+        publication = self._lineage.publication_at(record.position)
+        if publication is None:
+            self.lose(error)
+        self._lineage.forget(publication)
+        self.confirm(record.position)
+
+    def lose(self, cause: TinkerError) -> NoReturn:
+        """End this incarnation: the model has to be restored."""
+        model_id = self._lineage.model_id
+        self.losing = True
+        self._events.publish(ModelLostEvent(model_id, str(cause), len(self._lineage.waiting)))
+        message = f"the state of model {model_id} on the service is lost: {cause}"
+        raise ModelLost(message, model_id=model_id) from cause
+
+    def poison(self, cause: Exception) -> ModelPoisoned:
+        """Send nothing to this model any more."""
+        if self._lineage.poison is None:
+            model_id = self._lineage.model_id
+            poison = ModelPoisoned(f"model {model_id} is not used any more: {cause}", model_id=model_id)
+            poison.__cause__ = cause
+            self._lineage.poison = poison
+            self._lineage.tell()
+        return self._lineage.poison
+
+    async def settled(self) -> None:
+        """Wait until all that was sent has its outcome. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._lineage.waiting:
+            await self.progress.wait()
