@@ -1,0 +1,90 @@
+"""The moments at which a life can end, and what ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from tinker_actors.errors import InputError
+
+__all__ = ["CrashPoint", "Crashed", "Fuse", "Where"]
+
+Where: TypeAlias = Literal["request", "answer", "disk", "torn"]
+"""Before a request reaches the service; when it was carried out, before its answer is there; before something reaches
+the disk; when half of it has."""
+
+_WORDS: Final = {
+    "request": "before {} reaches the service",
+    "answer": "after {} was carried out, before its answer is there",
+    "disk": "before {}",
+    "torn": "halfway through {}",
+}
+_MOST: Final = 5_000  # a life with more points than this goes on and on
+
+
+class Crashed(BaseException):
+    """What unwinds a life that has ended. Nobody should catch it; who does can neither send nor write any more."""
+
+
+@attrs.frozen
+class CrashPoint:
+    """A moment at which something is about to leave a life, or its answer is about to come.
+
+    Attributes:
+        index: how many came before it in its life, and one more.
+        where: between which two things it lies.
+        what: the endpoint of the request, or what is written.
+    """
+
+    index: int
+    where: Where
+    what: str
+
+    def __str__(self) -> str:
+        return f"point {self.index}, {_WORDS[self.where].format(self.what)}"
+
+
+class Fuse:
+    """Counts the points of one life, and ends it at one of them.
+
+    Attributes:
+        points: those that were reached, in order.
+        blown: the life has ended.
+        endless: it was ended because it went on and on.
+
+    Args:
+        at: the index of the point to end at; None never.
+
+    Raises:
+        InputError: an index below 1.
+    """
+
+    def __init__(self, at: int | None = None) -> None:
+        if at is not None and at < 1:
+            raise InputError("at", at, "must be 1 or more, or None")
+        self.points: list[CrashPoint] = []
+        self.blown = False
+        self.endless = False
+        self._at = at
+        self._burnt: Callable[[], object] = lambda: None
+
+    def when_blown(self, call: Callable[[], object]) -> None:
+        """Have a function called at the moment the life ends."""
+        self._burnt = call
+
+    def reach(self, where: Where, what: str) -> None:
+        """Note a point.
+
+        Raises:
+            Crashed: the life ends here, or has ended before.
+        """
+        if self.blown:
+            raise Crashed
+        self.points.append(CrashPoint(len(self.points) + 1, where, what))
+        self.endless = len(self.points) > _MOST
+        if len(self.points) == self._at or self.endless:
+            self.blown = True
+            self._burnt()
+            raise Crashed
