@@ -14,9 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from tinker_actors.testing.crash.fixture import CrashPoints
     from tinker_actors.testing.fault import FaultPlan
     from tinker_actors.testing.probe import Probe
     from tinker_actors.testing.system import TestSystem
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that makes explorations thorough."""
+    parser.getgroup("tinker_actors").addoption(
+        "--crash-points",
+        action="store_true",
+        help="tests with the fixture crash_points crash at every I/O point, not at a few that are drawn",
+    )
+
+
+@pytest.fixture
+def crash_points(request: pytest.FixtureRequest) -> CrashPoints:
+    """Give what runs a programme once for each point at which it can crash; for plain tests, not for async ones."""
+    from tinker_actors.testing.crash.fixture import CrashPoints
+
+    return CrashPoints(full=bool(request.config.getoption("--crash-points")))
 
 
 @pytest.fixture
