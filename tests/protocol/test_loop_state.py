@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinker_actors.errors import InputError
-from tinker_actors.protocol.loop_state import MAX_STATE, read_state, write_state
+from tinker_actors.protocol.loop_state import MAX_STATE, check_groups, read_state, write_state
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"))
@@ -64,3 +64,19 @@ def test_it_has_room_for_64_kib() -> None:
     assert len(write_state("x" * (MAX_STATE - 2))) == MAX_STATE
     with pytest.raises(InputError, match="must be at most 65536 bytes of JSON, not 65537"):
         write_state("x" * (MAX_STATE - 1))
+
+
+def test_groups_are_a_list_of_ids() -> None:
+    """Of any kind of list."""
+    assert check_groups(["a", "b"]) == ("a", "b")
+    assert check_groups(()) == ()
+
+
+@pytest.mark.parametrize(
+    ("groups", "field"),
+    [("abc", "groups"), (3, "groups"), (["a", ""], r"groups\[1\]"), ([1], r"groups\[0\]")],
+)
+def test_groups_without_ids_are_refused(groups: object, field: str) -> None:
+    """The place of it is named."""
+    with pytest.raises(InputError, match=rf"^{field} = "):
+        check_groups(groups)

@@ -7,7 +7,7 @@
     answers       sse, pagination, archive, console
     training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, memory_journal,
                   body
-    runs          run_identity, loop_state, checkpoint_policy, retention
+    runs          run_identity, run_journal, loop_state, resume, checkpoint_policy, retention
     telling       event, telemetry
 
 What is decided here is done by `transport` and `actors`.

@@ -1,14 +1,15 @@
-"""The state of a user's loop, which is written with each step: JSON of at most 64 KiB. Pure."""
+"""What a user's loop says with each step: where it stands after it, and what the step was made of. Pure."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final, cast
 
 from tinker_actors.errors import InputError
 from tinker_actors.wire.codec import JsonValue
 
-__all__ = ["MAX_STATE", "read_state", "write_state"]
+__all__ = ["MAX_STATE", "check_groups", "read_state", "write_state"]
 
 MAX_STATE: Final = 65_536  # bytes
 _FIELD: Final = "after"
@@ -49,3 +50,17 @@ def _check_keys(value: object, field: str) -> None:
 def read_state(written: bytes | None) -> JsonValue:
     """Return a loop's state as it was written; None if there is none."""
     return None if written is None else cast("JsonValue", json.loads(written))
+
+
+def check_groups(groups: object) -> tuple[str, ...]:
+    """Return the ids of what a step was made of.
+
+    Raises:
+        InputError: no list of strings.
+    """
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise InputError("groups", groups, "must be a list of ids")
+    for index, one in enumerate(cast("Sequence[object]", groups)):
+        if not isinstance(one, str) or not one:
+            raise InputError(f"groups[{index}]", one, "must be an id: a string that is not empty")
+    return tuple(cast("Sequence[str]", groups))
