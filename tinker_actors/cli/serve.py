@@ -24,7 +24,7 @@ _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep checkpoints here; in memory by default.",
+    help="Keep checkpoints, sessions and runs here, through restarts; in memory by default.",
 )
 def serve(host: str, port: int, seed: int, api_key: str | None, directory: Path | None) -> None:
     """Serve the embedded Tinker service over HTTP until interrupted."""
@@ -40,11 +40,8 @@ def _serve(host: str, port: int, seed: int, api_key: str | None, directory: Path
 
     from tinker_actors.local.serve import serve as serve_service
     from tinker_actors.local.service import EmbeddedService
-    from tinker_actors.local.store import CheckpointStore
 
-    service = EmbeddedService(
-        seed=seed, api_key=api_key, store=None if directory is None else CheckpointStore(directory)
-    )
+    service = EmbeddedService(seed=seed, api_key=api_key, state=directory)
 
     async def main() -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -7,33 +7,43 @@ beats, which touch nothing but the session table, may come from other threads.
 
 A model ends with its session, when it is unloaded, or when it is dropped: at once, whatever it is doing.
 Its pending promises break; what it saved stays.
+
+With a state on disk (`state`) an engine goes on where an earlier one ended, however that was. Sessions that were alive
+are alive, and their silence begins anew; models are not loaded, but known as runs; a promise has the result that was
+kept, or is broken. What is numbered in a session gets an id that no earlier life has given (`boot`), also if the
+number was used there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import attrs
 import numpy as np
+import orjson
 import trio
 
 from tinker_actors.errors import InputError
+from tinker_actors.wire.codec import encode
 from tinker_actors.wire.future import UntypedAPIFuture
 from tinker_actors.wire.model import CreateModelRequest, CreateModelResponse
 
+from .boot import boot_of, numbered
 from .catalog import Catalog
 from .compute import Compute, ComputeMode
 from .conversion import check_optimizer, lora_config
 from .decoding import DecoderPool
 from .job import Job, SequenceLog
-from .promise import PromiseTable
+from .promise import Promise, PromiseTable
 from .refusal import refusal
 from .sampling import Samplers
 from .session import SessionTable
+from .state import KeptSession, Run, Saved, ServiceState
 from .store import CheckpointStore
 from .worker import ModelWorker, Work
 
@@ -50,7 +60,9 @@ OPERATIONS = (
     "save_weights_for_sampler",
     "save_weights_external",
 )
+NOTE_EVERY = 10.0  # seconds of requests after which it is written down again when the last one came
 SHORTEST_SLEEP = 0.001  # seconds; below that, rounding could keep the clock where it is
+_log = logging.getLogger(__name__)
 
 
 def _fresh_id() -> str:
@@ -81,27 +93,6 @@ class Settings:
     max_rows: int = 64
     max_decoders: int = 8
     max_samples: int = 2048
-
-
-@attrs.define(eq=False, kw_only=True)
-class Run:
-    """A model that was made, loaded or not.
-
-    Attributes:
-        run_id: its id.
-        session_id: the session that it was made in.
-        base_model: what it is made of.
-        rank: of its adapter.
-        user_metadata: what its user keeps with it.
-        last_request: the service's time of the last request for it.
-    """
-
-    run_id: str
-    session_id: str
-    base_model: str
-    rank: int
-    user_metadata: Mapping[str, str]
-    last_request: float
 
 
 @attrs.frozen(kw_only=True)
@@ -148,15 +139,22 @@ class Engine:
         settings: how it behaves.
         catalog: the base models it offers.
         store: where checkpoints lie.
+        state: keeps all else that lasts.
 
     Attributes:
         sessions, promises, samplers, store, catalog, compute: its parts.
         life: a name no other life of a service has.
+        boot: how many lives it has had, this one included; known once it is open.
         telemetry_events: events received so far.
-        runs: every model of this life of the service, by its id, the oldest first.
+        runs: every model that was made, by its id, the oldest first.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, store: CheckpointStore) -> None:
+    def __init__(
+        self, settings: Settings, catalog: Catalog, store: CheckpointStore, state: ServiceState | None = None
+    ) -> None:
+        self._state = state or ServiceState()
+        self._lives: frozenset[str] = frozenset()
+        self.boot = 1
         self.catalog = catalog
         self.store = store
         self.compute = Compute(settings.compute)
@@ -166,19 +164,20 @@ class Engine:
         self._clock = settings.clock
         self._utc_now = settings.utc_now
         self._epoch = 0.0
-        adapter_seeds, sample_seeds = np.random.SeedSequence(settings.seed).spawn(2)
-        self._draw_adapter_seed = _drawer(adapter_seeds)
+        self._seed = settings.seed
+        self._draw_adapter, self._draw_sample = _streams(self._seed, self.boot)
         self.sessions = SessionTable(
             timeout=settings.session_timeout, clock=self.now, new_id=lambda: f"session-{settings.new_id()}"
         )
-        self.promises = PromiseTable(hold=settings.poll_hold)
+        self.promises = PromiseTable(hold=settings.poll_hold, earlier=self._earlier_promise)
         self.samplers = Samplers(
             DecoderPool(self.compute, max_rows=settings.max_rows, max_resident=settings.max_decoders),
             catalog=catalog,
             sessions=self.sessions,
             promises=self.promises,
             store=store,
-            draw_seed=_drawer(sample_seeds),
+            state=self._state,
+            draw_seed=self._draw_sample_seed,
             date=self.date,
             life=self.life,
             max_open=settings.max_samples,
@@ -192,6 +191,9 @@ class Engine:
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._session_created = trio.Event()
+
+    def _draw_sample_seed(self) -> int:
+        return self._draw_sample()  # that of the life it is
 
     def now(self) -> float:
         """Return the service's time in seconds. Callable from any thread.
@@ -219,17 +221,20 @@ class Engine:
 
         Raises:
             RuntimeError: the service is or was open.
+            ConfigError: the state cannot be used, or another service uses it.
         """
         if self._token is not None:
             raise RuntimeError("an embedded service can be opened once; make another one over the same store")
-        self._token = trio.lowlevel.current_trio_token()
+        token = trio.lowlevel.current_trio_token()
         if self._clock is None:
             self._clock = trio.lowlevel.current_clock().current_time  # other loops' clocks have other origins
         self._epoch = self._utc_now().timestamp() - self._clock()
+        self._token = token
         with self.compute.active():
-            await self.compute.call(lambda: [self.catalog.get(name) for name in self.catalog.names])
             failure: Exception | None = None
             try:
+                await self.compute.call(lambda: [self.catalog.get(name) for name in self.catalog.names])
+                self._revive(await self.compute.call(self._open_state))
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._free_ended_sessions, name="session expiry")
@@ -241,8 +246,38 @@ class Engine:
                     nursery.cancel_scope.cancel(reason="the embedded service is closing")
             finally:
                 self._nursery = None
+                self._state.close(list(self.runs.values()))
                 if failure is not None:
                     raise failure
+
+    def _open_state(self) -> Saved:
+        saved = self._state.open(self.life, self.date())
+        if self.store.root is not None and self.store.root == self._state.directory:
+            self.store.clean()  # nobody else is at work there
+        self.store.expire(self.date())
+        return saved
+
+    def _revive(self, saved: Saved) -> None:
+        """Go on where earlier lives have ended."""
+        self.boot, self._lives = saved.boot, saved.lives
+        self._draw_adapter, self._draw_sample = _streams(self._seed, self.boot)
+        self.runs = {run.run_id: run for run in saved.runs}
+        for one in saved.sessions:
+            self.sessions.revive(one.session_id, one.tags, one.user_metadata, one.display_name, one.state)
+        self.samplers.revive(saved.boot, saved.samplers)
+
+    def _earlier_promise(self, request_id: str) -> Promise | None:
+        result = self._state.outcome(request_id)
+        if result is not None:
+            return Promise.ended(request_id, result=orjson.loads(result))
+        run_id = request_id.rpartition(":")[0]
+        of_run = run_id in self.runs and boot_of(run_id) < self.boot
+        if of_run or request_id.partition(":")[0] in self._lives:
+            return Promise.ended(request_id, why="the service was restarted")
+        return None
+
+    def _keep_reply(self, request_id: str, reply: object) -> None:
+        self._state.note_outcome(request_id, encode(reply))
 
     def is_own_loop(self) -> bool:
         """Tell whether the caller runs in the loop that opened the service."""
@@ -266,7 +301,10 @@ class Engine:
                 await self._session_created.wait()
             if self._session_created.is_set():
                 self._session_created = trio.Event()
-            self.free_ended_sessions()
+            try:
+                self.free_ended_sessions()
+            except OSError as error:  # then they end once more after a restart
+                _log.warning("ends of sessions were not kept", exc_info=error)
 
     def free_ended_sessions(self) -> None:
         """Free what belonged to sessions that have ended since the last call."""
@@ -276,10 +314,23 @@ class Engine:
                 self._remove(worker, why)
             self.samplers.end_session(session_id)
             self._creations.pop(session_id, None)
+            self._state.note_end(session_id, self.sessions.end(session_id))
 
-    def session_created(self) -> None:
-        """Reckon with a new session's expiry."""
+    def create_session(
+        self, tags: Sequence[str], user_metadata: Mapping[str, str] | None, display_name: str | None
+    ) -> str:
+        """Open a session and return its id."""
+        session_id = self.sessions.create(tags, user_metadata, display_name)
+        self._state.note_session(
+            KeptSession(
+                session_id=session_id,
+                tags=tuple(tags),
+                user_metadata=user_metadata or {},
+                display_name=display_name,
+            )
+        )
         self._session_created.set()
+        return session_id
 
     # ----------------------------------------------------------------------------------------------- models
 
@@ -305,13 +356,13 @@ class Engine:
         if request.model_seq_id < 0:
             raise InputError("model_seq_id", request.model_seq_id, "must not be negative")
         log = self._creations.setdefault(request.session_id, SequenceLog(limit=16_384))
-        model_id = f"{request.session_id}:train:{request.model_seq_id}"
+        model_id = self.model_id(request.session_id, request.model_seq_id)
         first = log.repeated(request.model_seq_id, digest)
         if first is not None:
             return UntypedAPIFuture(first, model_id)
         base = self.catalog.get(request.base_model)
         check_optimizer(request.optimizer_config)
-        config = lora_config(request.lora_config, self._draw_adapter_seed)
+        config = lora_config(request.lora_config, self._draw_adapter)
         worker = ModelWorker(
             model_id,
             request.session_id,
@@ -320,23 +371,30 @@ class Engine:
             compute=self.compute,
             promises=self.promises,
             on_begin=self._on_begin,
+            keep=self._keep_reply if self._state.lasts else None,
         )
-        self.nursery.start_soon(worker.run, name=f"model {model_id}")
-        self._models[model_id] = worker
-        self.runs[model_id] = Run(
+        run = Run(
             run_id=model_id,
             session_id=request.session_id,
             base_model=base.name,
             rank=config.rank,
             user_metadata=dict(request.user_metadata or {}),
-            last_request=self.now(),
+            last_request=self.date(),
         )
+        self._state.note_run(run)
+        self.nursery.start_soon(worker.run, name=f"model {model_id}")
+        self._models[model_id] = worker
+        self.runs[model_id] = run
         request_id = worker.submit(0, CREATE, digest, _creation(worker, load))
         log.note(request.model_seq_id, digest, request_id)
         return UntypedAPIFuture(request_id, model_id)
 
+    def model_id(self, session_id: str, number: int) -> str:
+        """Return the id of the model that is made under a number of a session in this life of the service."""
+        return numbered(f"{session_id}:train", number, self.boot)
+
     def model(self, model_id: str) -> ModelWorker:
-        """Return a model's worker.
+        """Return a model's worker, for a request.
 
         Raises:
             NotFoundError: the model is not loaded.
@@ -344,8 +402,17 @@ class Engine:
         worker = self._models.get(model_id)
         if worker is None:
             raise refusal(404, f"Model {model_id!r} is not loaded")
-        self.runs[model_id].last_request = self.now()
+        self._note_use(self.runs[model_id])
         return worker
+
+    def _note_use(self, run: Run) -> None:
+        run.last_request = self.date()
+        if run.last_request - run.noted >= NOTE_EVERY:
+            try:
+                self._state.note_run(run)
+            except OSError as error:  # nobody is refused for that
+                run.noted = run.last_request
+                _log.warning("the time of the last request was not kept", exc_info=error)
 
     def unload_model(self, model_id: str) -> str:
         """Remove a model at once, whatever it is doing, and return a new request id for the answer.
@@ -411,6 +478,12 @@ class Engine:
             decoders=self.samplers.pool.resident,
             telemetry_events=self.telemetry_events,
         )
+
+
+def _streams(seed: int, boot: int) -> tuple[Callable[[], int], Callable[[], int]]:
+    """Return what draws the seeds of adapters, and those of samples, in a life of the service."""
+    adapters, samples = np.random.SeedSequence(seed if boot == 1 else (seed, boot)).spawn(2)
+    return _drawer(adapters), _drawer(samples)
 
 
 def _drawer(seeds: np.random.SeedSequence) -> Callable[[], int]:

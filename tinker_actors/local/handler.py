@@ -89,10 +89,8 @@ def get_server_capabilities(engine: Engine, _: Call[Empty]) -> GetServerCapabili
 
 def create_session(engine: Engine, call: Call[CreateSessionRequest]) -> CreateSessionResponse:
     """Open a session."""
-    session_id = engine.sessions.create(
-        call.request.tags, call.request.user_metadata, call.request.display_name
-    )
-    engine.session_created()
+    request = call.request
+    session_id = engine.create_session(request.tags, request.user_metadata, request.display_name)
     return CreateSessionResponse(session_id=session_id)
 
 

@@ -64,12 +64,14 @@ class Job:
         request_id: its promise.
         operation: the endpoint's name.
         run: does the work and returns the reply.
+        lasts: whether its reply is kept through a restart of the service.
     """
 
     number: int
     request_id: str
     operation: str
     run: Callable[[], Awaitable[object]]
+    lasts: bool = False
 
 
 class JobQueue:

@@ -1,8 +1,8 @@
 """What is kept, as clients list and change it: runs, checkpoints, sessions, samplers. One function per endpoint.
 
 There is one user, whose everything is; what is asked by scope or project is looked at, and makes no difference but
-that nothing belongs to a project. A run is a model that this life of the service has made, or one of an earlier life
-that has checkpoints left in the store.
+that nothing belongs to a project. A run is a model that the service has made, in this life or in an earlier one that it
+knows of (`state`), or one that has checkpoints left in the store.
 
 What reads or changes the store may touch a disk, so it is done where blocking does not matter.
 """
@@ -39,9 +39,10 @@ from tinker_actors.wire.weights import (
 
 from .archive import CONFIG_FILE, read_config
 from .call import Call, Handler
-from .engine import Engine, Run
+from .engine import Engine
 from .operation import time_to_live
 from .refusal import refusal
+from .state import Run
 from .store import CheckpointKind, CheckpointPath, Kept
 
 __all__ = ["LISTING_HANDLERS", "path_of"]
@@ -87,10 +88,6 @@ def _number(call: Call[Any], name: str, usual: int, least: int) -> int:
     return int(text)
 
 
-def _time(engine: Engine, time: float) -> datetime:
-    return datetime.fromtimestamp(engine.calendar(time), UTC)
-
-
 # ---------------------------------------------------------------------------------------------------------- runs
 
 
@@ -107,7 +104,7 @@ def _checkpoint(kept: Kept) -> Checkpoint:
     )
 
 
-def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
+def _run(run: Run, kept: Sequence[Kept]) -> TrainingRun:
     def last(kind: CheckpointKind) -> Checkpoint | None:
         return next((_checkpoint(one) for one in kept if one.path.kind == kind), None)
 
@@ -117,7 +114,7 @@ def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
         model_owner=_OWNER,
         is_lora=True,
         lora_rank=run.rank,
-        last_request_time=_time(engine, run.last_request),
+        last_request_time=datetime.fromtimestamp(run.last_request, UTC),
         last_checkpoint=last("weights"),
         last_sampler_checkpoint=last("sampler_weights"),
         user_metadata=run.user_metadata or None,
@@ -125,7 +122,7 @@ def _run(engine: Engine, run: Run, kept: Sequence[Kept]) -> TrainingRun:
 
 
 def _earlier(engine: Engine, kept: Kept) -> Run | None:
-    """Describe a run of an earlier life of the service by its latest checkpoint; None if that is damaged or gone."""
+    """Describe a run that the service knows nothing of by its latest checkpoint; None if that is damaged or gone."""
     try:
         config = read_config(engine.store.load(kept.path, engine.date(), [CONFIG_FILE]))
     except (InputError, NotFoundError):
@@ -136,7 +133,7 @@ def _earlier(engine: Engine, kept: Kept) -> Run | None:
         base_model=config.base_model_name_or_path,
         rank=config.r,
         user_metadata={},
-        last_request=kept.note.time - engine.calendar(0.0),
+        last_request=kept.note.time,
     )
 
 
@@ -149,7 +146,7 @@ def _runs(engine: Engine, only: str | None = None) -> list[TrainingRun]:
     known = {run.run_id for run in made}
     earlier = [_earlier(engine, kept[0]) for run_id, kept in by_run.items() if run_id not in known]
     made += [run for run in earlier if run is not None]
-    return [_run(engine, run, by_run.get(run.run_id, [])) for run in made]
+    return [_run(run, by_run.get(run.run_id, [])) for run in made]
 
 
 async def list_training_runs(engine: Engine, call: Call[Empty]) -> TrainingRunsResponse:
@@ -240,7 +237,7 @@ async def copy_weights(engine: Engine, call: Call[CopyWeightsRequest]) -> CopyWe
     run = f"copy-{call.digest.hex()[:8]}-{engine.life}"
     if request.session_id is not None and request.model_seq_id is not None:
         engine.sessions.check_alive(request.session_id)
-        run = f"{request.session_id}:train:{request.model_seq_id}"
+        run = engine.model_id(request.session_id, request.model_seq_id)
     target = CheckpointPath(run, source.kind, source.name)
 
     def copy() -> None:

@@ -96,7 +96,7 @@ def save_weights(engine: Engine, worker: ModelWorker, request: SaveWeightsReques
         )
         return SaveWeightsResponse(str(path), "save_weights")
 
-    return Work(run, saves=path)
+    return Work(run, saves=path, lasts=True)
 
 
 def save_weights_for_sampler(
@@ -133,7 +133,7 @@ def _save_for_sampler(
         await worker.compute.call(lambda: _save(engine, worker, path, ttl, about, optimizer=False))
         return SaveWeightsForSamplerResult(path=str(path), type="save_weights_for_sampler")
 
-    return Work(run, saves=path)
+    return Work(run, saves=path, lasts=True)
 
 
 def save_weights_external(engine: Engine, worker: ModelWorker, request: SaveWeightsExternalRequest) -> Work:
@@ -155,7 +155,7 @@ def save_weights_external(engine: Engine, worker: ModelWorker, request: SaveWeig
         size = sum(map(len, files.values()))
         return SaveWeightsExternalResponse(path=str(path), size_bytes=size, type="save_weights_external")
 
-    return Work(run, saves=path)
+    return Work(run, saves=path, lasts=True)
 
 
 def _snapshot(engine: Engine, worker: ModelWorker, sampling_session_id: str) -> Work:
@@ -181,7 +181,7 @@ def load_weights(engine: Engine, worker: ModelWorker, request: LoadWeightsReques
         await worker.compute.call(lambda: _load(engine, worker, path, optimizer=request.optimizer))
         return LoadWeightsResponse(path=request.path, model_id=worker.model_id, type="load_weights")
 
-    return Work(run)
+    return Work(run, lasts=True)
 
 
 async def create_from_checkpoint(

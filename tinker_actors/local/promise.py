@@ -10,12 +10,14 @@ result asks for it with that id, and is kept waiting for up to `hold` seconds; t
 The three ends are final: what comes later is ignored, so that a model may be dropped while it works.
 Results may be read any number of times. They are kept within two limits: of those that were read, and of
 those that nobody has asked for, the oldest are dropped first, and their ids are unknown from then on.
-Pending promises are never dropped. A reader who leaves takes nothing with him.
+Pending promises are never dropped. A reader who leaves takes nothing with him. What is not known here may be of an
+earlier life of the service: then it has a result that was kept, or is broken.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -59,6 +61,13 @@ class Promise:
     why: str = ""
     settled: trio.Event = attrs.field(factory=trio.Event)
 
+    @classmethod
+    def ended(cls, request_id: str, *, result: object = None, why: str = "") -> Promise:
+        """Return a promise that is resolved, or broken for a reason."""
+        promise = cls(request_id, "", PromiseState.BROKEN if why else PromiseState.RESOLVED, result, why)
+        promise.settled.set()
+        return promise
+
 
 class PromiseTable:
     """All promises of a service.
@@ -67,9 +76,18 @@ class PromiseTable:
         hold: seconds a reader waits for a result before he is told to ask again.
         kept_read: results kept after they were read.
         kept_unread: results kept that nobody has asked for.
+        earlier: finds a promise that is not known here.
     """
 
-    def __init__(self, *, hold: float, kept_read: int = 1024, kept_unread: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        hold: float,
+        kept_read: int = 1024,
+        kept_unread: int = 10_000,
+        earlier: Callable[[str], Promise | None] = lambda _: None,
+    ) -> None:
+        self._earlier = earlier
         self._hold = hold
         self._waits: set[trio.CancelScope] = set()
         self._kept_read = kept_read
@@ -108,7 +126,7 @@ class PromiseTable:
         Raises:
             NotFoundError: there is none of this id, or its result was dropped.
         """
-        promise = self._promises.get(request_id)
+        promise = self._promises.get(request_id) or self._earlier(request_id)
         if promise is None:
             raise refusal(404, f"Promise {request_id!r} is not known")
         return promise

@@ -2,8 +2,9 @@
 
 Theory of operation. There are three ways to say what to sample from: a sampling session, a base model, a
 `tinker://` path. A sampling session is made for a base model or a path, or comes from weights that were
-saved without a name. The latter live in memory: they outlive their model, but not their session, and of
-more than `max_snapshots` of them the one used longest ago is dropped.
+saved without a name. The latter live in memory: they outlive their model, but neither their session nor the
+service, and of more than `max_snapshots` of them the one used longest ago is dropped. Of the others it is kept what
+they were made for, so that a restarted service has them again.
 
 Within a sampling session requests are numbered, and a repeated number gets the first one's id again; the
 order does not matter. A request without a seed gets one from the service's own stream. A request that finds
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -23,6 +24,7 @@ from tinker_actors.errors import InputError
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest, SampleRequest, SampleSubmitted
 
 from .archive import read_arrays, read_config
+from .boot import number_of, numbered
 from .catalog import Catalog
 from .conversion import sample_job, sample_response
 from .decoding import DecoderPool, Source
@@ -33,6 +35,7 @@ from .promise import PromiseTable
 from .refusal import refusal
 from .sample import SampleResult, check_job
 from .session import SessionTable
+from .state import KeptSampler, ServiceState
 from .store import CheckpointPath, CheckpointStore
 from .worker import blame
 
@@ -48,13 +51,15 @@ class _SamplingSession:
     """A place to sample from.
 
     Attributes:
-        source: the weights; None until they are saved.
+        source: the weights; None until they are asked for in this life of the service.
         unnamed: the weights exist here only.
+        made_for: what an earlier life of the service has kept of it.
         log: the accepted requests.
     """
 
     source: Source | None
     unnamed: bool = False
+    made_for: KeptSampler | None = None
     log: SequenceLog = attrs.field(factory=lambda: SequenceLog(REMEMBERED))
 
 
@@ -67,6 +72,7 @@ class Samplers:
         sessions: what sampling sessions die with.
         promises: where results go.
         store: where paths lead.
+        state: keeps what was opened.
         draw_seed: the service's own stream of seeds.
         date: what the calendar says, in seconds.
         life: makes request ids differ from those of other lives of the service.
@@ -86,6 +92,7 @@ class Samplers:
         sessions: SessionTable,
         promises: PromiseTable,
         store: CheckpointStore,
+        state: ServiceState,
         draw_seed: Callable[[], int],
         date: Callable[[], float],
         life: str,
@@ -98,6 +105,7 @@ class Samplers:
         self._sessions = sessions
         self._promises = promises
         self._store = store
+        self._state = state
         self._draw_seed = draw_seed
         self._date = date
         self._life = life
@@ -107,6 +115,7 @@ class Samplers:
         self._numbers: dict[str, SequenceLog] = {}  # of sampling sessions, by session
         self._paths: dict[tuple[CheckpointPath, int], Source] = {}  # oldest first
         self._submitted = 0
+        self._boot = 1
 
     # ------------------------------------------------------------------------------------- sampling sessions
 
@@ -120,9 +129,29 @@ class Samplers:
         """
         self._sessions.check_alive(request.session_id)
         source = self._source(request.base_model, request.model_path)
-        sampling_session_id = self.reserve(request.session_id, request.sampling_session_seq_id, digest)
-        self._sampling.setdefault(sampling_session_id, _SamplingSession(source))
+        number = request.sampling_session_seq_id
+        sampling_session_id = self.reserve(request.session_id, number, digest)
+        if sampling_session_id not in self._sampling:
+            self._state.note_sampler(
+                KeptSampler(
+                    sampler_id=sampling_session_id,
+                    session_id=request.session_id,
+                    number=number,
+                    digest=digest,
+                    base_model=request.base_model,
+                    model_path=request.model_path,
+                )
+            )
+            self._sampling[sampling_session_id] = _SamplingSession(source)
         return sampling_session_id
+
+    def revive(self, boot: int, kept: Iterable[KeptSampler]) -> None:
+        """Begin another life of the service, with what earlier ones have opened."""
+        self._boot = boot
+        for one in kept:
+            log = self._numbers.setdefault(one.session_id, SequenceLog(REMEMBERED))
+            log.note(one.number, one.digest, one.sampler_id)
+            self._sampling[one.sampler_id] = _SamplingSession(None, made_for=one)
 
     def reserve(self, session_id: str, number: int, digest: bytes) -> str:
         """Take a sampling session's number and return the id that goes with it.
@@ -134,9 +163,11 @@ class Samplers:
         if number < 0:
             raise InputError("sampling_session_seq_id", number, "must not be negative")
         log = self._numbers.setdefault(session_id, SequenceLog(REMEMBERED))
-        sampling_session_id = f"{session_id}:sample:{number}"
-        if log.repeated(number, digest) is None:
-            log.note(number, digest, sampling_session_id)
+        first = log.repeated(number, digest)
+        if first is not None:
+            return first
+        sampling_session_id = numbered(f"{session_id}:sample", number, self._boot)
+        log.note(number, digest, sampling_session_id)
         return sampling_session_id
 
     def add_snapshot(self, sampling_session_id: str, base: BaseModel, weights: LoraWeights) -> None:
@@ -158,7 +189,7 @@ class Samplers:
         """Return the sampling sessions of a session that are in use, in the order of their numbers."""
         prefix = f"{session_id}:sample:"
         found = [key for key in self._sampling if key.startswith(prefix)]
-        return sorted(found, key=lambda key: int(key.removeprefix(prefix)))
+        return sorted(found, key=number_of)
 
     def describe(self, sampling_session_id: str) -> tuple[str, str | None]:
         """Return what a sampling session samples from: a base model's name, and its weights' path if they have one.
@@ -166,12 +197,23 @@ class Samplers:
         Raises:
             NotFoundError: there is no such sampling session.
         """
+        source = self._used(sampling_session_id)[1]
+        path = (
+            str(source.key[0])
+            if isinstance(source.key, tuple) and isinstance(source.key[0], CheckpointPath)
+            else None
+        )
+        return source.base.name, path
+
+    def _used(self, sampling_session_id: str) -> tuple[_SamplingSession, Source]:
+        """Return a sampling session with its weights."""
         entry = self._sampling.get(sampling_session_id)
-        if entry is None or entry.source is None:
+        if entry is None:
             raise refusal(404, f"Sampling session {sampling_session_id!r} does not exist")
-        key = entry.source.key
-        path = str(key[0]) if isinstance(key, tuple) and isinstance(key[0], CheckpointPath) else None
-        return entry.source.base.name, path
+        if entry.source is None:
+            assert entry.made_for is not None, "it is of an earlier life"
+            entry.source = self._source(entry.made_for.base_model, entry.made_for.model_path)
+        return entry, entry.source
 
     @property
     def sampling_sessions(self) -> int:
@@ -224,11 +266,9 @@ class Samplers:
             raise InputError("sampling_session_id", sampling_session_id, f"excludes {given!r}")
         session_id = _session_of(sampling_session_id)
         self._sessions.check_alive(session_id)
-        entry = self._sampling.pop(sampling_session_id, None)
-        if entry is None or entry.source is None:
-            raise refusal(404, f"Sampling session {sampling_session_id!r} does not exist")
-        self._sampling[sampling_session_id] = entry
-        return session_id, entry.log, entry.source
+        entry, source = self._used(sampling_session_id)
+        self._sampling[sampling_session_id] = self._sampling.pop(sampling_session_id)
+        return session_id, entry.log, source
 
     def _source(self, base_model: str | None, model_path: str | None) -> Source:
         if (base_model is None) == (model_path is None):

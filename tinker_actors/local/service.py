@@ -17,6 +17,7 @@ from .catalog import Catalog
 from .compute import ComputeMode
 from .engine import Engine, ServiceStatistics, Settings
 from .model import BaseModel
+from .state import ServiceState
 from .store import CheckpointStore
 
 __all__ = ["EmbeddedService"]
@@ -26,11 +27,15 @@ class EmbeddedService:
     """A Tinker service inside this process: a small model, real gradients, the real protocol.
 
     It is open while the lifespan of `app` runs: inside `InProcessTransport(service.app)`, inside `serve`,
-    or inside `running()`. It can be opened once; models, sessions and results end with it. Checkpoints stay
-    in the store, which another service may be given.
+    or inside `running()`. It can be opened once; models end with it, and so do sessions and results unless it is given
+    a directory for its state. Checkpoints stay in the store, which another service may be given.
+
+    A service that opens with a directory that others have had before goes on where the last one ended, also if that was
+    killed: it has the checkpoints, sessions and runs, and the results of what was saved. Its models are not loaded.
 
     Args:
-        store: where checkpoints lie: a `CheckpointStore`, a directory, or None for memory.
+        store: where checkpoints lie: a `CheckpointStore`, a directory, or None: that of the state, else memory.
+        state: a directory for all else that shall last; one service at a time may have it open.
         base_models: what can be trained and sampled; None offers those that come with the package.
         api_key: what requests must carry in `x-api-key`; None asks for none.
         compute: `thread` runs numpy on a worker thread; `inline` in the loop, as virtual time needs.
@@ -50,6 +55,7 @@ class EmbeddedService:
         self,
         *,
         store: CheckpointStore | Path | None = None,
+        state: Path | None = None,
         base_models: Iterable[BaseModel] | None = None,
         api_key: str | None = None,
         compute: ComputeMode = "thread",
@@ -76,8 +82,8 @@ class EmbeddedService:
             max_rows=max_rows,
             max_samples=max_samples,
         )
-        self.store = store if isinstance(store, CheckpointStore) else CheckpointStore(store)
-        self._engine = Engine(settings, Catalog(base_models), self.store)
+        self.store = store if isinstance(store, CheckpointStore) else CheckpointStore(store or state)
+        self._engine = Engine(settings, Catalog(base_models), self.store, ServiceState(state))
         self._app = build_app(self._engine, api_key=api_key)
 
     @property
@@ -90,6 +96,7 @@ class EmbeddedService:
 
         Raises:
             RuntimeError: it is or was open.
+            ConfigError: its state cannot be used, or another service uses it.
         """
         return self._engine.running()
 

@@ -96,6 +96,20 @@ class SessionTable:
             self._alive[session_id] = _Session(tuple(tags), dict(user_metadata or {}), display_name, beats)
             return session_id
 
+    def revive(
+        self,
+        session_id: str,
+        tags: Sequence[str],
+        user_metadata: Mapping[str, str],
+        display_name: str | None,
+        state: SessionState,
+    ) -> None:
+        """Take over a session of an earlier life; if it is alive, its silence begins now."""
+        with self._lock:
+            beats = Beats(0, self._clock())
+            session = _Session(tuple(tags), dict(user_metadata), display_name, beats, state)
+            (self._alive if state is SessionState.ALIVE else self._ended)[session_id] = session
+
     def heartbeat(self, session_id: str) -> Beats:
         """Note a beat.
 
@@ -151,6 +165,12 @@ class SessionTable:
         with self._lock:
             self._expire()
             return self._find(session_id).state
+
+    def end(self, session_id: str) -> SessionState:
+        """Return how a session has ended that `sweep` named; one that is forgotten already had expired."""
+        with self._lock:
+            session = self._ended.get(session_id)
+            return SessionState.EXPIRED if session is None else session.state
 
     def about(self, session_id: str) -> tuple[Mapping[str, str], str | None]:
         """Return what is kept with a session, alive or ended, and what it is called.

@@ -139,10 +139,13 @@ class CheckpointStore:
 
     Args:
         root: a directory, made if it is missing; None keeps them in memory.
+
+    Attributes:
+        root: as given.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self._root = root
+        self.root = root
         self._lock = threading.Lock()  # guards the dictionaries
         self._knows_ends = root is None  # of what lay there before
         self._memory: dict[CheckpointPath, dict[str, bytes]] = {}
@@ -171,13 +174,13 @@ class CheckpointStore:
         Raises:
             ConflictError: the path is in use. Nothing was changed.
         """
-        if self._root is not None:
-            self._write(self._root, path, {**files, **_note_files(note, expires)}, overwrite=overwrite)
+        if self.root is not None:
+            self._write(self.root, path, {**files, **_note_files(note, expires)}, overwrite=overwrite)
         with self._lock:
             if path in self._memory and not overwrite:
                 raise _in_use(path)
             self._forget([path])
-            if self._root is None:
+            if self.root is None:
                 self._memory[path] = dict(files)
                 self._notes[path] = note or Note()
             self._versions[path] += 1
@@ -194,8 +197,8 @@ class CheckpointStore:
 
     def clean(self) -> None:
         """Remove what a killed service has left in the directory, where no other service may be at work."""
-        if self._root is not None:
-            clean(self._root)
+        if self.root is not None:
+            clean(self.root)
 
     def load(self, path: CheckpointPath, now: float, only: Collection[str] | None = None) -> dict[str, bytes]:
         """Return a checkpoint's files by name. With a directory, this reads files.
@@ -209,11 +212,11 @@ class CheckpointStore:
             NotFoundError: there is no such checkpoint, or it has expired.
         """
         self.check_exists(path, now)
-        if self._root is None:
+        if self.root is None:
             with self._lock:
                 files = self._memory[path]
                 return {name: files[name] for name in files if only is None or name in only}
-        folder = _folder(self._root, path)
+        folder = _folder(self.root, path)
         return {
             file.name: file.read_bytes()
             for file in sorted(folder.iterdir())
@@ -231,11 +234,11 @@ class CheckpointStore:
 
     def exists(self, path: CheckpointPath, now: float) -> bool:
         """Tell whether there is a checkpoint that has not expired."""
-        self._expire(now)
-        if self._root is None:
+        self.expire(now)
+        if self.root is None:
             with self._lock:
                 return path in self._memory
-        return _folder(self._root, path).is_dir()
+        return _folder(self.root, path).is_dir()
 
     def version(self, path: CheckpointPath) -> int:
         """Return a number that changes when a path is saved again after its first checkpoint expired."""
@@ -251,12 +254,12 @@ class CheckpointStore:
             now: the time.
             run: of this run only.
         """
-        self._expire(now)
-        if self._root is None:
+        self.expire(now)
+        if self.root is None:
             with self._lock:
                 found = [self._describe(path) for path in reversed(self._memory)]
         else:
-            found = [kept for path in _paths_under(self._root) if (kept := self._read(self._root, path))]
+            found = [kept for path in _paths_under(self.root) if (kept := self._read(self.root, path))]
         wanted = [kept for kept in found if run is None or kept.path.run == run]
         return sorted(wanted, key=lambda kept: -kept.note.time)
 
@@ -267,8 +270,8 @@ class CheckpointStore:
             NotFoundError: there is none, or it has expired.
         """
         self.check_exists(path, now)
-        if self._root is not None:
-            kept = self._read(self._root, path)
+        if self.root is not None:
+            kept = self._read(self.root, path)
             if kept is None:  # deleted meanwhile
                 raise _missing(path)
             return kept
@@ -317,8 +320,8 @@ class CheckpointStore:
                 self._expiry.pop(path, None)
 
     def _write_note(self, path: CheckpointPath, note: Note, expires: float) -> None:
-        if self._root is not None:
-            file = _folder(self._root, path) / NOTE_FILE
+        if self.root is not None:
+            file = _folder(self.root, path) / NOTE_FILE
             draft = file.with_name(f"{NOTE_FILE}.draft")
             draft.unlink(missing_ok=True)  # of a service that was killed
             write_file(draft, _note_files(note, expires)[NOTE_FILE])
@@ -347,14 +350,15 @@ class CheckpointStore:
             self._notes.pop(path, None)
 
     def _remove_folders(self, paths: list[CheckpointPath]) -> None:
-        if self._root is not None:
+        if self.root is not None:
             for path in paths:
-                remove_folder(self._root, _folder(self._root, path))
+                remove_folder(self.root, _folder(self.root, path))
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Remove what has expired. The first time, this reads a directory."""
         with self._lock:
-            if not self._knows_ends and self._root is not None:
-                self._expiry = _ends_under(self._root) | self._expiry
+            if not self._knows_ends and self.root is not None:
+                self._expiry = _ends_under(self.root) | self._expiry
                 self._knows_ends = True
             over = [path for path, expires in self._expiry.items() if expires <= now]
             self._forget(over)

@@ -1,9 +1,9 @@
 """One LoRA model and the task that runs its jobs.
 
 Theory of operation. A worker takes the jobs of its queue one by one, in their order, and settles each one's
-promise. A job that fails has had its turn: the next one runs. Stopping the worker (the model is dropped,
-the service closes) cancels the running job between two slices; its promise, and those of the jobs that
-wait, are broken by whoever stops it.
+promise; a reply that shall last through a restart of the service is kept first. A job that fails has had its
+turn: the next one runs. Stopping the worker (the model is dropped, the service closes) cancels the running job
+between two slices; its promise, and those of the jobs that wait, are broken by whoever stops it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class Work:
     Attributes:
         run: does it and returns the reply.
         saves: the checkpoint it is going to write.
+        lasts: whether its reply is kept through a restart of the service.
     """
 
     run: Callable[[], Awaitable[object]]
     saves: CheckpointPath | None = None
+    lasts: bool = False
 
 
 def blame(error: Exception) -> Category:
@@ -58,6 +60,7 @@ class ModelWorker:
         compute: where slices run.
         promises: where results go.
         on_begin: called with each job when it begins to run.
+        keep: keeps the reply to a request through a restart of the service; None keeps none.
 
     Attributes:
         queue: the accepted jobs.
@@ -74,6 +77,7 @@ class ModelWorker:
         compute: Compute,
         promises: PromiseTable,
         on_begin: Callable[[ModelWorker, Job], None],
+        keep: Callable[[str, object], None] | None = None,
     ) -> None:
         self.model_id = model_id
         self.session_id = session_id
@@ -84,6 +88,7 @@ class ModelWorker:
         self.reserved: set[CheckpointPath] = set()
         self._promises = promises
         self._on_begin = on_begin
+        self._keep = keep
         self._model: LoraModel | None = None
         self._scope = trio.CancelScope()
         self._arrival = trio.Event()
@@ -109,7 +114,7 @@ class ModelWorker:
         Raises:
             RateLimitError: too many jobs wait already.
         """
-        job = Job(number, f"{self.model_id}:{number}", operation, lambda: self._run(work))
+        job = Job(number, f"{self.model_id}:{number}", operation, lambda: self._run(work), work.lasts)
         self.queue.put(job, digest)
         self._promises.open(job.request_id, self.model_id)
         if work.saves is not None:
@@ -144,6 +149,8 @@ class ModelWorker:
     async def _settle(self, job: Job) -> None:  # noqa: ASYNC910 - a failed job may not have waited
         try:
             reply = await job.run()
+            if job.lasts:
+                await self._make_last(job, reply)
         except Exception as error:  # noqa: BLE001 - whatever went wrong is this request's outcome
             category = blame(error)
             if category == "server":
@@ -151,3 +158,8 @@ class ModelWorker:
             self._promises.fail(job.request_id, str(error) or repr(error), category)
         else:
             self._promises.resolve(job.request_id, reply)
+
+    async def _make_last(self, job: Job, reply: object) -> None:
+        keep = self._keep
+        if keep is not None:
+            await self.compute.call(lambda: keep(job.request_id, reply))
