@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import pytest
@@ -575,6 +575,7 @@ def test_it_keeps_nothing_for_another_process() -> None:
     assert journal.parts(position) == ()
     assert journal.witness_at(position) is None
     assert journal.witnesses() == ()
+    assert at_once(journal.read_witness(cast("Any", None))) is None
 
 
 def test_a_new_model_is_live_when_its_replay_has_its_results() -> None:

@@ -104,6 +104,7 @@ class Lineage:
         unloaded: it has given its slot on the service back; nothing can be done with it any more.
         start: the saved state that it was made of.
         optimizer_config: its optimizer; None is the service's own choice, or that of the saved state.
+        in_run: it is a run's: what would poison it is answered with a restore, as long as that can be done.
     """
 
     base_model: str
@@ -131,6 +132,7 @@ class Lineage:
     unloaded: bool = False
     start: StartState | None = None
     optimizer_config: OptimizerConfig | None = None
+    in_run: bool = False
 
     @property
     def state(self) -> StartState | None:

@@ -11,8 +11,9 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
+from tinker_actors.actors.deferred import Deferred
 from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTarget
-from tinker_actors.errors import InputError
+from tinker_actors.errors import InputError, TinkerActorsError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import (
@@ -24,6 +25,7 @@ from tinker_actors.protocol.batch import (
     check_sampling,
 )
 from tinker_actors.protocol.custom_loss import CustomLossFn, check_function, forward_data
+from tinker_actors.protocol.journal import Decision
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.sample import check_extras
 from tinker_actors.protocol.saving import check_recipients, check_state_path, check_ttl, metadata
@@ -61,9 +63,13 @@ __all__ = [
     "SaveWeightsExternal",
     "SaveWeightsForSampler",
     "SessionRole",
+    "Skip",
     "StartBeating",
     "Telemetry",
     "TellCancelled",
+    "Train",
+    "TrainForward",
+    "TrainOptim",
     "Training",
     "Unload",
     "WaitForResult",
@@ -176,6 +182,7 @@ class OptimStep(Message[Training, OptimStepResponse]):
         optim_params: the optimizer's settings for this step.
         confirm: it is sent only when the results of the step's gradients are there. If one of them failed it is not
             sent at all, and its answer is `StepVoid` with the cause.
+        decision: what a run decides with this step; written with it.
 
     Raises:
         InputError: see `protocol.batch.check_optim`.
@@ -187,10 +194,82 @@ class OptimStep(Message[Training, OptimStepResponse]):
 
     optim_params: OptimParams
     confirm: bool = False
+    decision: Decision | None = None
 
     def __attrs_post_init__(self) -> None:
         check_optim(self.optim_params)
         check_flag("confirm", self.confirm)
+
+
+@attrs.frozen
+class Train(Message[Training, None]):
+    """Decide a whole step, a gradient and its `optim_step`, and send it. Answered as soon as it is decided.
+
+    The results are asked for by a `TrainForward` and a `TrainOptim`, which go in line with it, as one block.
+
+    Attributes:
+        data: the batch.
+        loss_fn: the loss.
+        loss_fn_config: the loss's settings.
+        optim_params: the optimizer's settings.
+        decision: what a run decides with this step; written in one transaction with both operations.
+        gradient: the output, once it is there.
+        optim: the step's metrics, once they are there.
+        refusals: why the step was not decided.
+
+    Raises:
+        InputError: see `protocol.batch.check_batch` and `check_optim`.
+        JournalError: it could not be written; nothing of it was sent.
+    """
+
+    unit: ClassVar[Unit] = "part"
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
+    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    loss_fn: LossFnType
+    loss_fn_config: dict[str, float | str] | None
+    optim_params: OptimParams
+    decision: Decision | None = None
+    gradient: Deferred[ForwardBackwardOutput] = attrs.field(
+        init=False, repr=False, eq=False, factory=Deferred
+    )
+    optim: Deferred[OptimStepResponse] = attrs.field(init=False, repr=False, eq=False, factory=Deferred)
+    refusals: list[TinkerActorsError] = attrs.field(
+        init=False, repr=False, eq=False, factory=list[TinkerActorsError]
+    )
+
+    def __attrs_post_init__(self) -> None:
+        check_batch(self.data, self.loss_fn, self.loss_fn_config)
+        check_optim(self.optim_params)
+
+
+@attrs.frozen
+class TrainForward(Message[Training, ForwardBackwardOutput]):
+    """Wait for the output of a step's gradient; see `Train`."""
+
+    unit: ClassVar[Unit] = "part"
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
+    train: Train
+
+
+@attrs.frozen
+class TrainOptim(Message[Training, OptimStepResponse]):
+    """Wait for the end of a step; see `Train`."""
+
+    unit: ClassVar[Unit] = "end"
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
+    train: Train
+
+
+@attrs.frozen
+class Skip(Message[Training, None]):
+    """Decide a step in which nothing is trained."""
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
+    decision: Decision
 
 
 @attrs.frozen

@@ -269,6 +269,18 @@ class ServiceClient(Guide):
             Lineage(name, shape, self._journal(), own, start=state, optimizer_config=config)
         )
 
+    async def start_lineage(self, lineage: Lineage) -> TrainingClient:
+        """Start the actor of a model whose journal is somebody else's; runs use it.
+
+        If the journal knows a model of an earlier process, that is gone on with if it may be (`Lineage.resumption`);
+        else a new one is made of its latest saved state, and what came after is sent again.
+
+        Raises:
+            APIStatusError, RequestFailedError: the service refused or failed to make the model.
+            ModelPoisoned: it cannot be made again.
+        """
+        return await self._start(lineage)
+
     def _journal(self) -> MemoryJournal:
         return MemoryJournal(max_bytes=self._tree.config.replay_bytes)
 

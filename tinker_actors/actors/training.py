@@ -38,7 +38,11 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
+    Skip,
+    Train,
+    TrainForward,
     Training,
+    TrainOptim,
     Unload,
 )
 from tinker_actors.actors.restoring import Restoring
@@ -46,7 +50,7 @@ from tinker_actors.actors.revival import Revival
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Submitter
 from tinker_actors.actors.training_line import TrainingLine
-from tinker_actors.actors.training_operation import operation_of
+from tinker_actors.actors.training_operation import operation_of, train_operations
 from tinker_actors.actors.training_results import Results
 from tinker_actors.actors.void import step_void
 from tinker_actors.errors import (
@@ -58,7 +62,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Actor, ActorRef, Ending, ReplyToken, Stop, handles
 from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
-from tinker_actors.protocol.journal import Operation
+from tinker_actors.protocol.journal import Decision, Operation
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -149,7 +153,55 @@ class TrainingActor(Actor[Training]):
         self._refuse_if_void(ends_step=True)
         if message.confirm and step.failure is not None:  # the model is poisoned: other gradients are there
             raise step_void(step.failure) from step.failure
-        return await self._take(operation_of(message))
+        return await self._take(operation_of(message), decision=message.decision)
+
+    @handles(Train)
+    async def train(self, message: Train) -> ReplyToken[None]:
+        """Decide a whole step and send it."""
+        line = self._line
+        try:
+            self._refuse_if_void(ends_step=False)
+            self._refuse_if_poisoned()
+            gradient, optim = await line.decide(train_operations(message), message.decision)
+        except (JournalError, ModelPoisoned, StepVoid) as error:
+            message.refusals.append(error)
+            raise
+        decided: ReplyToken[None] = self.context.detach_reply()
+        decided.settle(None)
+        line.expect(gradient[0], message.gradient)
+        line.expect(optim[0], message.optim)
+        if await line.send(*gradient):
+            await line.send(*optim)
+        else:
+            line.take_back(*optim)
+        return decided
+
+    @handles(TrainForward)
+    async def train_forward(self, message: TrainForward) -> ReplyToken[ForwardBackwardOutput]:
+        """Hand over the output of a step's gradient."""
+        await trio.lowlevel.checkpoint()
+        _refuse_if_refused(message.train)
+        token: ReplyToken[ForwardBackwardOutput] = self.context.detach_reply(survives_restart=True)
+        message.train.gradient.hand_to(token)
+        return token
+
+    @handles(TrainOptim)
+    async def train_optim(self, message: TrainOptim) -> ReplyToken[OptimStepResponse]:
+        """Hand over the end of a step; with it ends what was given up of it."""
+        await trio.lowlevel.checkpoint()
+        void = self._lineage.void
+        if void is not None and not void.whole_line:
+            self._lineage.void = None
+        _refuse_if_refused(message.train)
+        token: ReplyToken[OptimStepResponse] = self.context.detach_reply(survives_restart=True)
+        message.train.optim.hand_to(token)
+        return token
+
+    @handles(Skip)
+    async def skip(self, message: Skip) -> None:
+        """Decide a step in which nothing is trained."""
+        self._refuse_if_poisoned()
+        await self._line.decide((), message.decision)
 
     @handles(SaveState)
     async def save_state(self, message: SaveState) -> ReplyToken[SaveWeightsResponse]:
@@ -197,11 +249,13 @@ class TrainingActor(Actor[Training]):
         if reason is not None:
             raise reason.renewed()
 
-    async def _take(self, operation: Operation, loss: CustomLoss | None = None) -> ReplyToken[Any]:
+    async def _take(
+        self, operation: Operation, loss: CustomLoss | None = None, decision: Decision | None = None
+    ) -> ReplyToken[Any]:
         self._refuse_if_poisoned()
         line = self._line
         try:
-            [(record, prepared)] = await line.decide([operation])
+            [(record, prepared)] = await line.decide([operation], decision)
         except JournalError as error:
             line.follow(operation.kind, error, line.step, taken=False)
             raise
@@ -222,3 +276,9 @@ class TrainingActor(Actor[Training]):
             await trio.lowlevel.checkpoint()
             return
         await self._revival.give_slot_back()
+
+
+def _refuse_if_refused(train: Train) -> None:
+    """Refuse to hand over what was never decided."""
+    for refusal in train.refusals:
+        raise refusal.renewed()

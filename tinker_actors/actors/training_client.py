@@ -28,7 +28,11 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
+    Skip,
+    Train,
+    TrainForward,
     Training,
+    TrainOptim,
     Unload,
 )
 from tinker_actors.actors.sampler_factory import SamplerFactory, check_policy
@@ -40,6 +44,7 @@ from tinker_actors.kernel import ActorRef, Message, Pending
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.console import run_console_url
 from tinker_actors.protocol.custom_loss import CustomLossFn
+from tinker_actors.protocol.journal import Decision
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.saving import check_state_path
 from tinker_actors.text.resolution import resolve_tokenizer_id
@@ -56,9 +61,22 @@ from tinker_actors.wire.weights import (
     SaveWeightsResponse,
 )
 
-__all__ = ["TrainingClient"]
+__all__ = ["Trained", "TrainingClient"]
 
 R = TypeVar("R")
+
+
+@attrs.frozen
+class Trained:
+    """The results of a step that was decided as one.
+
+    Attributes:
+        forward: the output of the gradient.
+        optim: the end of the step.
+    """
+
+    forward: Pending[ForwardBackwardOutput]
+    optim: Pending[OptimStepResponse]
 
 
 class TrainingClient(Guide):
@@ -209,6 +227,55 @@ class TrainingClient(Guide):
         if params is None:
             raise InputError("optim_params", None, "must be given")
         return await self.submit(OptimStep(params, confirm))
+
+    async def train(
+        self,
+        data: Sequence[Datum],
+        loss_fn: LossFnType,
+        optim_params: OptimParams,
+        loss_fn_config: Mapping[str, float | str] | None = None,
+        decision: Decision | None = None,
+    ) -> Trained:
+        """Train one step: a gradient and its `optim_step`, decided together, with nothing between them.
+
+        Returns when the step is decided: written to the model's journal, in one transaction. Whatever happens to the
+        service after that, the step reaches the model exactly once, or its results say why it does not.
+
+        Args:
+            data: the batch.
+            loss_fn: which loss.
+            optim_params: the optimizer's settings.
+            loss_fn_config: the loss's settings.
+            decision: what a run decides with the step.
+
+        Raises:
+            InputError: a batch or settings that cannot be sent; names the field and the value.
+            JournalError: it could not be written; nothing was sent.
+            StepVoid: gradients that were in line before it failed; nothing of it was sent.
+            UnobservedFailure: see `submit`.
+        """
+        train = Train(data, loss_fn, _config(loss_fn_config), optim_params, decision)
+        messages: list[Message[Training, Any]] = [train, TrainForward(train), TrainOptim(train)]
+        self._failures.check()
+        decided, forward, optim = await self.ref.submit_many(messages)
+        try:
+            await decided
+        except Exception:
+            forward.outcome.observed = optim.outcome.observed = True  # they say the same
+            raise
+        finally:
+            self._failures.watch(forward)
+            self._failures.watch(optim)
+        return Trained(forward, optim)
+
+    async def skip(self, decision: Decision) -> None:
+        """Decide a step of a run in which nothing is trained; returns when it is written.
+
+        Raises:
+            JournalError: it could not be written.
+            UnobservedFailure: see `submit`.
+        """
+        await (await self.submit(Skip(decision)))
 
     @contextlib.asynccontextmanager
     async def step(self, confirm: bool = False) -> AsyncGenerator[TrainingStep]:  # noqa: ASYNC119 - it guards nothing

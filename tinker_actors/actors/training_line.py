@@ -100,6 +100,7 @@ class TrainingLine:
             JournalError: it cannot be written; nothing may be sent.
         """
         prepared = [self._submitter.prepare(operation) for operation in operations]
+        positions: list[int] = []
         try:
             with trio.CancelScope(shield=True):  # else it might be written, and nobody would know
                 positions = await self._lineage.journal.record([one.intent for one in prepared], decision)
@@ -119,8 +120,8 @@ class TrainingLine:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    async def send(self, record: Record, prepared: Prepared) -> None:
-        """Send an operation's requests and leave the waiting to a task."""
+    async def send(self, record: Record, prepared: Prepared) -> bool:
+        """Send an operation's requests and leave the waiting to a task; False if the service refuses."""
         operation, step, lineage = record.operation, self.step, self._lineage
         is_gradient = operation.kind == "forward_backward"
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
@@ -137,13 +138,23 @@ class TrainingLine:
         if submission.refusal is not None:
             step.closed = False
             self._failed(record, prepared, submission.refusal, step, taken=False)
-            return
+            return False
         step.awaited += is_gradient
         if step.closed:
             self.step = Step()
         if operation.kind in CHANGING:
             self._changing[record.position] = None
         self._context.spawn(self._finish, record, prepared, submission.sent, step)
+        return True
+
+    def take_back(self, record: Record, prepared: Prepared) -> None:
+        """Do not send an operation that was decided, because the gradient before it was refused."""
+        lineage = self._lineage
+        self._submitter.release(prepared)
+        lineage.journal.strike(record.position, freed=prepared.numbers)
+        error = lineage.poison or lineage.void
+        assert error is not None, "a refused gradient has its consequences"
+        self.answer(record.position, error.renewed() if isinstance(error, ModelPoisoned) else error.error())
 
     async def submit(self, operation: Operation) -> list[Sent]:
         """Send an operation that is no user's."""

@@ -13,11 +13,12 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
+    Train,
 )
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.wire.weights import SaveWeightsResponse
 
-__all__ = ["checkpoint_path", "load_operation", "operation_of"]
+__all__ = ["checkpoint_path", "load_operation", "operation_of", "train_operations"]
 
 _Message: TypeAlias = (
     Forward
@@ -46,6 +47,17 @@ def operation_of(message: _Message) -> Operation:
             return load_operation(message)
         case _:
             return _save_operation(message)
+
+
+def train_operations(message: Train) -> tuple[Operation, Operation]:
+    """Return the gradient and the step that a message decides together."""
+    gradient = Operation(
+        kind="forward_backward",
+        data=message.data,
+        loss_fn=message.loss_fn,
+        loss_fn_config=message.loss_fn_config,
+    )
+    return gradient, Operation(kind="optim_step", optim_params=message.optim_params)
 
 
 def _save_operation(message: SaveState | SaveWeightsForSampler | SaveWeightsExternal) -> Operation:

@@ -5,8 +5,8 @@
     sampling      sample, progress, sampler_handle
     waiting       future, batch_poll, failure, queue_state, wait, cancel
     answers       sse, pagination, archive, console
-    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step, journal, memory_journal,
-                  body
+    training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step
+    journals      journal, journal_rules, memory_journal, body
     runs          run_identity, run_journal, loop_state, resume, checkpoint_policy, retention
     telling       event, telemetry
 

@@ -350,6 +350,14 @@ class Journal(Protocol):
         """
         ...
 
+    async def read_witness(self, witness: Witness) -> Operation | None:
+        """Return the operation with whose batch a witness was computed; None if that is not held any more.
+
+        Raises:
+            JournalError: the batch cannot be read.
+        """
+        ...
+
     def fall_back(self) -> bool:
         """Forget the newest saved state, which is gone, for the one before.
 

@@ -85,6 +85,10 @@ class MemoryJournal(Rules):
         """Return none; see `witness_at`."""
         return ()
 
+    async def read_witness(self, witness: Witness) -> Operation | None:  # noqa: ARG002 - there is none
+        """Return None; see `witness_at`. No checkpoint."""
+        return None
+
     def done(self, position: int, output: ForwardBackwardOutput | None = None, *, keep: bool = False) -> None:  # noqa: ARG002 - no witness is kept
         """The operation has its result. If it is not one to be replayed, nothing of it is needed any more."""
         self.settle(position, keep=keep)
