@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -201,6 +202,47 @@ async def test_what_is_saved_is_on_disk_when_it_is_answered(
             listed = (await caller.http.get(f"{RUNS}/{model_id}/checkpoints")).json()["checkpoints"]
             assert {one["tinker_path"] for one in listed} == {one["path"] for one in expected.values()}
             assert {one["user_metadata"]["n"] for one in listed} == {str(n + 1) for n in range(len(expected))}
+
+
+async def test_a_kill_in_the_middle_of_a_save(
+    make_service, connect, tmp_path: Path, disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each change of the disk a copy is made: in none is there half a checkpoint, or a result without one."""
+    directory = tmp_path / "service"
+    copies: list[Path] = []
+
+    def before(owner: Any, name: str) -> None:
+        change = getattr(owner, name)
+
+        def copied(*arguments: Any, **options: Any) -> Any:
+            copies.append(disk(directory, str(len(copies))))
+            return change(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, copied)
+
+    async with connect(make_service(state=directory)) as caller:
+        model_id = await caller.create_model()
+        first = await caller.ask(save(model_id, 1, "first"))
+        await caller.poll(first.request_id)
+        for owner, name in ((os, "fsync"), (Path, "rename"), (ServiceState, "_write")):
+            before(owner, name)
+        second = await caller.ask(save(model_id, 2, "second"))
+        await caller.poll(second.request_id)
+        again = await caller.ask(save(model_id, 3, "second", overwrite=True))
+        await caller.poll(again.request_id)
+        monkeypatch.undo()
+    assert len(copies) > 15
+    for copy in copies:
+        async with connect(make_service(state=copy)) as caller:
+            listed = (await caller.http.get("/api/v1/checkpoints")).json()["checkpoints"]
+            paths = [one["tinker_path"] for one in listed]
+            for path in paths:
+                assert "optimizer.safetensors" in await caller.archive(path)
+            for promise in (first, second, again):
+                response = await caller.poll(promise.request_id)
+                assert response.status_code == 410 or response.json()["path"] in paths
+            assert (await caller.poll(first.request_id)).status_code == 200
+            assert sorted(path.name for path in copy.iterdir() if path.name.startswith(".")) == []
 
 
 async def test_runs_and_checkpoints_are_listed_as_they_were(

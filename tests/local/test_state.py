@@ -113,6 +113,13 @@ def test_results_are_found_in_every_life(state: ServiceState) -> None:
     assert state.outcome("other") is None
 
 
+def test_the_file_is_its_users(state: ServiceState) -> None:
+    """Nobody else may read what users keep with their sessions and runs."""
+    assert state.directory is not None
+    state.note_session(SESSION)
+    assert {file.stat().st_mode & 0o077 for file in state.directory.iterdir()} == {0}
+
+
 def test_without_a_directory_nothing_is_kept() -> None:
     """Everything can be noted, and nothing is found."""
     state = ServiceState()

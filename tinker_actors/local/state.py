@@ -182,6 +182,7 @@ class ServiceState:
         file = self.directory / FILE
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            file.touch(0o600)  # what users keep with their runs is theirs
             self._connection = connection = _connect(file)
             return _begin(connection, life, date)
         except (sqlite3.Error, OSError) as error:
