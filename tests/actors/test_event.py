@@ -64,7 +64,7 @@ def missed(number: int) -> HeartbeatMissed:
 
 
 def ref_of(hub: EventHub) -> ServiceRef:
-    return ServiceRef(hub, Waits(hub))
+    return ServiceRef(hub, Waits(hub), lambda _: None)
 
 
 def drain(channel: Any) -> list[Any]:

@@ -100,11 +100,11 @@ async def test_what_runs_is_shown(stage: Any, autojump_clock: trio.abc.Clock) ->
                 nursery.start_soon(a.ask, stage.Do(stage.say(1)))
                 await trio.sleep(2)
                 seen = tree.snapshot()
-                seconds = 2.0 if timed else None
+                seconds, since = (2.0, trio.current_time() - 2.0) if timed else (None, None)
                 left: Any = seen.find("tree/a")
                 right: Any = seen.find("tree/b")
                 assert left.running == (
-                    RunningMessage(kind="Do", seq=0, seconds=seconds, waiting_on=("tree/b",)),
+                    RunningMessage(kind="Do", seq=0, seconds=seconds, since=since, waiting_on=("tree/b",)),
                 )
                 assert left.mailbox.queued == 1
                 assert {(one.kind, one.seq, one.seconds) for one in right.running} == {

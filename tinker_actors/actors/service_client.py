@@ -25,6 +25,7 @@ from tinker_actors.errors import InputError, StartFailed, TinkerError, Unobserve
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
 from tinker_actors.protocol.event import ServiceEvent
+from tinker_actors.protocol.event_line import EventSink
 from tinker_actors.protocol.memory_journal import MemoryJournal
 from tinker_actors.protocol.policy import RetryConfig
 from tinker_actors.protocol.saving import check_state_path, metadata
@@ -62,7 +63,7 @@ class ServiceClient(Guide):
         self.backend = backend
         self.rest = RestClient(tree.transport, flags_known=True)
         self.admin = AdminClient(tree.transport, flags_known=True)
-        self.ref = ServiceRef(tree.events, tree.waits)
+        self.ref = ServiceRef(tree.events, tree.waits, tree.record)
         self._tree = tree
         self._chosen = chosen
         self._closing = trio.Lock()
@@ -341,6 +342,7 @@ async def open_client(
     chosen: str,
     through: Carrier | None = None,
     beat_through: TransportOpener | None = None,
+    record: EventSink | None = None,
 ) -> AsyncIterator[ServiceClient]:
     """Connect to a service, start the tree, and yield its client; leaving it means everything has ended.
 
@@ -351,6 +353,7 @@ async def open_client(
         chosen: one line that says which backend was chosen and why.
         through: a transport to use in place of the network.
         beat_through: opens one for the heartbeat, in the loop that beats.
+        record: has all written down, from the very beginning; as `service.ref.record`.
 
     Raises:
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
@@ -360,7 +363,7 @@ async def open_client(
     try:
         async with (
             open_transport(config, rng=rng, through=through) as transport,
-            open_tree(config, transport, rng, failures, beat_through) as tree,
+            open_tree(config, transport, rng, failures, beat_through, record) as tree,
         ):
             try:
                 yield ServiceClient(tree, backend, chosen)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from tinker_actors.actors.event import EventChannel, EventHub
 from tinker_actors.actors.waits import Waits
 from tinker_actors.protocol.event import QueueChange, ServiceEvent
+from tinker_actors.protocol.event_line import EventSink
 from tinker_actors.protocol.queue_state import QueueState, QueueStateObserver
 from tinker_actors.protocol.wait import WaitSeen
 
@@ -26,9 +27,10 @@ E3 = TypeVar("E3")
 class ServiceRef:
     """What may be asked of a service beside its clients: `service.ref`. A service takes no messages as a whole."""
 
-    def __init__(self, events: EventHub, waits: Waits) -> None:
+    def __init__(self, events: EventHub, waits: Waits, record: Callable[[EventSink], None]) -> None:
         self._events = events
         self._waits = waits
+        self._record = record
 
     def __repr__(self) -> str:
         return f"<ServiceRef, {self._events.subscribers} subscribers, {len(self._waits)} waits>"
@@ -36,6 +38,17 @@ class ServiceRef:
     def waits(self) -> list[WaitSeen]:
         """Return who waits for what, since when and why; the oldest wait first."""
         return self._waits.look()
+
+    def record(self, sink: EventSink) -> None:
+        """Have what happens from now on written down, until the service has ended.
+
+        That is: its events; starts, ends and lost messages of its actors; and once a second what its actors do, what
+        they did last, and who waits for what, as far as it has changed.
+
+        Args:
+            sink: such as what `open_event_file` gives; it must stay open for longer than the service.
+        """
+        self._record(sink)
 
     @contextlib.contextmanager
     def observe_queues(

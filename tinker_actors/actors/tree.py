@@ -19,7 +19,7 @@ import contextlib
 import math
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -34,6 +34,7 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.message import Futures, Sampling, Telemetry, Training
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.rebinding import SamplerOpener
+from tinker_actors.actors.recorder import Recorder
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, sampling_policy, shared_backoff
 from tinker_actors.actors.session import Session, SessionActor
 from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle, secrets_of
@@ -65,6 +66,7 @@ from tinker_actors.kernel import (
 )
 from tinker_actors.protocol.aimd import AdaptiveLimit
 from tinker_actors.protocol.event import ActorFailed
+from tinker_actors.protocol.event_line import EventSink
 from tinker_actors.protocol.throttle import SampleThrottle
 from tinker_actors.protocol.wait import WaitSeen
 from tinker_actors.transport.config import TINKER_SERVICE, Config
@@ -105,6 +107,7 @@ class Tree:
         sampling: the sampling pool.
         evaluation: the pool of the lane that goes first.
         throttle: what all samples pass on their way to the service.
+        sightings: are told of all that the kernel reports.
     """
 
     config: Config
@@ -124,6 +127,7 @@ class Tree:
     sampling: ActorRef[Sampling] = attrs.field(init=False)
     evaluation: ActorRef[Sampling] = attrs.field(init=False)
     throttle: SampleThrottle = attrs.field(init=False)
+    sightings: list[Callable[[KernelEvent], object]] = attrs.field(factory=list)
     _models: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -266,8 +270,15 @@ class Tree:
                 raise
             raise ServiceClosing from error  # it was stopped, or there was nothing left to start it
 
+    def record(self, sink: EventSink) -> None:
+        """Have what happens from now on written down, until everything has ended."""
+        recorder = Recorder(sink, self.root, self.waits, lambda: secrets_of(self.transport))
+        recorder.begin(self.events, self.sightings)
+
     def observe(self, event: KernelEvent) -> None:
         """Pass on what the kernel reports."""
+        for sighting in self.sightings:
+            sighting(event)
         if not isinstance(event, ActorCrashed):
             return
         cause = f"{type(event.cause).__name__}: {event.cause}"
@@ -312,6 +323,7 @@ async def open_tree(
     rng: random.Random,
     failures: list[FailureLog],
     beat_through: TransportOpener | None,
+    record: EventSink | None = None,
 ) -> AsyncIterator[Tree]:
     """Start the tree; leaving it means that everything in it has ended.
 
@@ -329,6 +341,8 @@ async def open_tree(
             "service", rng=rng, observer=observe, grace=config.grace, slow_after=_SLOW_AFTER
         ) as root:
             tree = Tree(config, transport, root, events, rng, failures)
+            if record is not None:
+                tree.record(record)
             try:
                 await tree.start(beat_through)
             except StartFailed as error:

@@ -21,12 +21,14 @@ class RunningMessage:
         kind: name of its type.
         seq: its place in line; -1 for a message of the runtime.
         seconds: how long it has run; None if nobody has measured it: see `Supervisor.remember`.
+        since: trio time of its beginning; None likewise.
         waiting_on: paths of the actors that its handler waits on.
     """
 
     kind: str
     seq: int
     seconds: float | None
+    since: float | None = None
     waiting_on: tuple[str, ...]
 
 
@@ -118,9 +120,11 @@ Snapshot: TypeAlias = ActorSnapshot | SupervisorSnapshot
 def picture(reader: Reader, *, is_timed: bool) -> RunningMessage:
     """Return what a reader does that has a message."""
     envelope = reader.envelope
+    since = envelope.stamp if is_timed and envelope.stamp >= 0 else None
     return RunningMessage(
         kind=type(envelope.message).__name__,
         seq=envelope.seq,
-        seconds=trio.current_time() - envelope.stamp if is_timed and envelope.stamp >= 0 else None,
+        seconds=None if since is None else trio.current_time() - since,
+        since=since,
         waiting_on=tuple(station.owner for station in reader.waits),
     )
