@@ -24,6 +24,7 @@ import attrs
 import httpx
 import trio
 
+from tinker_actors.kernel.frozen_heap import frozen_heap
 from tinker_actors.kernel.switch_interval import short_switch_interval
 from tinker_actors.transport.body import Body
 from tinker_actors.transport.build import Builder, Job
@@ -140,7 +141,9 @@ class Heart:
     async def beat_in_thread(self) -> None:
         """Run the thread until cancelled; it has ended when this returns or raises."""
         token = trio.lowlevel.current_trio_token()
-        with short_switch_interval():  # a beat is a dozen short calls, each of which gives Python's lock away
+        # A beat is a dozen short calls, each of which gives Python's lock away, and it waits while the whole heap is
+        # looked at.
+        with short_switch_interval(), frozen_heap():
             await self._keep_thread(token)
 
     async def _keep_thread(self, token: trio.lowlevel.TrioToken) -> None:
