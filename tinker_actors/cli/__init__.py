@@ -1,4 +1,4 @@
-"""The command line: `tinker-actors demo` and `tinker-actors serve`."""
+"""The command line: `tinker-actors demo`, `tinker-actors serve` and `tinker-actors supervise`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command", "main"]
 class _LazyGroup(click.Group):
     """Imports a command's module only when it is asked for, so that `--help` and `serve` start fast."""
 
-    _modules = ("demo", "serve")
+    _modules = ("demo", "serve", "supervise")
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return sorted(self._modules)
@@ -29,6 +29,10 @@ class _LazyGroup(click.Group):
             from tinker_actors.cli.serve import serve
 
             return serve
+        if cmd_name == "supervise":
+            from tinker_actors.cli.supervise import supervise
+
+            return supervise
         return None
 
 
