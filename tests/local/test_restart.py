@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+import tinker_actors as ta
 from tinker_actors.errors import ConfigError, NotFoundError
 from tinker_actors.local.state import FILE, ServiceState
 from tinker_actors.local.store import CheckpointStore
@@ -426,6 +428,41 @@ async def test_checkpoints_may_lie_elsewhere(make_service, connect, kit, tmp_pat
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [FILE]
     assert (tmp_path / "shared" / ".draft-of-others").is_dir()
     assert len(CheckpointStore(tmp_path / "shared").kept(0)) == 1
+
+
+async def test_the_next_process_goes_on_with_its_embedded_service(make_service, tmp_path: Path) -> None:
+    """A client on the same directory finds run and checkpoint, and trains on from there as if nothing had been."""
+
+    async def step(training: ta.TrainingClient, number: int) -> None:
+        inputs = {"target_tokens": [11, 12 + number, 13], "weights": [1.0] * 3}
+        await training.forward_backward(
+            [ta.Datum(ta.ModelInput.from_ints([10, 11, 12]), inputs)], "cross_entropy"
+        )
+        await training.optim_step(ta.AdamParams(learning_rate=1e-2))
+
+    async def end(service: ta.ServiceClient, training: ta.TrainingClient, name: str) -> bytes:
+        path = (await training.save_state("end")).path
+        files = await service.rest.download_checkpoint(path, tmp_path / name, extract=True)
+        return (files / "adapter_model.safetensors").read_bytes()
+
+    def opened() -> AbstractAsyncContextManager[ta.ServiceClient]:
+        embedded = make_service(state=tmp_path / "service")
+        return ta.open_service(backend="local", embedded=embedded, heartbeat="loop")
+
+    async with opened() as service:
+        training = await service.create_lora_training_client("tiny", rank=4, seed=1, user_metadata={"n": "1"})
+        first = training.model_id
+        await step(training, 0)
+        path = (await training.save_state("half")).path
+        await step(training, 1)
+        expected = await end(service, training, "first")
+    async with opened() as service:
+        run = await service.rest.get_training_run(first)
+        assert (run.user_metadata, run.last_checkpoint.checkpoint_id) == ({"n": "1"}, "weights/end")
+        training = await service.create_training_client_from_state_with_optimizer(path)
+        assert training.model_id.endswith(":train:0.b2")
+        await step(training, 1)
+        assert await end(service, training, "second") == expected
 
 
 async def test_a_disk_that_refuses_refuses_requests(
