@@ -56,14 +56,9 @@ def test_what_was_frozen_is_freed_with_its_last_reference() -> None:
     assert cycle_seen() is None
 
 
-def test_a_heap_that_the_program_has_frozen_is_left_alone() -> None:
-    """Before, or meanwhile."""
+def test_a_heap_that_the_program_has_frozen_before_is_left_alone() -> None:
+    """It stays frozen."""
     gc.freeze()
     with frozen_heap():
         pass
     assert gc.get_freeze_count() > 0
-    gc.unfreeze()
-    with frozen_heap():
-        kept = [Node() for _ in range(1000)]
-        gc.freeze()
-    assert gc.get_freeze_count() > len(kept)

@@ -4,7 +4,7 @@ Theory of operation. A full collection stops every thread for as long as it take
 and most of them are modules, classes and functions, which never become garbage: on a busy machine that is a tenth of a
 second in which nothing moves. While anybody has something that must be on time, what was alive when the first one began
 is left out (`gc.freeze`). It is freed all the same when its last reference goes; only cycles among these objects wait
-for the last one to leave. A program that freezes its heap by itself is left alone. The heap belongs to the whole
+for the last one to leave. A heap that the program itself has frozen before is left alone. The heap belongs to the
 process, so whoever wants this is counted, in whatever thread.
 """
 
@@ -22,23 +22,21 @@ class _Heap:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._frozen = 0
+        self._is_ours = False
 
     def freeze(self) -> None:
         with self._lock:
             if self._users == 0 and gc.get_freeze_count() == 0:
                 gc.freeze()
-                self._frozen = gc.get_freeze_count()
+                self._is_ours = True
             self._users += 1
 
     def restore(self) -> None:
         with self._lock:
             self._users -= 1
-            if self._users or not self._frozen:
-                return
-            if gc.get_freeze_count() <= self._frozen:  # else somebody has frozen more since: it is theirs now
+            if self._users == 0 and self._is_ours:
                 gc.unfreeze()
-            self._frozen = 0
+                self._is_ours = False
 
 
 _heap = _Heap()
