@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 import trio
@@ -13,13 +13,14 @@ from tinker_actors.actors.void import Void
 from tinker_actors.errors import JournalError, ModelPoisoned, TinkerError
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Checkpoint, Journal
+from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.wire.model import (
     GetInfoResponse,
     LoraConfig,
 )
 from tinker_actors.wire.optimizer import OptimizerConfig
 
-__all__ = ["Answer", "Lineage", "Publication", "StartState"]
+__all__ = ["Answer", "Lineage", "Publication", "Resumed", "StartState"]
 
 
 class Answer(Protocol):
@@ -69,6 +70,23 @@ class StartState:
     weights_access_token: str | None = attrs.field(default=None, repr=False)
 
 
+@attrs.frozen(kw_only=True)
+class Resumed:
+    """How a process has gone on with the model of an earlier one.
+
+    Attributes:
+        how: `attached`: with the very same weights; `restored`: with a new model.
+        checkpoint: what that was loaded from; None: it was made anew from its seed, or nothing was restored.
+        steps: optimizer steps that were sent again.
+        why: why it was restored; empty if it was not.
+    """
+
+    how: Literal["attached", "restored"]
+    checkpoint: str | None = None
+    steps: int = 0
+    why: str = ""
+
+
 def _state_at(checkpoint: Checkpoint) -> StartState:
     return StartState(checkpoint.path, optimizer=True, weights_access_token=checkpoint.weights_access_token)
 
@@ -104,6 +122,11 @@ class Lineage:
         unloaded: it has given its slot on the service back; nothing can be done with it any more.
         start: the saved state that it was made of.
         optimizer_config: its optimizer; None is the service's own choice, or that of the saved state.
+        resumption: what a run knows of the time since an earlier process; without it the model is made anew.
+        resuming: the journal is that of an earlier process, and nothing has been done about it yet.
+        resumed: how it was gone on with.
+        left_behind: positions of what the model had and a new one is not to have.
+        why: what speaks against going on with the earlier process's model.
         in_run: it is a run's: what would poison it is answered with a restore, as long as that can be done.
     """
 
@@ -132,6 +155,11 @@ class Lineage:
     unloaded: bool = False
     start: StartState | None = None
     optimizer_config: OptimizerConfig | None = None
+    resumption: Resumption | None = None
+    resuming: bool = False
+    resumed: Resumed | None = None
+    left_behind: list[int] = attrs.field(factory=list[int])
+    why: str = ""
     in_run: bool = False
 
     @property

@@ -56,6 +56,7 @@ __all__ = [
     "OptimStep",
     "Published",
     "RenewSession",
+    "Revive",
     "Sample",
     "SampleTarget",
     "Sampling",
@@ -370,6 +371,13 @@ class LoadState(Message[Training, LoadWeightsResponse]):
 
     def __attrs_post_init__(self) -> None:
         check_state_path("path", self.path)
+
+
+@attrs.frozen
+class Revive(Message[Training, None]):
+    """Go on with the model of an earlier process, or restore it; the first message of such an actor."""
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
 
 @attrs.frozen

@@ -101,6 +101,14 @@ class Restoring:
     async def begin(self) -> None:
         """Make the model for the first time, and learn what the service says of it."""
         await self._create()
+        await self.learn()
+
+    async def learn(self) -> None:
+        """Learn what the service says of the model.
+
+        Raises:
+            TinkerError: it does not say it.
+        """
         request = GetInfoRequest(self._lineage.model_id)
         reach = self._session.reachability
         self._lineage.info = await reach.call(lambda: self._transport.call(GET_INFO, request))

@@ -3,6 +3,10 @@
 Theory of operation. The first incarnation makes the model. Each later one makes a *new* model, loads the latest saved
 state into it with the optimizer's state, and sends what came after again (`protocol.journal`); then it takes its
 messages, which have kept their order. The restore has succeeded when everything that was sent again has its result.
+
+The first incarnation on the journal of an earlier process goes on with that process's model, if it may
+(`actors.reattaching`), and restores it else. It does so in its first message: a start that fails has failed for good, a
+message is handled again by the next incarnation.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from typing import Any
 import trio
 
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.lineage import Lineage, StartState
+from tinker_actors.actors.lineage import Lineage, Resumed, StartState
+from tinker_actors.actors.reattaching import Reattaching
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Submitter
@@ -23,6 +28,7 @@ from tinker_actors.actors.training_results import Results
 from tinker_actors.errors import (
     APIStatusError,
     APITimeoutError,
+    JournalError,
     ModelLost,
     RequestFailedError,
     ResultLost,
@@ -52,6 +58,7 @@ class Revival:
         results: waits for results.
         restoring: makes models.
         events: where events go.
+        reattaching: goes on with models of earlier processes.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Revival:
         results: Results,
         restoring: Restoring,
         events: EventHub,
+        reattaching: Reattaching,
     ) -> None:
         self._lineage = lineage
         self._context = context
@@ -73,6 +81,7 @@ class Revival:
         self._results = results
         self._restoring = restoring
         self._events = events
+        self._reattaching = reattaching
 
     async def begin(self) -> None:
         """Make the model; after a loss, restore it. Always a checkpoint."""
@@ -80,7 +89,11 @@ class Revival:
         if lineage.poison is not None:
             self._give_up(lineage.poison)
             await trio.lowlevel.checkpoint()
-        elif lineage.info is None:
+        elif lineage.resuming:
+            await (
+                trio.lowlevel.checkpoint()
+            )  # that is for its first message, which may fail as often as it takes
+        elif not lineage.model_id:
             await self._restoring.begin()
             self._line.note_model()
             await self._load_first()
@@ -88,6 +101,25 @@ class Revival:
             self._context.spawn(self._end_with_session)
         else:
             await self._restore()
+
+    async def resume(self) -> None:
+        """Go on with the model of an earlier process if nothing speaks against it; else restore it. Once."""
+        lineage, model = self._lineage, self._lineage.journal.model
+        if not lineage.resuming or model is None:
+            await trio.lowlevel.checkpoint()
+            return
+        lineage.resuming = False
+        lineage.model_id, lineage.model_seq, lineage.epoch = (
+            model.model_id,
+            model.model_seq,
+            self._session.epoch,
+        )
+        attached = await self._reattaching.attach()
+        if attached is not None:
+            self._events.publish(attached)
+            self._context.spawn(self._end_with_session)
+            return
+        await self._restore()
 
     async def _restore(self) -> None:
         lineage, journal = self._lineage, self._lineage.journal
@@ -109,23 +141,48 @@ class Revival:
                 self._give_up(error)
                 return
             self._line.note_model()
+            self._leave_behind()
             self._context.spawn(self._end_with_session)
+            if lineage.info is None:
+                await self._restoring.learn()
             state = self._restoring.to_load
             if state is not None and not await self._load(state):
                 return
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._line.unconfirmed = {record.position for record in records}
-            await self._replay(records)
+            try:
+                await self._replay(records)
+            except JournalError as error:
+                self._give_up(error)
+                return
+        self._tell(old_id, records)
+        self._line.confirm(-1)
+
+    def _leave_behind(self) -> None:
+        """Strike out what the old model had and the new one is not to have."""
+        for position in self._lineage.left_behind:
+            self._lineage.journal.strike(position)
+        self._lineage.left_behind = []
+
+    def _tell(self, old_id: str, records: Sequence[Record]) -> None:
+        """Tell that the model is there again."""
+        lineage = self._lineage
+        checkpoint = None if lineage.state is None else lineage.state.path
+        steps = sum(record.operation.kind == "optim_step" for record in records)
+        why = lineage.why or str(lineage.first_cause or "")
+        if lineage.resumed is None and lineage.why:
+            lineage.resumed = Resumed(how="restored", checkpoint=checkpoint, steps=steps, why=why)
+        lineage.why = ""
         self._events.publish(
             ModelRestored(
                 old_model_id=old_id,
                 model_id=lineage.model_id,
-                checkpoint=None if lineage.state is None else lineage.state.path,
+                checkpoint=checkpoint,
                 replayed=len(records),
-                steps=sum(record.operation.kind == "optim_step" for record in records),
+                steps=steps,
+                why=why,
             )
         )
-        self._line.confirm(-1)
 
     async def _replay(self, records: Sequence[Record]) -> None:
         """Send operations again; what fails now has the consequences that it would have had for what stood in line."""
@@ -163,7 +220,7 @@ class Revival:
         target = None if publication.target is None else publication.target()
         return target is None or not self._session.is_current(target.epoch)
 
-    def _give_up(self, cause: TinkerError) -> None:
+    def _give_up(self, cause: TinkerError | JournalError) -> None:
         """There is nothing to restore from: poison the model and tell everybody who waits."""
         poison = self._line.poison(cause)
         for token in self._lineage.waiting.values():

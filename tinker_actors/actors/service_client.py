@@ -14,10 +14,12 @@ from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.lineage import Lineage, StartState
+from tinker_actors.actors.message import Revive
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.sampler_factory import SamplerFactory
 from tinker_actors.actors.sampling_client import SamplerHome, SamplingClient
 from tinker_actors.actors.service_ref import ServiceRef
+from tinker_actors.actors.session import Adoption
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
@@ -280,7 +282,11 @@ class ServiceClient(Guide):
             APIStatusError, RequestFailedError: the service refused or failed to make the model.
             ModelPoisoned: it cannot be made again.
         """
-        return await self._start(lineage)
+        lineage.resuming = lineage.journal.model is not None
+        training = await self._start(lineage)
+        if lineage.resuming:
+            await (await training.ref.submit(Revive()))
+        return training
 
     def _journal(self) -> MemoryJournal:
         return MemoryJournal(max_bytes=self._tree.config.replay_bytes)
@@ -343,6 +349,7 @@ async def open_client(
     through: Carrier | None = None,
     beat_through: TransportOpener | None = None,
     record: EventSink | None = None,
+    adoption: Adoption | None = None,
 ) -> AsyncIterator[ServiceClient]:
     """Connect to a service, start the tree, and yield its client; leaving it means everything has ended.
 
@@ -354,6 +361,7 @@ async def open_client(
         through: a transport to use in place of the network.
         beat_through: opens one for the heartbeat, in the loop that beats.
         record: has all written down, from the very beginning; as `service.ref.record`.
+        adoption: what an earlier process has left and this one is to go on with.
 
     Raises:
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
@@ -363,7 +371,7 @@ async def open_client(
     try:
         async with (
             open_transport(config, rng=rng, through=through) as transport,
-            open_tree(config, transport, rng, failures, beat_through, record) as tree,
+            open_tree(config, transport, rng, failures, beat_through, record, adoption) as tree,
         ):
             try:
                 yield ServiceClient(tree, backend, chosen)

@@ -26,7 +26,14 @@ from tinker_actors.actors.message import CheckSession, Heartbeat, RenewSession, 
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.throttle import BytesGate
 from tinker_actors.actors.waits import Waits
-from tinker_actors.errors import ActorStopped, APIError, CredentialError, ServiceClosing, TinkerError
+from tinker_actors.errors import (
+    ActorStopped,
+    APIError,
+    APIStatusError,
+    CredentialError,
+    ServiceClosing,
+    TinkerError,
+)
 from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
@@ -58,13 +65,27 @@ from tinker_actors.wire.session import (
     SessionHeartbeatRequest,
 )
 
-__all__ = ["Session", "SessionActor"]
+__all__ = ["Adoption", "Session", "SessionActor"]
 
 _LOG = logging.getLogger("tinker_actors.session")
 _RESTORES = 2  # more would only wait for each other on the service
 _LIVED = 60.0  # seconds after which the loss of a session is not taken for the same trouble as the one before
 _ONCE = RequestOptions(max_retries=0, timeout=10.0)
 _SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
+
+
+@attrs.frozen(kw_only=True)
+class Adoption:
+    """What an earlier process has left, and this one goes on with.
+
+    Attributes:
+        session_id: its session; empty if it had none. If that has ended, a new one is opened.
+        first_number: the first number that models and sampling sessions get: none may be used twice, and some services
+            have one session for all.
+    """
+
+    session_id: str
+    first_number: int
 
 
 @attrs.define(eq=False)
@@ -92,6 +113,7 @@ class Session:
         finish: how the session ends, if somebody has said so.
         detail: what is said of its end.
         closed: the service was closed.
+        first_number: of models and sampling sessions, in each session.
     """
 
     reachability: Reachability
@@ -106,6 +128,7 @@ class Session:
     finish: FinishType | None = None
     detail: str | None = None
     closed: bool = False
+    first_number: int = 0
     _until_closed: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope])
     _models: int = 0
     _samplers: int = 0
@@ -240,7 +263,7 @@ class Session:
         """Begin a new epoch."""
         self.session_id = session_id
         self.epoch += 1
-        self._models = self._samplers = 0
+        self._models = self._samplers = self.first_number
         if self._renewal is not None:
             self._renewal.ended.set()
             self._renewal = None
@@ -259,12 +282,15 @@ class SessionActor(Actor[SessionRole]):
         heartbeat: ActorRef[Heartbeat],
         events: EventHub,
         rng: random.Random,
+        adoption: Adoption | None = None,
     ) -> None:
         self._transport = transport
         self._session = session
         self._heartbeat = heartbeat
+        self._adoption = adoption
         self._events = events
         self._rng = rng
+        self._left = "" if adoption is None else adoption.session_id
         self._opened_at = 0.0
         self._streak = 0
 
@@ -277,9 +303,41 @@ class SessionActor(Actor[SessionRole]):
                 self.context.ref.tell_nowait(RenewSession(self._session.epoch))
             self.context.spawn(self._follow_flags)
             return
-        await self._learn_limits()
-        await self._open()
+        if self._adoption is None:
+            await self._learn_limits()
+            await self._open()
+        else:
+            await self._adopt(self._adoption)
         self.context.spawn(self._follow_flags)
+
+    async def _adopt(self, adoption: Adoption) -> None:
+        """Go on with an earlier process's session, or open one; who has work to go on with waits for the service."""
+        session, reach = self._session, self._session.reachability
+        session.first_number = adoption.first_number
+        await reach.call(self._learn_limits)
+        alive = False
+        if self._left:
+            alive = await reach.call(self._is_left_alive)
+        if alive:
+            await self._begin(self._left)
+        else:
+            await reach.call(self._open)
+
+    async def _is_left_alive(self) -> bool:
+        """Whether the earlier process's session has not ended, as far as the service can say."""
+        session_id = self._left
+        beaten = True
+        try:
+            await self._transport.call(SESSION_HEARTBEAT, SessionHeartbeatRequest(session_id), options=_ONCE)
+        except APIStatusError as error:
+            if error.status_code < 500:
+                return False
+            beaten = False  # some say so of a session that they do not know
+        try:
+            await self._transport.call(GET_SESSION, Empty(), path={"session_id": session_id}, options=_ONCE)
+        except APIStatusError as error:
+            return beaten and not session_lost(error)
+        return True
 
     async def _learn_limits(self) -> None:
         request = ClientConfigRequest(__version__)
@@ -321,9 +379,12 @@ class SessionActor(Actor[SessionRole]):
         reply = await self._transport.call(CREATE_SESSION, request, sends=sends)
         if sends.orphan:
             self._events.publish(OrphanPossible("create_session", "", self._session.epoch))
-        self._session.begin(reply.session_id)
+        await self._begin(reply.session_id)
+
+    async def _begin(self, session_id: str) -> None:
+        self._session.begin(session_id)
         self._opened_at = trio.current_time()
-        await self._heartbeat.tell(StartBeating(reply.session_id))
+        await self._heartbeat.tell(StartBeating(session_id))
 
     @handles(RenewSession)
     async def renew(self, message: RenewSession) -> None:

@@ -21,11 +21,11 @@ import trio
 from tinker_actors.actors.session import Session
 from tinker_actors.errors import ModelLost, ResultLost, TinkerError
 from tinker_actors.protocol.chunking import waves
-from tinker_actors.protocol.journal import Intent, Operation
+from tinker_actors.protocol.journal import Intent, Operation, PartSent
 from tinker_actors.protocol.number import Numbers
 from tinker_actors.protocol.plan import REQUEST_TYPES, Place, parts, parts_by_plan, plan_of, request_of
 from tinker_actors.protocol.recovery import Cause, Rung, classify, frees_number, next_rung
-from tinker_actors.protocol.retry import Look, Sends
+from tinker_actors.protocol.retry import Look, Rule, Sends
 from tinker_actors.transport.http import HttpTransport
 
 __all__ = ["Prepared", "Sent", "Submission", "Submitter"]
@@ -148,6 +148,7 @@ class Submitter:
         model_id: str,
         epoch: int,
         accepted: Callable[[int, str], None] = lambda _, __: None,
+        before: Sequence[PartSent] = (),
     ) -> Submission:
         """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint.
 
@@ -156,9 +157,12 @@ class Submitter:
             model_id: whom it concerns.
             epoch: the session the model belongs to; nothing is sent once that is over.
             accepted: is told of each request that was taken, by its place, and of its promise.
+            before: what an earlier process knew of its requests. What has a promise is not sent again.
         """
         self._epoch = epoch
         cut, numbers = prepared.cut, prepared.numbers
+        if before:
+            return _submission(await self._send_again(prepared, model_id, accepted, before))
         if len(cut) == 1:
             outcome = await self._send(cut[0], model_id, numbers[0])
             _tell(accepted, 0, outcome)
@@ -191,15 +195,46 @@ class Submitter:
                 self._numbers.give_back(number)
         return outcomes
 
-    async def _send(self, part: Operation, model_id: str, number: int) -> Sent | _Refused:
-        place = Place(
+    async def _send_again(
+        self,
+        prepared: Prepared,
+        model_id: str,
+        accepted: Callable[[int, str], None],
+        before: Sequence[PartSent],
+    ) -> list[_Outcome]:
+        """Send what an earlier process may have sent, one after the other: each may have been carried out already."""
+        outcomes: list[_Outcome] = []
+        for index, (part, known) in enumerate(zip(prepared.cut, before, strict=True)):
+            if any(isinstance(outcome, _Refused) for outcome in outcomes):
+                break
+            sends = self._doubtful(part, model_id, known.number)
+            if known.request_id is not None:
+                outcomes.append(Sent(known.number, known.request_id, sends))
+                continue
+            outcome = await self._send(part, model_id, known.number, sends)
+            _tell(accepted, index, outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _doubtful(self, part: Operation, model_id: str, number: int) -> Sends:
+        """Return the sends of a request that an earlier process may have sent."""
+        endpoint, _ = request_of(part, attrs.evolve(self._place(model_id, number), take_sampler_seq=int))
+        rule = Rule(endpoint.retries, endpoint.on_doubt, self._transport.capability.dedupe)
+        return Sends(doubtful=True, rule=rule)
+
+    def _place(self, model_id: str, number: int) -> Place:
+        return Place(
             model_id=model_id,
             seq_id=number,
             take_sampler_seq=self._session.take_sampler_seq,
             training_body=self._transport.capability.training_body,
         )
-        endpoint, request = request_of(part, place)
-        sends = Sends()
+
+    async def _send(
+        self, part: Operation, model_id: str, number: int, sends: Sends | None = None
+    ) -> Sent | _Refused:
+        endpoint, request = request_of(part, self._place(model_id, number))
+        sends = sends or Sends()
 
         async def attempt() -> str:
             sends.spent = 0  # an outage in between is no fault of the call's

@@ -35,6 +35,7 @@ from tinker_actors.actors.message import (
     Futures,
     LoadState,
     OptimStep,
+    Revive,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
@@ -45,6 +46,7 @@ from tinker_actors.actors.message import (
     TrainOptim,
     Unload,
 )
+from tinker_actors.actors.reattaching import Reattaching
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.revival import Revival
 from tinker_actors.actors.session import Session
@@ -106,8 +108,17 @@ class TrainingActor(Actor[Training]):
         line = self._line = TrainingLine(lineage, context, self._session, submitter, results, self._events)
         inline = self._transport.config.heartbeat == "loop"
         self._custom = CustomLosses(line.compute, None if inline else lineage.losses)
+        reattaching = Reattaching(lineage, self._transport, self._session, line, submitter)
         self._revival = Revival(
-            lineage, context, self._session, line, submitter, results, self._restoring, self._events
+            lineage,
+            context,
+            self._session,
+            line,
+            submitter,
+            results,
+            self._restoring,
+            self._events,
+            reattaching,
         )
         await self._revival.begin()
 
@@ -235,6 +246,12 @@ class TrainingActor(Actor[Training]):
             self._lineage.void = None
         if held:
             raise void.error() from void.cause
+
+    @handles(Revive)
+    async def revive(self, _: Revive) -> None:
+        """Go on with the model of an earlier process, or restore it."""
+        await self._revival.resume()
+        self._refuse_if_poisoned()
 
     @handles(Unload)
     async def unload(self, _: Unload) -> Stop[None]:

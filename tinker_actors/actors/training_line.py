@@ -34,7 +34,7 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Context
 from tinker_actors.protocol.event import ModelLostEvent, SamplerRebound
-from tinker_actors.protocol.journal import Decision, ModelFacts, Operation, Record
+from tinker_actors.protocol.journal import Decision, ModelFacts, Operation, PartSent, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, says_not_done
 from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
@@ -65,6 +65,7 @@ class TrainingLine:
         losing: the incarnation is about to end.
         progress: set, and replaced, whenever an operation has got its outcome.
         unconfirmed: positions of what was replayed and has no result yet.
+        held: results are not asked for before this is set: it is not sure yet that the model is what it was.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class TrainingLine:
         self.losing = False
         self.progress = trio.Event()
         self.unconfirmed: set[int] = set()
+        self.held: trio.Event | None = None
 
     # --- deciding ----------------------------------------------------------------------------------------
 
@@ -120,8 +122,14 @@ class TrainingLine:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    async def send(self, record: Record, prepared: Prepared) -> bool:
-        """Send an operation's requests and leave the waiting to a task; False if the service refuses."""
+    async def send(self, record: Record, prepared: Prepared, before: Sequence[PartSent] = ()) -> bool:
+        """Send an operation's requests and leave the waiting to a task; False if the service refuses.
+
+        Args:
+            record: what is sent.
+            prepared: its requests.
+            before: what an earlier process knew of them.
+        """
         operation, step, lineage = record.operation, self.step, self._lineage
         is_gradient = operation.kind == "forward_backward"
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
@@ -131,7 +139,7 @@ class TrainingLine:
         def accepted(part: int, request_id: str) -> None:
             lineage.journal.accepted(record.position, part, request_id)
 
-        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted)
+        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted, before)
         if submission.loss is not None:
             self.lose(submission.loss)
         step.gradients += is_gradient * (len(submission.sent) - 1)
@@ -180,6 +188,8 @@ class TrainingLine:
 
     async def _finish(self, record: Record, prepared: Prepared, sent: list[Sent], step: Step) -> None:
         kind, failure = record.operation.kind, None
+        if self.held is not None:
+            await self.held.wait()
         try:
             reply: object = reply_of(await self._results.of(record.operation, sent))
         except ResultLost as error:

@@ -36,7 +36,7 @@ from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.rebinding import SamplerOpener
 from tinker_actors.actors.recorder import Recorder
 from tinker_actors.actors.sampling import SamplingActor, SamplingShare, sampling_policy, shared_backoff
-from tinker_actors.actors.session import Session, SessionActor
+from tinker_actors.actors.session import Adoption, Session, SessionActor
 from tinker_actors.actors.telemetry import Reporter, TelemetryActor, TelemetryHandle, secrets_of
 from tinker_actors.actors.throttle import BytesGate, SampleGate
 from tinker_actors.actors.tokenizers import Tokenizers
@@ -108,6 +108,7 @@ class Tree:
         evaluation: the pool of the lane that goes first.
         throttle: what all samples pass on their way to the service.
         sightings: are told of all that the kernel reports.
+        adoption: what an earlier process has left.
     """
 
     config: Config
@@ -122,6 +123,7 @@ class Tree:
     tokenizers: Tokenizers = attrs.field(factory=Tokenizers)
     reporter: Reporter | None = None
     telemetry: TelemetryHandle | None = None
+    adoption: Adoption | None = None
     futures: ActorRef[Futures] = attrs.field(init=False)
     training: Supervisor = attrs.field(init=False)
     sampling: ActorRef[Sampling] = attrs.field(init=False)
@@ -164,7 +166,9 @@ class Tree:
         await self.root.start_child(
             ChildSpec(
                 name="session",
-                factory=lambda: SessionActor(self.transport, self.session, heartbeat, self.events, self.rng),
+                factory=lambda: SessionActor(
+                    self.transport, self.session, heartbeat, self.events, self.rng, self.adoption
+                ),
                 start_timeout=600.0,
                 stop_timeout=_NO_SESSION_NEEDED,
                 refusal=refusal,
@@ -324,6 +328,7 @@ async def open_tree(
     failures: list[FailureLog],
     beat_through: TransportOpener | None,
     record: EventSink | None = None,
+    adoption: Adoption | None = None,
 ) -> AsyncIterator[Tree]:
     """Start the tree; leaving it means that everything in it has ended.
 
@@ -340,7 +345,7 @@ async def open_tree(
         async with open_supervisor(
             "service", rng=rng, observer=observe, grace=config.grace, slow_after=_SLOW_AFTER
         ) as root:
-            tree = Tree(config, transport, root, events, rng, failures)
+            tree = Tree(config, transport, root, events, rng, failures, adoption=adoption)
             if record is not None:
                 tree.record(record)
             try:

@@ -18,6 +18,7 @@ __all__ = [
     "ModelRestored",
     "OrphanPossible",
     "QueueChange",
+    "Reattached",
     "SamplerRebound",
     "SamplingSlow",
     "ServerBack",
@@ -69,6 +70,7 @@ class ModelRestored:
         checkpoint: what it was loaded from; None if it was made anew from its seed.
         replayed: operations sent again.
         steps: optimizer steps among them.
+        why: what had become of the old one, in one line.
     """
 
     old_model_id: str
@@ -76,6 +78,22 @@ class ModelRestored:
     checkpoint: str | None
     replayed: int
     steps: int
+    why: str = ""
+
+
+@attrs.frozen
+class Reattached:
+    """A process goes on with the model of an earlier one.
+
+    Attributes:
+        model_id: the model.
+        resent: operations of which a request was sent again, because it was not known whether it had been.
+        polled: operations whose results are waited for again.
+    """
+
+    model_id: str
+    resent: int
+    polled: int
 
 
 @attrs.frozen
@@ -178,6 +196,7 @@ ServiceEvent: TypeAlias = (
     | ModelLostEvent
     | ModelRestored
     | OrphanPossible
+    | Reattached
     | SamplingSlow
     | SessionRenewed
     | SamplerRebound

@@ -1,0 +1,216 @@
+"""Processes that go on with the model of one that was killed, or restore it: every step is trained once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from tests.actors.processes import GOOD, Process, World, decision, loop, train
+from tests.actors.scripted import ADAM, MODES, batch, heard, steps
+from tinker_actors.actors.lineage import Resumed
+from tinker_actors.actors.message import OptimStep
+from tinker_actors.events import ModelRestored, Reattached
+from tinker_actors.testing import Fixed, ServiceFaults
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_process_goes_on_with_the_very_same_model(autojump_clock: Any, mode: str) -> None:
+    """With everything done, nothing is sent again: same session, same model, next number."""
+    world = World(mode)
+    await world.leave_by_kill(loop(2))
+    before = world.model_id
+
+    async def second(process: Process) -> None:
+        assert process.training.model_id == before
+        assert process.lineage.resumed == Resumed(how="attached")
+        assert heard(process.events, Reattached) == [Reattached(before, 0, 0)]
+        await loop(4)(process)
+
+    assert await world.process(second)
+    assert world.model_id == before
+    assert world.trained == steps(0, 1, 2, 3)
+    assert world.service.sessions == ()
+    assert world.service.count("create_session", "create_model") == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_every_step_is_trained_once_wherever_a_process_dies(
+    autojump_clock: Any, mode: str, when: Any
+) -> None:
+    """Before any request, and after the service took it: the weights are those of a run that never died."""
+    faults = ServiceFaults().delay(0.2, of=("forward_backward", "optim_step"), nth=None)
+    untouched = World(mode, faults)
+    assert await untouched.process(loop(3, save_after=(1,)))
+    attached = 0  # often enough to be no accident
+    for point in range(1, untouched.requests + 1):
+        world = World(mode, faults)
+        if await world.process(loop(3, save_after=(1,)), (point, when)):
+            continue  # it had fewer polls to make
+        results: list[Resumed | None] = []
+
+        async def second(process: Process, results: Any = results) -> None:
+            results.append(process.lineage.resumed)
+            await loop(3, save_after=(1,) if len(process.journal.decisions) < 2 else ())(process)
+
+        assert await world.process(second), point
+        assert world.trained == steps(0, 1, 2), (point, results)
+        attached += results[0] is not None and results[0].how == "attached"
+    assert attached > 5
+
+
+async def resumed_after(world: World, steps_in_all: int = 4) -> Resumed:
+    """Run the next process to its end and return how it went on."""
+    results: list[Resumed] = []
+
+    async def body(process: Process) -> None:
+        assert process.lineage.resumed is not None
+        results.append(process.lineage.resumed)
+        restored = heard(process.events, ModelRestored)
+        assert [event.why for event in restored] == ([results[0].why] if results[0].how == "restored" else [])
+        await loop(steps_in_all)(process)
+
+    assert await world.process(body)
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"same_machine": False}, "another machine"),
+        ({"gap": 80.0}, "stood still"),
+        (None, "nothing is known"),
+    ],
+)
+async def test_a_model_is_restored_if_the_run_cannot_vouch_for_it(
+    autojump_clock: Any, change: dict[str, Any] | None, why: str
+) -> None:
+    """The steps since the newest saved state are sent again, to a new model, and the old one gives its slot back."""
+    world = World()
+    await world.leave_by_kill(loop(3, save_after=(1,)))
+    old = world.model_id
+    world.resumption = None if change is None else attrs.evolve(GOOD, **change)
+    resumed = await resumed_after(world)
+    assert (resumed.how, resumed.steps) == ("restored", 1)
+    assert resumed.checkpoint is not None
+    assert why in resumed.why
+    assert world.model_id != old
+    assert old not in world.service.models
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("loss", ["model", "session", "restart"])
+async def test_a_model_that_is_gone_meanwhile_is_restored(autojump_clock: Any, mode: str, loss: str) -> None:
+    """Whether it alone, its session or the whole service has gone while nobody was there."""
+    world = World(mode)
+    await world.leave_by_kill(loop(3, save_after=(1,)))
+    if loss == "model":
+        world.service.lose_model(world.model_id, trio.current_time() + 1e6)
+    elif loss == "session":
+        world.service.lose_session("session-0", trio.current_time() + 1e6)
+    else:
+        world.service.restart(trio.current_time() + 1e6)
+    resumed = await resumed_after(world)
+    assert resumed.how == "restored"
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_gradient_of_a_step_that_was_not_decided_is_left_behind(
+    autojump_clock: Any, mode: str
+) -> None:
+    """The loop takes that step from its begin, with another batch perhaps; the old model carries a part of it."""
+    world = World(mode)
+
+    async def first(process: Process) -> None:
+        await loop(1, save_after=(0,))(process)
+        await (await process.training.forward_backward(batch(1), "cross_entropy"))
+
+    await world.leave_by_kill(first)
+
+    async def second(process: Process) -> None:
+        assert process.lineage.resumed is not None
+        assert "not decided" in process.lineage.resumed.why
+        await process.training.forward_backward(batch(7), "cross_entropy")
+        await (await process.training.submit(OptimStep(ADAM, decision=decision(1))))
+
+    assert await world.process(second)
+    assert world.trained == steps(0, 7)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_sent_to_a_new_model(autojump_clock: Any) -> None:
+    """A forward pass and weights to sample from that had no result: they were for a process that is gone."""
+    world = World(faults=ServiceFaults(work=Fixed(20.0)))
+
+    async def first(process: Process) -> None:
+        await train(process, 0)
+        await process.training.forward(batch(0), "cross_entropy")
+        await trio.sleep(2.0)
+
+    await world.leave_by_kill(first)
+    world.resumption = None
+    forwards = world.service.count("forward")
+    resumed = await resumed_after(world, steps_in_all=1)
+    assert resumed.how == "restored"
+    assert world.service.count("forward") == forwards + 1  # that of the second process
+    assert world.trained == steps(0)
+
+
+async def test_a_process_that_died_while_it_restored_restores_again(autojump_clock: Any) -> None:
+    """A model that has not got all that came before is nobody's to go on with, however far it came."""
+    world = World()
+    await world.leave_by_kill(loop(3))
+    world.resumption = None
+    for point in (6, 8, 10):
+        assert not await world.process(loop(3), (point, "after"))
+        assert not is_live(world)
+        world.resumption = GOOD
+    resumed = await resumed_after(world)
+    assert "being restored" in resumed.why
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+def is_live(world: World) -> bool:
+    return world.journal.live
+
+
+@pytest.mark.parametrize("point", range(1, 7))
+async def test_a_gradient_is_left_behind_also_if_the_restore_is_cut_short(
+    autojump_clock: Any, point: int
+) -> None:
+    """It is forgotten only when there is a new model: the process after that would go on with the one that has it."""
+    world = World(lacks=frozenset({"unload_model"}))
+
+    async def first(process: Process) -> None:
+        await loop(1)(process)
+        await (await process.training.forward_backward(batch(9), "cross_entropy"))
+
+    await world.leave_by_kill(first)
+    await world.process(loop(3), (point, "after"))
+    assert (await resumed_after(world)).how == "restored"
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+async def test_no_number_of_a_session_is_used_twice(autojump_clock: Any) -> None:
+    """Models and samplers of each process are counted from another thousand, as some services have one session only."""
+    world = World()
+    await world.leave_by_kill(loop(1))
+    first = world.model_id
+    world.resumption = None
+    await resumed_after(world)
+    assert (first, world.model_id) == ("session-0:train:0", "session-0:train:10000")
+
+
+async def test_a_process_waits_for_a_service_that_is_away_when_it_begins(autojump_clock: Any) -> None:
+    """It has work to go on with, so an absent service is a state and no failure."""
+    world = World(faults=ServiceFaults().refuse(503, start=5.0, end=60.0))
+    await world.leave_by_kill(loop(2))
+    await trio.sleep(10.0)
+    resumed = await resumed_after(world)
+    assert resumed.how == "attached"
+    assert world.trained == steps(0, 1, 2, 3)
+    assert trio.current_time() > 60.0

@@ -1,0 +1,148 @@
+"""Going on with the very model that an earlier process has left on the service.
+
+Theory of operation. What is known is put before a table (`protocol.reattach`), and what the service says of the model.
+If nothing speaks against it, operations without a result are taken up again, in their order: a request that has a
+promise is waited for; one of which it is not known whether it was sent is sent again, with the same number and the same
+bytes, and a service that remembers numbers says what became of it. Results are taken only when the model has passed the
+test for a rollback.
+
+A gradient of a step that nobody has ended is left behind, with the model that carries it: the user's loop begins that
+step again. It is struck out only when there is a new model, for a process that dies before must find it.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from tinker_actors.actors.lineage import Lineage, Resumed
+from tinker_actors.actors.session import Session
+from tinker_actors.actors.submission import Prepared, Submitter
+from tinker_actors.actors.training_line import TrainingLine
+from tinker_actors.errors import APIError, TinkerError
+from tinker_actors.protocol.event import Reattached
+from tinker_actors.protocol.number import Numbers
+from tinker_actors.protocol.plan import parts_by_plan
+from tinker_actors.protocol.reattach import (
+    Facts,
+    OpenOperation,
+    Restore,
+    decide,
+    in_doubt,
+    is_of_use,
+    undecided,
+)
+from tinker_actors.protocol.recovery import is_refusal_of_key
+from tinker_actors.transport.http import HttpTransport
+from tinker_actors.wire.endpoints import GET_INFO, GET_TRAINING_RUN
+from tinker_actors.wire.model import GetInfoRequest, GetInfoResponse
+from tinker_actors.wire.service import Empty
+
+__all__ = ["Reattaching", "is_corrupted"]
+
+_NOTHING_KNOWN = "nothing is known of the time since"
+
+
+class Reattaching:
+    """Goes on with a model of an earlier process.
+
+    Args:
+        lineage: the model.
+        transport: the way to the service.
+        session: the present session.
+        line: what is sent to it.
+        submitter: has its numbers.
+    """
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        transport: HttpTransport,
+        session: Session,
+        line: TrainingLine,
+        submitter: Submitter,
+    ) -> None:
+        self._lineage = lineage
+        self._transport = transport
+        self._session = session
+        self._line = line
+        self._submitter = submitter
+
+    async def attach(self) -> Reattached | None:
+        """Go on with the model that the journal knows; None if something speaks against it, which is noted.
+
+        Raises:
+            ModelLost: it turned out to be lost while it was gone on with.
+            TinkerError: the service refuses the key.
+        """
+        lineage, journal = self._lineage, self._lineage.journal
+        model = journal.model
+        assert model is not None, "there was an earlier process"
+        records = journal.replay()
+        stray = undecided(records)
+        open_ones = [record for record in records if not record.done]
+        lineage.left_behind = [
+            *(record.position for record in stray),
+            *(record.position for record in open_ones if not is_of_use(record)),
+        ]
+        taken_up: list[OpenOperation] = [(record, journal.parts(record.position)) for record in open_ones]
+        if lineage.resumption is None:
+            lineage.why = _NOTHING_KNOWN
+            return None
+        facts = Facts(
+            resumption=lineage.resumption,
+            live=journal.live,
+            dedupe=self._transport.capability.dedupe,
+            stray=bool(stray),
+            doubtful=in_doubt(taken_up),
+            session_kept=self._session.session_id == model.session_id,
+        )
+        verdict = decide(facts)
+        if not isinstance(verdict, Restore):
+            verdict = decide(await self._ask(facts))
+        if isinstance(verdict, Restore):
+            lineage.why = verdict.why
+            return None
+        lineage.left_behind = []
+        self._submitter.adopt(Numbers.of(model.next_number, model.free))
+        return await self._take_up(taken_up)
+
+    async def _ask(self, facts: Facts) -> Facts:
+        """Ask the service what has become of the model."""
+        lineage = self._lineage
+        try:
+            lineage.info = await self._info()
+        except TinkerError as error:
+            if is_refusal_of_key(error):
+                raise
+            return attrs.evolve(facts, answers=False)
+        corrupted = await is_corrupted(self._transport, lineage.model_id)
+        return attrs.evolve(facts, corrupted=corrupted)
+
+    async def _info(self) -> GetInfoResponse:
+        request = GetInfoRequest(self._lineage.model_id)
+        return await self._session.reachability.call(lambda: self._transport.call(GET_INFO, request))
+
+    async def _take_up(self, operations: list[OpenOperation]) -> Reattached:
+        """Take up what has no result: send again what is in doubt, and wait for the rest."""
+        lineage, line = self._lineage, self._line
+        held = line.held = trio.Event()
+        for record, parts in operations:
+            operation = await lineage.journal.read(record)
+            cut = parts_by_plan(operation, record.plan) if record.plan else [operation]
+            numbers = tuple(part.number for part in parts)
+            await line.send(record, Prepared(operation, cut, numbers), parts)
+        held.set()
+        line.held = None
+        lineage.resumed = Resumed(how="attached")
+        resent = sum(any(part.request_id is None for part in parts) for _, parts in operations)
+        return Reattached(lineage.model_id, resent, len(operations) - resent)
+
+
+async def is_corrupted(transport: HttpTransport, model_id: str) -> bool:
+    """Whether the service says that a model is of no use any more; not all services can say it."""
+    try:
+        run = await transport.call(GET_TRAINING_RUN, Empty(), path={"training_run_id": model_id})
+    except APIError:
+        return False
+    return run.corrupted
