@@ -71,10 +71,15 @@ class Rules:
         """The states it can start from, the newest last; None is the model's creation."""
         return (*[one.checkpoint for one in self._older], self._checkpoint)
 
+    @property
+    def records(self) -> dict[int, Record]:
+        """What is held behind the newest saved state, and of the step that was open there, in order."""
+        return self._records
+
     def held(self) -> dict[int, Record]:
-        """Return everything that is held, of all generations, by position."""
-        older = {record.position: record for one in self._older for record in one.records}
-        return older | self._records
+        """Return everything that is held, of all generations, in order."""
+        older = [record for one in self._older for record in one.records]
+        return _merged(older, self._records.values())
 
     def add(self, operation: Operation, plan: tuple[int, ...] = ()) -> int:
         """Take an operation in; return its position."""

@@ -1,0 +1,528 @@
+"""The journal of a run, on disk: what it gives is the same before and after its process has died.
+
+Theory of operation. `protocol.journal_rules` says what is held and what is let go; a `DurableJournal` does in the
+database whatever the rules do in memory, and an opened one is made by having the rules do it again. Nothing of a batch
+stays in memory: an operation knows its body's hash, and `read` gives the batch.
+
+Only `record`, `note` and `flush` wait for the disk. All else is written in its own time, in the order it was said; what
+a kill takes with it is what the run would not know either if it had been killed a moment earlier. What cannot be
+written makes every later `record` fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
+
+import attrs
+import trio
+
+from tinker_actors.errors import DecodeError, JournalError
+from tinker_actors.journal.catalogue import SavedState, begun
+from tinker_actors.journal.contents import Contents, Station
+from tinker_actors.journal.ledger import Recorded, meta
+from tinker_actors.journal.progress import Progress, batch_tokens, decision_row
+from tinker_actors.journal.schema import Statement
+from tinker_actors.journal.store import Store
+from tinker_actors.journal.witness import Kept, after_states, kept_of
+from tinker_actors.protocol.body import decode_batch
+from tinker_actors.protocol.journal import (
+    Checkpoint,
+    Decision,
+    Intent,
+    ModelFacts,
+    Operation,
+    PartSent,
+    Record,
+    Witness,
+)
+from tinker_actors.protocol.retention import RunCheckpoint
+from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.training import ForwardBackwardOutput
+
+__all__ = ["DurableJournal"]
+
+
+class DurableJournal:
+    """A run's journal; made by `open_journal`. It implements `protocol.journal.Journal`.
+
+    Args:
+        store: where it is written.
+        contents: what it holds.
+        here: where it is written now.
+        max_bytes: what the batches may take on disk.
+        now: the time, in seconds since 1970.
+
+    Attributes:
+        here: where it is written now; the time is that of opening.
+        before: where it was written before it was opened; None if it is new. `here` and `before` of the same host and
+            boot are of the same machine, which has not been restarted since.
+        incarnation: how often it has been opened, this time included: from 1.
+        lost_steps: decided steps that a torn tail has taken with it; they count as never decided.
+    """
+
+    def __init__(
+        self, store: Store, contents: Contents, here: Station, *, max_bytes: int, now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._rules = contents.rules
+        self._line = contents.line
+        self._catalogue = contents.catalogue
+        self._progress = contents.progress
+        self._witnesses = contents.witnesses
+        self._facts = contents.facts
+        self._max_bytes = max_bytes
+        self._now = now
+        self._rows = set(self._rules.held())  # positions of the operations that have a row
+        self._tokens = self._progress.tokens  # trained, with those of the step under way
+        self.incarnation = contents.incarnation
+        self.before = contents.before
+        self.here = here
+        self.lost_steps = contents.lost_steps
+
+    # --- deciding ----------------------------------------------------------------------------------------
+
+    async def record(self, intents: Sequence[Intent], decision: Decision | None = None) -> list[int]:
+        """Write intents, and what was decided with them, in one transaction; return their positions. A checkpoint.
+
+        It is committed when this returns, batches first, also if the caller is cancelled meanwhile.
+
+        Raises:
+            JournalError: it cannot be written: nothing of it is there, and nothing may be sent.
+            JournalFull: the batches do not fit; a checkpoint that is verified may make room.
+        """
+        numbers = [number for intent in intents for number in intent.numbers]
+        model = self._line.take(numbers)
+        trained = [one.operation for one in intents if one.operation.kind == "forward_backward"]
+        new_tokens = sum(batch_tokens(operation.data) for operation in trained)
+        self._tokens += new_tokens
+        tokens, steps, time = self._tokens, self._progress.steps, self._now()
+        recorded: list[Recorded] = []
+        states: list[SavedState] = []
+        progress: list[Progress] = []
+
+        def work() -> list[Statement]:
+            written, rows = self._store.ledger.record(intents)
+            recorded.extend(written)
+            for one, intent in zip(written, intents, strict=True):
+                state = begun(one.position, intent.operation, step=steps, tokens=tokens, time=time)
+                if state is not None:
+                    states.append(state)
+                    rows.append(state.row())
+            following = self._store.ledger.next_position
+            rows += [*model, meta("position", following)]
+            if decision is not None:
+                progress.append(Progress.after(decision, position=following - 1, tokens=tokens))
+                rows.append(decision_row(decision, following - 1, tokens))
+            return rows
+
+        def settled() -> None:
+            self._settle_intents(intents, recorded, states)
+            if progress:
+                self._progress = progress[-1]
+
+        try:
+            await self._store.commit(work, settled)
+        except JournalError:
+            self._line.give_back(numbers)
+            self._tokens -= new_tokens
+            raise
+        return [one.position for one in recorded]
+
+    def _settle_intents(
+        self, intents: Sequence[Intent], recorded: Sequence[Recorded], states: Iterable[SavedState]
+    ) -> None:
+        for intent, one in zip(intents, recorded, strict=True):
+            operation = intent.operation
+            if one.body is not None:
+                operation = attrs.evolve(operation, data=(), body=one.body)
+            self._rules.insert(Record(one.position, operation, plan=intent.plan))
+            self._rows.add(one.position)
+            self._line.expect(one.position, intent.numbers)
+        for state in states:
+            self._catalogue.add(state)
+
+    async def read(self, record: Record) -> Operation:
+        """Return a record's operation with its batch. A checkpoint.
+
+        Raises:
+            JournalError: the batch is not there, or not what it was.
+        """
+        operation = record.operation
+        if operation.body is None:
+            await trio.lowlevel.checkpoint()
+            return operation
+        body = await self._store.read(operation.body)
+        try:
+            return attrs.evolve(operation, data=decode_batch(body))
+        except DecodeError as error:
+            raise JournalError(f"the batch of operation {record.position} cannot be read") from error
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is committed. A checkpoint.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        await self._store.commit(list, lambda: None)
+
+    # --- what became of it -------------------------------------------------------------------------------
+
+    def accepted(self, position: int, part: int, request_id: str) -> None:
+        """Note the promise that the service gave for one of an operation's requests."""
+        self._store.note(self._line.accepted(position, part, request_id))
+
+    def done(self, position: int, output: ForwardBackwardOutput | None = None, *, keep: bool = False) -> None:
+        """Note that the operation has its result; see `protocol.journal.Journal.done`."""
+        record = self._rules.records.get(position)
+        rows = self._line.settled(position)
+        if record is not None:
+            if output is not None and not record.done and record.operation.kind == "forward_backward":
+                rows += self._keep_witness(position, output)
+            self._rules.settle(position, keep=keep)
+            if position in self._rules.records:
+                kept = self._rules.keeps(position)
+                rows.append(("UPDATE operations SET done = 1, kept = ? WHERE position = ?", (kept, position)))
+        self._store.note(rows)
+        self._let_go([position])
+
+    def strike(self, position: int, *, freed: Sequence[int] = ()) -> None:
+        """Note that the operation failed and had no effect; it is never done again."""
+        self._rules.drop(position)
+        state = self._catalogue.at(position) if position in self._catalogue else None
+        rows = self._line.settled(position) + self._line.give_back(freed)
+        if state is not None and state.state == "begun":
+            rows += self._catalogue.remove(position)
+        self._store.note(rows)
+        self._let_go([position])
+
+    def _let_go(self, positions: Iterable[int]) -> None:
+        """Delete the rows of operations that are not held any more."""
+        records = self._rules.records
+        gone = [at for at in positions if at in self._rows and at not in records]
+        if gone:
+            held = self._rules.held()
+            gone = [at for at in gone if at not in held]
+        if gone:
+            self._rows.difference_update(gone)
+            for at in gone:
+                self._witnesses.pop(at, None)
+            self._store.later(lambda: self._store.ledger.remove(gone), self._store.segments.sweep)
+
+    def keeps(self, position: int) -> bool:
+        """Whether an operation is kept; a checkpoint may have made that impossible."""
+        return self._rules.keeps(position)
+
+    def release(self, position: int) -> None:
+        """Replay a kept operation no more."""
+        self._rules.release(position)
+        self._let_go([position])
+
+    def settled_before(self, position: int) -> bool:
+        """Whether every operation before `position` has its result or was struck out."""
+        return self._rules.settled_before(position)
+
+    # --- the model ---------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> ModelFacts | None:
+        """The model that takes what is recorded, with the numbers that are used by now."""
+        return self._line.model
+
+    @property
+    def live(self) -> bool:
+        """Whether everything that was replayed into that model has its result."""
+        return self._line.live
+
+    def made(self, facts: ModelFacts) -> None:
+        """Note a new model, or the numbers of the present one."""
+        self._store.note(self._line.made(facts))
+
+    def revived(self) -> None:
+        """Note that everything that was replayed into the model has its result."""
+        self._store.note(self._line.revived())
+
+    def parts(self, position: int) -> tuple[PartSent, ...]:
+        """Return the requests of an operation that has no result, on the present model."""
+        return self._line.parts(position)
+
+    def open_requests(self) -> list[tuple[Record, tuple[PartSent, ...]]]:
+        """Return the operations that have no result, in order, with their requests on the present model."""
+        records = self._rules.records.values()
+        return [(record, self._line.parts(record.position)) for record in records if not record.done]
+
+    # --- saved states ------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest usable saved state."""
+        return self._rules.checkpoint
+
+    @property
+    def complete(self) -> bool:
+        """Everything that `replay` gives is there."""
+        return self._rules.complete
+
+    def replay(self) -> Sequence[Record]:
+        """What has to be sent to a model that was loaded from the checkpoint, in order; batches by `read`."""
+        return self._rules.replay()
+
+    def checkpointed(self, position: int, path: str, weights_access_token: str | None = None) -> None:
+        """Note the state that the operation at `position` saved or loaded; everything before has its result.
+
+        What is saved where an older one was has taken its place. The next batch begins a new segment.
+        """
+        newest = self._rules.checkpoint
+        state = self._catalogue.at(position)
+        if state.usable:
+            return
+        state.path, state.weights_access_token = path, weights_access_token
+        state.state = "verified" if state.name is None else "done"  # what was loaded was there
+        state.usable = newest is None or position > newest.position
+        rows: list[Statement] = []
+        if state.usable:
+            self._rules.checkpointed(position, path, weights_access_token)
+            self._store.later(self._roll)
+            replaced = [one for one in self._catalogue if one is not state and one.path == path]
+            for one in replaced if state.name is not None else ():
+                rows += self._lose(one)
+        self._store.note([*rows, state.row()])
+        self._let_go(list(self._rows))
+
+    def _roll(self) -> list[Statement]:
+        self._store.segments.roll()
+        return []
+
+    def _lose(self, state: SavedState) -> list[Statement]:
+        """Take note that a state is gone."""
+        state.state = "gone"
+        if state.usable:
+            state.usable = False
+            self._rules.lose(state.position)
+        return [state.row()]
+
+    def fall_back(self) -> bool:
+        """Forget the newest saved state, which is gone, for the one before.
+
+        Returns:
+            False: there is nothing to fall back on.
+        """
+        newest = self._rules.checkpoint
+        if newest is None or not self._rules.fall_back():
+            return False
+        state = self._catalogue.at(newest.position)
+        state.state, state.usable = "gone", False
+        self._store.note([state.row()])
+        return True
+
+    @property
+    def checkpoints(self) -> tuple[RunCheckpoint, ...]:
+        """The states that were put in line to be saved, in order, some time longer than they are there."""
+        return tuple([one.of_run() for one in self._catalogue if one.name is not None])
+
+    def mark(self, name: str, state: Literal["verified", "gone"]) -> bool:
+        """Note that a saved state was seen on the service (`verified`) or is not there any more (`gone`).
+
+        When two that a restore can start from are verified, what is older is let go.
+
+        Returns:
+            False: no such state is known, or it is the only one to restore from and stays so.
+        """
+        known = self._catalogue.named(name)
+        if known is None:
+            return False
+        if state == "gone":
+            return self._mark_gone(known)
+        if known.state == "done":
+            known.state = "verified"
+            self._store.note([known.row()])
+            self._trim()
+        return known.state == "verified"
+
+    def _mark_gone(self, state: SavedState) -> bool:
+        newest = self._rules.checkpoint
+        if state.usable and newest is not None and newest.position == state.position:
+            return self.fall_back()
+        self._store.note(self._lose(state))
+        return True
+
+    def _trim(self) -> None:
+        oldest = self._catalogue.safe_from
+        if oldest is None:
+            return
+        self._rules.trim(oldest.position)
+        rows: list[Statement] = [meta("from_creation", False)]
+        for one in list(self._catalogue):
+            if one.position >= oldest.position:
+                break
+            if one.state == "gone" or one.name is None:
+                rows += self._catalogue.remove(one.position)
+            elif one.usable:
+                one.usable = False
+                rows.append(one.row())
+        before = "(SELECT MAX(position) FROM decisions WHERE position < ?)"
+        rows += [
+            (f"DELETE FROM decisions WHERE groups = '[]' AND position < {before}", (oldest.position,)),  # noqa: S608 - constants
+            (f"UPDATE decisions SET after = NULL WHERE position < {before}", (oldest.position,)),  # noqa: S608 - likewise
+        ]
+        self._store.note(rows)
+        self._let_go(list(self._rows))
+
+    def describe(
+        self,
+        name: str,
+        *,
+        metric: float | None = None,
+        pinned: bool | None = None,
+        ttl_seconds: int | None = None,
+    ) -> None:
+        """Note more about a saved state; what is None stays as it was. One that is not known is ignored."""
+        state = self._catalogue.named(name)
+        if state is None:
+            return
+        state.metric = state.metric if metric is None else metric
+        state.pinned = state.pinned if pinned is None else pinned
+        state.ttl = state.ttl if ttl_seconds is None else ttl_seconds
+        self._store.note([state.row()])
+
+    # --- witnesses ---------------------------------------------------------------------------------------
+
+    def _keep_witness(self, position: int, output: ForwardBackwardOutput) -> list[Statement]:
+        states = self._catalogue.positions
+        if self._rules.checkpoint is None:
+            states.append(-1)
+        if not after_states(self._rules.records, position, states):
+            return []
+        kept = kept_of(output)
+        if kept is None:
+            return []
+        self._witnesses[position] = kept
+        return [kept.row(position)]
+
+    def witness_at(self, position: int) -> Witness | None:
+        """Return what was computed by the gradient at a position, if that is kept; seen from `checkpoint`."""
+        kept = self._witnesses.get(position)
+        checkpoint = self._rules.checkpoint
+        return None if kept is None else self._witness(position, kept, checkpoint, self._rules.records)
+
+    def witnesses(self) -> Sequence[Witness]:
+        """Return what was computed in the first and the second step after each usable saved state, oldest first."""
+        held = self._rules.held()
+        found = [
+            self._witness(position, kept, checkpoint, held)
+            for checkpoint in self._rules.checkpoints
+            for position, kept in sorted(self._witnesses.items())
+        ]
+        return [one for one in found if one is not None]
+
+    @staticmethod
+    def _witness(
+        position: int, kept: Kept, checkpoint: Checkpoint | None, records: dict[int, Record]
+    ) -> Witness | None:
+        start = -1 if checkpoint is None else checkpoint.position
+        which = after_states(records, position, [start]).get(start)
+        if which is None:
+            return None
+        return Witness(
+            position=position,
+            checkpoint=checkpoint,
+            which=which,
+            datum=kept.datum,
+            loss=kept.loss,
+            logprobs=kept.logprobs,
+        )
+
+    async def read_witness(self, witness: Witness) -> Operation | None:
+        """Return the operation with whose batch a witness was computed; None if it is not held any more. A checkpoint.
+
+        Raises:
+            JournalError: the batch cannot be read.
+        """
+        record = self._rules.held().get(witness.position)
+        if record is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        return await self.read(record)
+
+    # --- the run -----------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """How many steps were decided."""
+        return self._progress.steps
+
+    @property
+    def loop_state(self) -> bytes | None:
+        """Where the user's loop stands after the last decided step, as JSON; None before the first one."""
+        return self._progress.loop_state
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were trained in the decided steps."""
+        return self._progress.tokens
+
+    def undecided(self) -> list[Record]:
+        """Return the gradients of a step that was begun and not decided."""
+        records = self._rules.records.values()
+        kinds = {"forward_backward"}
+        return [
+            record
+            for record in records
+            if record.position > self._progress.position and record.operation.kind in kinds
+        ]
+
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """What the run has noted, by name."""
+        return self._facts
+
+    async def note(self, **facts: JsonValue) -> None:
+        """Write facts about the run, beside those that are there, in one transaction. A checkpoint.
+
+        Raises:
+            JournalError: they are not there.
+        """
+        after = self._facts | facts
+        await self._store.commit(lambda: [meta("facts", after)], lambda: self._facts.update(facts))
+
+    def touch(self) -> None:
+        """Write that the run is alive; each transaction does."""
+        self._store.touch()
+
+    # --- room --------------------------------------------------------------------------------------------
+
+    @property
+    def held_bytes(self) -> int:
+        """What the batches take on disk."""
+        return self._store.segments.size
+
+    @property
+    def max_bytes(self) -> int:
+        """What they may take."""
+        return self._max_bytes
+
+    def room_needed(self, size: int) -> int:
+        """Return how many bytes are missing for a batch of `size` bytes; 0 if it fits."""
+        return max(0, self.held_bytes + size - self._max_bytes)
+
+    @property
+    def bytes_since_checkpoint(self) -> int:
+        """What the batches take that no usable saved state holds."""
+        places = [
+            self._store.segments.place(record.operation.body)
+            for record in self._rules.records.values()
+            if record.operation.body is not None
+        ]
+        return sum(place.length for place in places if place is not None)
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Write what was said and close the files, whoever cancels. A checkpoint."""
+        with suppress(JournalError):
+            await self._store.aclose()
+
+    def close(self) -> None:
+        """Write what was said and close the files; waits for the disk."""
+        self._store.close()

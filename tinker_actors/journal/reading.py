@@ -1,0 +1,60 @@
+"""A journal's contents, made of its tables: the rules do again what they did before."""
+
+from __future__ import annotations
+
+from tinker_actors.journal.catalogue import Catalogue, SavedState
+from tinker_actors.journal.contents import Contents
+from tinker_actors.journal.line import Line
+from tinker_actors.journal.progress import Progress
+from tinker_actors.journal.tables import Tables
+from tinker_actors.journal.tail import Torn
+from tinker_actors.protocol.journal import ModelFacts
+from tinker_actors.protocol.journal_rules import Rules
+
+__all__ = ["contents_of"]
+
+
+def contents_of(tables: Tables, torn: Torn) -> Contents:
+    """Return what the journal holds."""
+    model = tables.meta.get("model")
+    if model is not None:
+        model = ModelFacts(**model | {"free": tuple(model["free"])})
+    return Contents(
+        rules=_rules(tables),
+        line=Line(model, tables.parts, live=tables.meta.get("live", False)),
+        catalogue=Catalogue(tables.states),
+        progress=_progress(tables),
+        witnesses=tables.witnesses,
+        facts=tables.meta.get("facts", {}),
+        incarnation=tables.incarnation + 1,
+        before=tables.station,
+        lost_steps=torn.steps,
+    )
+
+
+def _progress(tables: Tables) -> Progress:
+    if not tables.decisions:
+        return Progress()
+    step, position, after, tokens = tables.decisions[0]
+    return Progress(steps=step + 1, loop_state=after, tokens=tokens, position=position)
+
+
+def _rules(tables: Tables) -> Rules:
+    """Have the rules see what happened: operations in order, and each usable state after what it holds."""
+    states = tables.usable()
+    first = None if tables.meta["from_creation"] or not states else states.pop(0).checkpoint()
+    rules = Rules(generations=None, checkpoint=first)
+    for position, record in tables.records.items():
+        while states and states[0].position < position:
+            _take_state(rules, states.pop(0))
+        rules.insert(record)
+        if position in tables.kept:
+            rules.settle(position, keep=True)
+    while states:
+        _take_state(rules, states.pop(0))
+    return rules
+
+
+def _take_state(rules: Rules, state: SavedState) -> None:
+    checkpoint = state.checkpoint()
+    rules.checkpointed(checkpoint.position, checkpoint.path)
