@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
-from tests.actors.disk import DiskJournal
-from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage, open_mode, steps
-from tinker_actors.actors.lineage import Lineage
+from tests.actors.journaled import decision, opened
+from tests.actors.scripted import ADAM, MODES, batch, steps
 from tinker_actors.actors.message import OptimStep, Train, TrainForward, TrainOptim
-from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import BadRequestError, InputError, JournalError, JournalFull, StepVoid, Withdrawn
-from tinker_actors.protocol.creation import lora_config
-from tinker_actors.protocol.journal import Decision
-from tinker_actors.testing import ScriptedService, ServiceFaults
-
-PLAIN = ServiceFaults()
-
-
-@attrs.frozen
-class Opened:
-    training: TrainingClient
-    service: ScriptedService
-    journal: DiskJournal
-
-    @property
-    def trained(self) -> list[tuple[str, object]]:
-        return lineage(self.service, self.training.model_id)
-
-    async def train(self, token: int) -> Any:
-        return await self.training.train(batch(token), "cross_entropy", ADAM, decision=decision(token))
-
-
-def decision(step: int) -> Decision:
-    return Decision(step=step, after=b'{"step": %d}' % step)
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    faults: ServiceFaults = PLAIN, mode: str = "replay", *, in_run: bool = False
-) -> AsyncIterator[Opened]:
-    """Open a model on a journal that keeps everything."""
-    journal = DiskJournal()
-    async with open_mode(mode, faults) as (service, scripted):
-        shape = lora_config(8, 1, True, True, True, draw=lambda: 1)
-        training = await service.start_lineage(Lineage(MODEL, shape, journal, {}, in_run=in_run))
-        yield Opened(training, scripted, journal)
+from tinker_actors.testing import ServiceFaults
 
 
 @pytest.mark.parametrize("mode", MODES)

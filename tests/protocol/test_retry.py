@@ -34,6 +34,8 @@ from tinker_actors.protocol.retry import (
     decide_conflict,
     failure_of,
     parse_retry_after,
+    says_early,
+    says_used,
 )
 from tinker_actors.wire.endpoint import OnDoubt
 from tinker_actors.wire.endpoints import ENDPOINTS
@@ -493,3 +495,17 @@ def test_a_pause_takes_nothing_from_the_budget() -> None:
     assert sends.failed(FAILURES["429"], rule, chance=0.0) == Stop()
     assert sends.failed(FAILURES["402"], rule, pause=None, chance=0.0) == Stop()
     assert (sends.attempts, sends.spent) == (53, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("Sequence conflict: expected 3, got 5", True),
+        ("Sequence conflict: expected 5, got 3", False),
+        ("sequence number was reused", False),
+    ],
+)
+def test_a_number_that_comes_too_early_is_told_from_one_that_was_used(text: str, early: bool) -> None:
+    """The first says that an earlier request has failed, the second that this one was carried out."""
+    assert says_early(text) is early
+    assert not (early and says_used(text))

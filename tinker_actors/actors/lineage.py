@@ -126,6 +126,7 @@ class Lineage:
         resuming: the journal is that of an earlier process, and nothing has been done about it yet.
         resumed: how it was gone on with.
         left_behind: positions of what the model had and a new one is not to have.
+        excused: the latest loss says nothing against the restore before it.
         why: what speaks against going on with the earlier process's model.
         in_run: it is a run's: what would poison it is answered with a restore, as long as that can be done.
     """
@@ -159,6 +160,7 @@ class Lineage:
     resuming: bool = False
     resumed: Resumed | None = None
     left_behind: list[int] = attrs.field(factory=list[int])
+    excused: bool = False
     why: str = ""
     in_run: bool = False
 

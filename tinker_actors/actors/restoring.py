@@ -174,10 +174,10 @@ class Restoring:
         if lineage.first_cause is None and isinstance(failure, ModelLost):
             lineage.first_cause = failure
         in_session = self._session.is_current(lineage.tried_in)
-        if (
-            lineage.restoring and in_session
-        ):  # the last restore came to nothing, and not because its session ended
+        # The last restore came to nothing, and not because its session ended, or because one step more is left behind.
+        if lineage.restoring and in_session and not lineage.excused:
             lineage.restores += 1
+        lineage.excused = False
         lineage.restoring, lineage.tried_in = True, self._session.epoch
         cause: Cause = "model_lost"
         if lineage.refusals == _REFUSALS and in_session:

@@ -58,6 +58,7 @@ from tinker_actors.actors.void import step_void
 from tinker_actors.errors import (
     InputError,
     JournalError,
+    JournalFull,
     ModelLost,
     ModelPoisoned,
     StepVoid,
@@ -65,6 +66,7 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Actor, ActorRef, Ending, ReplyToken, Stop, handles
 from tinker_actors.protocol.custom_loss import CustomLoss, backward_data
 from tinker_actors.protocol.journal import Decision, Operation
+from tinker_actors.protocol.step import OperationKind
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.optimizer import OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -147,10 +149,7 @@ class TrainingActor(Actor[Training]):
         except ModelLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the answer
-            token: ReplyToken[ForwardBackwardOutput] = self.context.detach_reply()
-            self._line.follow("forward_backward", error, self._line.step, taken=False)
-            token.fail(error)
-            return token
+            return self._refuse("forward_backward", error)
         self._refuse_if_void(ends_step=False)  # another part of the step may have failed meanwhile
         operation = Operation(kind="forward_backward", data=backward_data(message.forward, loss))
         return await self._take(operation, loss)
@@ -266,6 +265,15 @@ class TrainingActor(Actor[Training]):
         if reason is not None:
             raise reason.renewed()
 
+    def _refuse(self, kind: OperationKind, error: Exception) -> ReplyToken[Any]:
+        """Answer with an error that is known before anything was written, and do what follows for the step."""
+        line, token = self._line, self.context.detach_reply()
+        consequence = line.follow(kind, error, line.step, taken=False)
+        token.fail(error)
+        if line.is_left_behind(consequence):
+            line.leave_behind(line.step, error)
+        return token
+
     async def _take(
         self, operation: Operation, loss: CustomLoss | None = None, decision: Decision | None = None
     ) -> ReplyToken[Any]:
@@ -273,9 +281,8 @@ class TrainingActor(Actor[Training]):
         line = self._line
         try:
             [(record, prepared)] = await line.decide([operation], decision)
-        except JournalError as error:
-            line.follow(operation.kind, error, line.step, taken=False)
-            raise
+        except JournalFull as error:
+            return self._refuse(operation.kind, error)
         token: ReplyToken[Any] = self.context.detach_reply(survives_restart=True)
         line.expect(record, token if loss is None else CustomAnswer(token, loss))
         await line.send(record, prepared)

@@ -34,9 +34,10 @@ from tinker_actors.errors import (
 )
 from tinker_actors.kernel import Context
 from tinker_actors.protocol.event import ModelLostEvent, SamplerRebound
-from tinker_actors.protocol.journal import Decision, ModelFacts, Operation, PartSent, Record
+from tinker_actors.protocol.journal import STEP_ENDS, Decision, ModelFacts, Operation, PartSent, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, says_not_done
+from tinker_actors.protocol.retry import says_early
 from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import SaveWeightsForSamplerResult
@@ -117,8 +118,10 @@ class TrainingLine:
         ]
 
     def expect(self, record: Record, answer: Answer) -> None:
-        """Note who waits for an operation."""
+        """Note who waits for an operation, and that it is of the step under way if it is part of one."""
         self._lineage.waiting[record.position] = answer
+        if record.operation.kind in ("forward_backward", "optim_step"):
+            self.step.positions.append(record.position)
 
     # --- sending -----------------------------------------------------------------------------------------
 
@@ -135,6 +138,8 @@ class TrainingLine:
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
         step.gradients += is_gradient
         step.closed = operation.kind == "optim_step"
+        if (is_gradient or step.closed) and record.position not in step.positions:
+            step.positions.append(record.position)
 
         def accepted(part: int, request_id: str) -> None:
             lineage.journal.accepted(record.position, part, request_id)
@@ -196,6 +201,9 @@ class TrainingLine:
             reply = error
         except TinkerError as error:
             if self._is_loss(error, record.operation, sent):
+                await self._lose_once(error)
+            if self._lineage.in_run and says_early(str(error)):
+                await self._turn(record)  # what failed before it has consequences of its own
                 await self._lose_once(error)
             reply = failure = error
         if kind == "forward_backward":
@@ -308,20 +316,54 @@ class TrainingLine:
         if record.done:  # it is part of the weights, so they cannot be restored without it
             self._failed_again(record, error)
             return
+        self._events.report(error)
+        consequence = self.follow(record.operation.kind, error, step, taken=taken)
+        if self.is_left_behind(consequence):
+            self.answer(record.position, error)
+            self.leave_behind(step, error, record)
         self.confirm(record.position)
         freed = self._submitter.numbers.freed(prepared.numbers)
         self._lineage.journal.strike(record.position, freed=freed)
-        self._events.report(error)
-        if self.follow(record.operation.kind, error, step, taken=taken) == "poison":
+        if consequence == "poison":
             self._spoilt_after = min(self._spoilt_after, record.position)
         self.answer(record.position, error)
 
+    def is_left_behind(self, consequence: Consequence) -> bool:
+        """Whether a step is answered with a new model, which gets everything but that step."""
+        return self._lineage.in_run and consequence in ("poison", "hold")
+
+    def leave_behind(self, step: Step, error: Exception, failed: Record | None = None) -> NoReturn:
+        """End this incarnation; the next one makes a model that never had this step.
+
+        It is struck out only when that model is there: until then it is in the one that there is.
+
+        Args:
+            step: what is left behind.
+            error: why.
+            failed: the operation that failed, if it was written.
+        """
+        lineage, void = self._lineage, step_void(error, started=True)
+        gone = {*step.positions, *(() if failed is None else (failed.position,))}
+        lineage.left_behind.extend(sorted(gone))
+        lineage.excused = True
+        for position in gone:
+            self.answer(position, void.renewed())
+        if not (step.closed or (failed is not None and failed.operation.kind in STEP_ENDS)):
+            lineage.void = Void.of_line(error, self._context, whole_line=False)  # the rest is still in line
+        self.lose(void)
+
     def follow(self, kind: OperationKind, error: Exception, step: Step, *, taken: bool) -> Consequence:
-        """Do what follows for its step from an operation's failure, and return what that is."""
+        """Do what follows for its step from an operation's failure, and return what that is.
+
+        What is left behind is left to the caller: whoever waits is answered first.
+        """
         if kind == "forward_backward" and step.failure is None:
             step.failure = error
         certain = not taken or says_not_done(error)
-        match consequence := judge(kind, step, taken=taken, certain=certain):
+        consequence = judge(kind, step, taken=taken, certain=certain)
+        if self.is_left_behind(consequence):
+            return consequence
+        match consequence:
             case "poison":
                 self.poison(error)
             case "hold":

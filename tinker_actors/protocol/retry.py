@@ -81,6 +81,7 @@ __all__ = [
     "decide_conflict",
     "failure_of",
     "parse_retry_after",
+    "says_early",
     "says_used",
 ]
 
@@ -244,6 +245,12 @@ def says_used(text: str) -> bool:
     if numbers is not None:
         return int(numbers[1]) > int(numbers[2])
     return _REUSED in text.lower()
+
+
+def says_early(text: str) -> bool:
+    """Whether a conflict says that the number comes too early: one before it was not used, for its request failed."""
+    numbers = _EXPECTED.search(text)
+    return numbers is not None and int(numbers[1]) < int(numbers[2])
 
 
 @attrs.define(eq=False)

@@ -1,6 +1,7 @@
 """What the failure of one operation means for the training step it belongs to. Pure.
 
-A step is everything up to and including the next `optim_step`. No partial gradient is kept:
+A step is everything up to and including the next `optim_step`. No partial gradient is kept. In a run, *poison* and
+*hold* mean: a new model is made and gets everything again but this step.
 
     the failed operation                      the step so far                   then
     forward_backward, refused or failed       its optim_step is on the wire     poison
@@ -46,12 +47,14 @@ class Step:
         closed: its `optim_step` is on its way, or was sent.
         awaited: gradients whose results are not there.
         failure: why the first gradient of it that failed did.
+        positions: what was sent of it, by its places in the journal.
     """
 
     gradients: int = 0
     closed: bool = False
     awaited: int = 0
     failure: Exception | None = None
+    positions: list[int] = attrs.field(factory=list[int])
 
 
 def judge(kind: OperationKind, step: Step, *, taken: bool, certain: bool) -> Consequence:
