@@ -170,8 +170,12 @@ PUBLISHING: dict[str, tuple[Call, Message[Any, Any]]] = {
 # What a TrainingClient has beside them, and what it does instead.
 TRAINING_REST = {
     "create_sampling_client": "makes a call of the service",
+    "decide": "puts the end of a step in line, and waits until it is decided; tests/runs",
     "get_console_url": "puts it together",
     "get_telemetry": "gives what takes events",
+    "reach": "waits for its turn in line; tests/runs",
+    "skip": "decides a step without training; tests/actors/test_train.py",
+    "train": "decides a step as one; tests/actors/test_train.py",
     "step": "puts several messages in line as one block",
     "get_info": "gives what the service said when the model was made",
     "get_tokenizer": "loads it here",
@@ -268,6 +272,7 @@ SERVICE_REST = {
     "create_rest_client": "gives `rest`",
     "get_console_url": "puts it together",
     "session_id": "is known",
+    "start_lineage": "starts an actor on a journal; tests/actors/test_reattach.py",
     "subscribe": "gives events",
     "waits": "looks at what is under way here",
 }
@@ -423,11 +428,13 @@ get_console_url
 get_server_capabilities
 get_telemetry
 health_check
+start_lineage                lineage
 subscribe                    max_buffer=1000
 waits
 """,
     TrainingClient: """
 create_sampling_client       model_path, retry_config=None, record_stability_info=False
+decide                       optim_params, decision
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
 forward_backward_custom      data, loss_fn, *, loss_type_input=None
@@ -438,13 +445,16 @@ get_tokenizer
 load_state                   path, weights_access_token=None
 load_state_with_optimizer    path, weights_access_token=None
 optim_step                   optim_params=None, *, adam_params=None, confirm=False
+reach
 save_state                   name, ttl_seconds=None, overwrite=False, user_metadata=None
 save_weights_and_get_sampling_client name=None, retry_config=None, record_stability_info=False,
                              kind='snapshot'
 save_weights_external        name, ttl_seconds=None, age_encryption_recipients=None
 save_weights_for_sampler     name, ttl_seconds=None, user_metadata=None
+skip                         decision
 step                         confirm=False
 submit                       message
+train                        data, loss_fn, optim_params, loss_fn_config=None, decision=None
 unload
 """,
     SamplingClient: """

@@ -10,6 +10,7 @@ from typing import assert_type
 import tinker_actors as ta
 from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.event import EventChannel
+from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.events import ServiceEvent
@@ -37,6 +38,11 @@ from tinker_actors.wire.service import HealthResponse
 from tinker_actors.wire.weights import CheckpointArchiveUrlResponse
 
 PATH = "tinker://a/weights/b"
+
+
+async def lineages(service: ta.ServiceClient, lineage: Lineage) -> None:
+    """A model may be started on a journal of somebody else's."""
+    assert_type(await service.start_lineage(lineage), ta.TrainingClient)
 
 
 async def service_verbs(service: ta.ServiceClient) -> None:

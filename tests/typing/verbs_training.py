@@ -15,15 +15,23 @@ from tinker_actors.actors.message import (
     ForwardBackwardCustom,
     LoadState,
     OptimStep,
+    Reach,
+    Revive,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
+    Skip,
+    Train,
+    TrainForward,
     Training,
+    TrainOptim,
     Unload,
 )
 from tinker_actors.actors.telemetry import TelemetryHandle
+from tinker_actors.actors.training_client import Trained
 from tinker_actors.actors.training_step import Planned, TrainingStep
 from tinker_actors.kernel import ActorRef
+from tinker_actors.protocol.journal import Decision
 from tinker_actors.text.tokenizer import Tokenizer
 from tinker_actors.types import (
     CustomLoss,
@@ -50,6 +58,36 @@ async def steps(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:
     assert_type(await training.forward_backward_custom(data, half), ta.Pending[ta.ForwardBackwardOutput])
     assert_type(await training.optim_step(ta.AdamParams()), ta.Pending[ta.OptimStepResponse])
     assert_type(await (await training.optim_step(ta.AdamParams())), ta.OptimStepResponse)
+
+
+async def decided(training: ta.TrainingClient, data: Sequence[ta.Datum], decision: Decision) -> None:
+    """They are decided when they return."""
+    trained = await training.train(data, "ppo", ta.AdamParams(), decision=decision)
+    assert_type(trained, Trained)
+    assert_type(trained.forward, ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(trained.optim, ta.Pending[ta.OptimStepResponse])
+    assert_type(await training.decide(ta.AdamParams(), decision), ta.Pending[ta.OptimStepResponse])
+    await training.skip(decision)
+    await training.reach()
+
+
+async def decisions_are_messages(
+    ref: ActorRef[Training], data: Sequence[ta.Datum], decision: Decision
+) -> None:
+    """Those that make up a step that is decided as one belong together."""
+    train = Train(tuple(data), "ppo", None, ta.AdamParams(), decision)
+    await ref.ask(Train(tuple(data), "ppo", None, ta.AdamParams()))
+    assert_type(await ref.ask(TrainForward(train)), ta.ForwardBackwardOutput)
+    assert_type(await ref.ask(TrainOptim(train)), ta.OptimStepResponse)
+    await ref.ask(Skip(decision))
+    await ref.ask(Reach())
+    await ref.ask(Revive())
+    assert_type(await ref.submit(Train(tuple(data), "ppo", None, ta.AdamParams())), ta.Pending[None])
+    assert_type(await ref.submit(TrainForward(train)), ta.Pending[ta.ForwardBackwardOutput])
+    assert_type(await ref.submit(TrainOptim(train)), ta.Pending[ta.OptimStepResponse])
+    assert_type(await ref.submit(Skip(decision)), ta.Pending[None])
+    assert_type(await ref.submit(Reach()), ta.Pending[None])
+    assert_type(await ref.submit(Revive()), ta.Pending[None])
 
 
 async def one_step(training: ta.TrainingClient, data: Sequence[ta.Datum]) -> None:

@@ -55,6 +55,7 @@ __all__ = [
     "LoadState",
     "OptimStep",
     "Published",
+    "Reach",
     "RenewSession",
     "Revive",
     "Sample",
@@ -271,6 +272,13 @@ class Skip(Message[Training, None]):
     max_redeliver: ClassVar[int] = ANY_NUMBER
 
     decision: Decision
+
+
+@attrs.frozen
+class Reach(Message[Training, None]):
+    """Answered when everything that stands before it has been taken up: written, and sent or refused."""
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
 
 @attrs.frozen

@@ -35,6 +35,7 @@ from tinker_actors.actors.message import (
     Futures,
     LoadState,
     OptimStep,
+    Reach,
     Revive,
     SaveState,
     SaveWeightsExternal,
@@ -212,6 +213,11 @@ class TrainingActor(Actor[Training]):
         """Decide a step in which nothing is trained."""
         self._refuse_if_poisoned()
         await self._line.decide((), message.decision)
+
+    @handles(Reach)
+    async def reach(self, _: Reach) -> None:
+        """Everything before it has been taken up."""
+        await trio.lowlevel.checkpoint()
 
     @handles(SaveState)
     async def save_state(self, message: SaveState) -> ReplyToken[SaveWeightsResponse]:

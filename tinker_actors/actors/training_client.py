@@ -25,6 +25,7 @@ from tinker_actors.actors.message import (
     FromPath,
     LoadState,
     OptimStep,
+    Reach,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
@@ -267,6 +268,27 @@ class TrainingClient(Guide):
             self._failures.watch(forward)
             self._failures.watch(optim)
         return Trained(forward, optim)
+
+    async def decide(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
+        """Put the step with the accumulated gradient in line; return when it is decided, as `train` does.
+
+        Raises:
+            InputError: settings that cannot be sent.
+            JournalError: it could not be written; it was not sent.
+            StepVoid: a gradient of the step failed; nothing of it was applied, and the step is not decided.
+            UnobservedFailure: see `submit`.
+        """
+        messages: list[Message[Training, Any]] = [OptimStep(optim_params, decision=decision), Reach()]
+        pending, reached = await self._submit_many(messages)
+        await reached
+        if pending.settled and pending.outcome.error is not None:
+            await pending
+        return cast("Pending[OptimStepResponse]", pending)
+
+    async def reach(self) -> None:
+        """Wait until everything that is in line has been taken up: written, and sent or refused."""
+        [reached] = await self._submit_many([Reach()])
+        await reached
 
     async def skip(self, decision: Decision) -> None:
         """Decide a step of a run in which nothing is trained; returns when it is written.
