@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from tinker_actors.errors import TinkerActorsError
     from tinker_actors.kernel import ActorRef, Message, Pending
     from tinker_actors.local.service import EmbeddedService
-    from tinker_actors.opening import open_admin_client, open_rest_client, open_service
+    from tinker_actors.opening import open_admin_client, open_rest_client, open_run, open_service
+    from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
     from tinker_actors.protocol.policy import RetryConfig
+    from tinker_actors.protocol.resume import ResumePoint
+    from tinker_actors.protocol.retention import Retention, RunCheckpoint
+    from tinker_actors.runs.run import Run
+    from tinker_actors.runs.step import DecidedStep, RunStep
     from tinker_actors.transport.client import AsyncTinker
     from tinker_actors.transport.config import Config
     from tinker_actors.transport.options import Hooks, RequestOptions
@@ -80,10 +85,12 @@ __all__ = [
     "AdminClient",
     "AsyncTinker",
     "Checkpoint",
+    "CheckpointPolicy",
     "CheckpointType",
     "Config",
     "CustomLoss",
     "Datum",
+    "DecidedStep",
     "DimuonOptimizerConfig",
     "DimuonParams",
     "DmelChunk",
@@ -106,7 +113,12 @@ __all__ = [
     "PromptProvenanceSpan",
     "RequestOptions",
     "RestClient",
+    "ResumePoint",
+    "Retention",
     "RetryConfig",
+    "Run",
+    "RunCheckpoint",
+    "RunStep",
     "SampleRequest",
     "SampleResponse",
     "SampledProvenanceSpan",
@@ -131,6 +143,7 @@ __all__ = [
     "open_admin_client",
     "open_portal",
     "open_rest_client",
+    "open_run",
     "open_service",
     "rl",
     "run",
@@ -147,10 +160,12 @@ _HOME = {
     "AdminClient": "actors.admin",
     "AsyncTinker": "transport.client",
     "Checkpoint": "types",
+    "CheckpointPolicy": "protocol.checkpoint_policy",
     "CheckpointType": "types",
     "Config": "transport.config",
     "CustomLoss": "types",
     "Datum": "types",
+    "DecidedStep": "runs.step",
     "DimuonOptimizerConfig": "types",
     "DimuonParams": "types",
     "DmelChunk": "types",
@@ -173,7 +188,12 @@ _HOME = {
     "PromptProvenanceSpan": "types",
     "RequestOptions": "transport.options",
     "RestClient": "actors.rest",
+    "ResumePoint": "protocol.resume",
+    "Retention": "protocol.retention",
     "RetryConfig": "protocol.policy",
+    "Run": "runs.run",
+    "RunCheckpoint": "protocol.retention",
+    "RunStep": "runs.step",
     "SampleRequest": "types",
     "SampleResponse": "types",
     "SampledProvenanceSpan": "types",
@@ -192,6 +212,7 @@ _HOME = {
     "open_admin_client": "opening",
     "open_portal": "bridges.portal",
     "open_rest_client": "opening",
+    "open_run": "opening",
     "open_service": "opening",
     "run": "bridges.guest",
     "run_guest": "bridges.guest",

@@ -3,6 +3,7 @@
     backend    which one it is, and why
     settings   what is taken by name, and what the environment adds
     service    open_service, open_rest_client, open_admin_client
+    run        open_run
 
 One line on stderr says which backend was chosen and why.
 """
@@ -10,6 +11,7 @@ One line on stderr says which backend was chosen and why.
 from __future__ import annotations
 
 from tinker_actors.opening.backend import Backend, choose_backend
+from tinker_actors.opening.run import open_run
 from tinker_actors.opening.service import open_admin_client, open_rest_client, open_service
 from tinker_actors.opening.settings import Settings
 
@@ -19,5 +21,6 @@ __all__ = [
     "choose_backend",
     "open_admin_client",
     "open_rest_client",
+    "open_run",
     "open_service",
 ]

@@ -1,15 +1,15 @@
 """What a run asks of its journal, beside what its model does: see `protocol.journal`. Pure.
 
-Checkpoints are known to it by name. The run notes one as `begun` before its `save_state` is in line; when that is
-`checkpointed` the journal itself notes its path and that it is `done`; the run notes that it has been `verified`, or
-is `gone`. Bodies that only older checkpoints need may go as soon as two newer ones are verified. `Journal.fall_back`
-notes the newest as gone.
+The journal knows a checkpoint by its name as soon as its `save_state` is recorded: it is `begun`, with the step and the
+tokens of that moment. When it is `checkpointed` it is `done`, and has its path; a failed save is forgotten. The run
+then marks it as `verified`, or as `gone`, and describes it. What only older checkpoints need is let go as soon as two
+newer ones are verified.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tinker_actors.protocol.journal import Journal
 from tinker_actors.protocol.retention import RunCheckpoint
@@ -19,28 +19,29 @@ __all__ = ["RunJournal"]
 
 
 class RunJournal(Journal, Protocol):
-    """The journal of a run."""
+    """The journal of a run.
+
+    Attributes:
+        incarnation: how often it was opened, this time included.
+    """
+
+    incarnation: int
 
     @property
-    def identity(self) -> Mapping[str, JsonValue] | None:
-        """What the run was begun with, as `Identity.to_json` gave it; None: it has not begun."""
+    def facts(self) -> Mapping[str, JsonValue]:
+        """What was noted about the run, by name."""
         ...
 
-    async def begin(self, identity: Mapping[str, JsonValue]) -> None:
-        """Write what the run is begun with, or goes on with. It is committed when this returns.
+    async def note(self, **facts: JsonValue) -> None:
+        """Write facts about the run, beside those that are there. They are committed when this returns.
 
         Raises:
-            JournalError: it cannot be written.
+            JournalError: they are not there.
         """
         ...
 
     @property
-    def incarnation(self) -> int:
-        """How often the journal was opened, this time included."""
-        ...
-
-    @property
-    def decided(self) -> int:
+    def steps(self) -> int:
         """How many steps are decided, those that were skipped included."""
         ...
 
@@ -55,24 +56,39 @@ class RunJournal(Journal, Protocol):
         ...
 
     @property
-    def last_loss(self) -> str | None:
-        """The loss of the latest gradient; None if there is none."""
-        ...
-
-    @property
     def checkpoints(self) -> Sequence[RunCheckpoint]:
         """All checkpoints that are known, in the order in which they were begun."""
         ...
 
-    def note(self, checkpoint: RunCheckpoint) -> None:
-        """Note a checkpoint, or what has changed about the one of its name. Written in the journal's own time."""
+    def mark(self, name: str, state: Literal["verified", "gone"]) -> bool:
+        """Note what was seen of a checkpoint.
+
+        Returns:
+            False: there is no such checkpoint, or nothing is left to restore from without it, so it stays.
+        """
         ...
 
-    def has_room(self, wanted: int) -> bool:
-        """Whether so many more bytes may be recorded."""
+    def describe(
+        self,
+        name: str,
+        *,
+        metric: float | None = None,
+        pinned: bool | None = None,
+        ttl_seconds: int | None = None,
+    ) -> None:
+        """Note more about a checkpoint; what is None stays as it was."""
+        ...
+
+    def room_needed(self, size: int) -> int:
+        """Return how many bytes are missing for a batch of `size` bytes; 0 if it fits."""
         ...
 
     @property
-    def filled(self) -> float:
-        """The share of its room that is taken by what was recorded since the newest checkpoint."""
+    def bytes_since_checkpoint(self) -> int:
+        """What the batches take that no checkpoint holds."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """What all batches may take."""
         ...

@@ -1,0 +1,194 @@
+"""Opening a run on a service and a journal, and leaving it.
+
+Theory of operation. What a run was begun with is compared before anything is asked of a service. Then the model's actor
+is started on the journal; it goes on with the very same model, or restores it, and says which. A fresh run's model has
+an explicit seed, which is in the journal before the model is made, and a checkpoint that holds no step comes first in
+its line.
+
+The body returns: the last checkpoint is saved if there is anything to save, and those under way are waited for. The
+body raises or is cancelled: nothing is saved, for the journal holds what was decided, and the next process sends it
+again. What leaves is the body's own exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncGenerator, Collection
+from pathlib import Path
+from typing import Final, cast
+
+import attrs
+import trio
+
+from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.service_client import ServiceClient
+from tinker_actors.errors import TinkerError
+from tinker_actors.kernel.handling import collapse
+from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, run_name
+from tinker_actors.protocol.reattach import Resumption
+from tinker_actors.protocol.resume import ResumePoint
+from tinker_actors.protocol.retention import Retention
+from tinker_actors.protocol.run_identity import Identity, merge
+from tinker_actors.protocol.run_journal import RunJournal
+from tinker_actors.runs.draining import Signals
+from tinker_actors.runs.existence import is_there
+from tinker_actors.runs.run import Losses, Run
+from tinker_actors.runs.saving import Saving
+from tinker_actors.wire.codec import JsonValue
+from tinker_actors.wire.optimizer import OptimizerConfig
+
+__all__ = ["RunPlan", "identify", "living_run"]
+
+_LOG: Final = logging.getLogger("tinker_actors.runs")
+_IDENTITY: Final = "identity"  # the name of the fact
+
+
+@attrs.frozen(kw_only=True)
+class RunPlan:
+    """How a run is to be.
+
+    Attributes:
+        directory: where it lies.
+        accept: what may differ from what it was begun with.
+        checkpoints: when they are saved without being asked for.
+        retention: which are kept.
+        user_metadata: stored with its models.
+        optimizer: which optimizer they have; None is the usual one.
+        signals: SIGINT and SIGTERM drain it.
+    """
+
+    directory: Path
+    accept: Collection[str]
+    checkpoints: CheckpointPolicy
+    retention: Retention
+    user_metadata: dict[str, str]
+    optimizer: OptimizerConfig | None
+    signals: bool
+
+
+async def identify(
+    journal: RunJournal, given: Identity, accept: Collection[str], *, seed_given: bool
+) -> Identity:
+    """Return what a run is, or goes on, with; it is in the journal when this returns.
+
+    Raises:
+        RunMismatch: it was begun with something else that is not accepted.
+        JournalError: it cannot be written.
+    """
+    written = cast("dict[str, JsonValue] | None", journal.facts.get(_IDENTITY))
+    identity = given
+    if written is not None:
+        identity = merge(Identity.from_json(written), given, accept, seed_given=seed_given)
+    if identity.to_json() != written:
+        await journal.note(**{_IDENTITY: identity.to_json()})
+    return identity
+
+
+@contextlib.asynccontextmanager
+async def living_run(
+    service: ServiceClient,
+    journal: RunJournal,
+    identity: Identity,
+    plan: RunPlan,
+    resumption: Resumption | None = None,
+) -> AsyncGenerator[Run]:
+    """Bring a run's model to life, and end in good order; see the module.
+
+    Args:
+        service: where it is trained; opened with what an earlier process has left there.
+        journal: of the run.
+        identity: what it is; `identify` gives it.
+        plan: how it is to be.
+        resumption: what is known of the time since an earlier process; without it the model is restored.
+
+    Raises:
+        TinkerError: the model could not be made or restored.
+        KeyboardInterrupt, SystemExit: the run was cancelled by a second signal.
+    """
+    leaving: BaseException | None = None
+    signals = Signals(trio.CancelScope())
+    try:
+        async with trio.open_nursery() as nursery:
+            run, saving = await _start(service, journal, identity, plan, resumption, nursery)
+            if plan.signals:
+                await nursery.start(signals.receive, run.drain)
+            try:
+                with signals.body:
+                    yield run
+                    await saving.finish()
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside the nursery's group
+                leaving = error
+            nursery.cancel_scope.cancel(reason="the run has ended")
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - as above
+        leaving = leaving or collapse(error)
+    try:
+        if leaving is not None:
+            raise leaving
+    finally:
+        del leaving  # or this frame and the traceback would keep each other alive
+    signals.raise_second()
+
+
+async def _start(
+    service: ServiceClient,
+    journal: RunJournal,
+    identity: Identity,
+    plan: RunPlan,
+    resumption: Resumption | None,
+    nursery: trio.Nursery,
+) -> tuple[Run, Saving]:
+    """Bring the model to life and say how it came to it."""
+    await _forget_what_is_gone(service, journal)
+    lineage = Lineage(
+        identity.base_model,
+        identity.lora,
+        journal,
+        plan.user_metadata,
+        optimizer_config=plan.optimizer,
+        resumption=resumption,
+        in_run=True,
+    )
+    training = await service.start_lineage(lineage)
+    resumed = _resume_point(journal, lineage)
+    name = run_name(plan.directory.name)
+    sys.stderr.write(f"tinker_actors: {resumed.line(name)}\n")
+    saving = Saving(name, journal, training, service.rest, plan.checkpoints, plan.retention, nursery)
+    if journal.steps == 0 and saving.latest is None:
+        await saving.begin_first()
+    else:
+        nursery.start_soon(saving.keep_house)
+    losses = Losses(declared=identity.loss, journal=journal, refused="loss" not in plan.accept)
+    return Run(service, training, journal, saving, losses, resumed, plan.directory), saving
+
+
+async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal) -> None:
+    """Fall back from checkpoints that the service says it does not have. Always a checkpoint."""
+    await trio.lowlevel.checkpoint()
+    while (newest := journal.checkpoint) is not None:
+        try:
+            seen = await is_there(service.rest, newest.path)
+        except TinkerError:
+            return  # who loads it will see
+        if seen is not False:
+            return
+        _LOG.warning("checkpoint %s is gone: the one before it takes its place", newest.path)
+        if not journal.fall_back():
+            return
+
+
+def _resume_point(journal: RunJournal, lineage: Lineage) -> ResumePoint:
+    resumed = lineage.resumed
+    point = ResumePoint(
+        step=journal.steps, how="fresh", model_id=lineage.model_id, incarnation=journal.incarnation
+    )
+    if resumed is None:
+        return point
+    return attrs.evolve(
+        point,
+        how=resumed.how,
+        checkpoint=resumed.checkpoint,
+        replayed=resumed.steps,
+        why=resumed.why,
+    )
