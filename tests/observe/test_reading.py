@@ -269,9 +269,9 @@ def test_the_last_picture_may_be_in_an_earlier_file(path: Path) -> None:
     """As it is right after a file has made room."""
     path.write_bytes(encode_line(1.0, picture(3, "a", whole=True)))
     rotate(path, 3)
-    path.write_bytes(encode_line(2.0, ServerBack(1.0)))
-    found = latest_snapshot(path)
-    assert found == Recorded(1.0, picture(3, "a", whole=True))
+    path.write_bytes(encode_line(2.0, ServerBack(1.0)) + encode_line(3.0, picture(4, "b")))
+    actors = (ActorSeen(path="a", life="running"), ActorSeen(path="b", life="running"))
+    assert latest_snapshot(path) == Recorded(3.0, TreeSeen(number=4, whole=True, actors=actors))
 
 
 async def test_following_and_writing_in_one_process(path: Path) -> None:

@@ -103,6 +103,7 @@ class Recorder:
         sightings.append(self._sight)
         self._root.attend(self._run)
 
+    @trio.lowlevel.enable_ki_protection  # a Ctrl-C is for the user's code
     async def _run(self) -> None:
         period = PERIOD
         while True:

@@ -3,7 +3,8 @@
     for recorded in read_events("runs/addition", follow=True):
         print(recorded.t, recorded.event)
 
-The events of the service are those of `tinker_actors.events`; the others are here.
+The events of the service are those of `tinker_actors.events`; the others are here. A `TreeSeen` tells only what is new:
+`latest_snapshot` puts the last ones together, and a `TreePicture` those that come one after the other.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tinker_actors.protocol.tree_seen import (
     PastSeen,
     RunningSeen,
     SupervisorSeen,
+    TreePicture,
     TreeSeen,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "Recorded",
     "RunningSeen",
     "SupervisorSeen",
+    "TreePicture",
     "TreeSeen",
     "UnknownEvent",
     "latest_snapshot",

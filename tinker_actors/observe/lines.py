@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tinker_actors.journal.rotation import LONGEST_HEAD, head_part, paths
 
-__all__ = ["lines_of"]
+__all__ = ["lines_of", "newest_first"]
 
 _CHUNK = 1 << 20
 _TRIES = 5
@@ -47,6 +47,22 @@ def lines_of(path: Path, pause: Callable[[], bool] | None) -> Iterator[bytes]:
             if pause is None or not pause():
                 return
             files = _open_after(path, part)
+
+
+def newest_first(path: Path) -> Iterator[list[bytes]]:
+    """Give the lines of each file that there is, as `lines_of`, but the newest file first.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    files = _open_after(path, -1)
+    if not files:
+        raise FileNotFoundError(f"there is no event file at {path}")
+    try:
+        for file in reversed(files):
+            yield list(_tail(path, file, None))
+    finally:
+        _close(files)
 
 
 def _tail(path: Path, file: FileIO, pause: Callable[[], bool] | None) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tinker_actors.observe.lines import lines_of
+from tinker_actors.observe.lines import lines_of, newest_first
 from tinker_actors.protocol.event_line import Recorded, decode_line, is_picture
 from tinker_actors.protocol.tree_seen import TreePicture, TreeSeen
 
@@ -46,11 +46,12 @@ def latest_snapshot(path: Path | str) -> Recorded | None:
         FileNotFoundError: there is no such file.
     """
     lines = list[bytes]()
-    for line in lines_of(_file(path), None):
-        if is_picture(line, whole=True):
-            lines.clear()
-        if is_picture(line):
-            lines.append(line)
+    for found in newest_first(_file(path)):
+        lines[:0] = filter(is_picture, found)
+        whole = [number for number, line in enumerate(lines) if is_picture(line, whole=True)]
+        if whole:
+            del lines[: whole[-1]]
+            break
     picture, t = TreePicture(), 0.0
     for recorded in _decoded(lines):
         if isinstance(recorded.event, TreeSeen) and picture.add(recorded.event):
