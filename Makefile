@@ -184,6 +184,10 @@ bench-transport: $(BENCH_VENV)/.bench .venv-tinker/.interop ## the clients again
 bench-heartbeat: $(BENCH_VENV)/.bench ## how late beats are while samples saturate, models compute and user code blocks (2 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/heartbeat.py --both $(BENCH_ARGS)
 
+.PHONY: bench-events
+bench-events: $(BENCH_VENV)/.bench ## what writing the event file costs while samples are drawn at a steady rate (5 minutes)
+	@$(BENCH_VENV)/bin/python benchmarks/event_file.py $(BENCH_ARGS)
+
 # ---------------------------------------------------------------------------------------------------------- checks
 
 .PHONY: lint

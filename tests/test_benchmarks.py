@@ -123,3 +123,18 @@ def test_pairs_are_interleaved_and_compared_one_by_one(pairs: Any) -> None:
     first, second = ["ours 80", "theirs 80"], ["theirs 80", "ours 80"]
     assert order[2:] == [*first, *second, *first]
     assert found == pairs.Comparison(ours=80.0, theirs=20.0, ratio=2.0)
+
+
+@pytest.mark.slow
+def test_the_event_file_is_measured_in_parts_and_as_a_whole() -> None:
+    """By rate: what its parts take, and what the process takes with it and without."""
+    command = [sys.executable, str(BENCHMARKS / "event_file.py"), "--rates", "20", "--seconds", "1"]
+    done = subprocess.run([*command, "--rounds", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert list(found) == ["20"]
+    numbers = found["20"]
+    assert set(numbers) == {
+        *("percent", "difference", "give_or_take", "plain", "messages_per_s", "bytes_per_s")
+    }
+    assert all(numbers[name] > 0 for name in ("percent", "plain", "messages_per_s", "bytes_per_s"))

@@ -16,6 +16,7 @@ import trio
 import tinker_actors as ta
 from tinker_actors.errors import ConfigError, CredentialError, InputError
 from tinker_actors.local.service import EmbeddedService
+from tinker_actors.observe import ActorReady, FileBegun, FileEnded, latest_snapshot, read_events
 from tinker_actors.opening import Settings, choose_backend, open_service
 from tinker_actors.opening.service import _open_remote
 from tinker_actors.opening.settings import _common_settings, _remote_settings
@@ -201,6 +202,25 @@ async def test_the_embedded_service_says_what_it_does_with_numbers() -> None:
     async with ta.open_service("local") as service:
         record = service._tree.transport.capability
         assert (record.dedupe, record.early_numbers) == ("replay", "park")
+
+
+async def test_what_happens_is_written_down_from_the_opening_to_the_end(tmp_path: Path) -> None:
+    """In a file that another process can read at any time; nobody needs a key, a run or a web page for that."""
+    path = tmp_path / "events.jsonl"
+    async with ta.open_service("local", events=path, api_key=None) as service:
+        await service.create_lora_training_client(MODEL, rank=4)
+    events = [recorded.event for recorded in read_events(path)]
+    ready = [event.actor for event in events if isinstance(event, ActorReady)]
+    assert ready[0] == "service/telemetry"
+    assert "service/training/model-0" in ready
+    assert isinstance(events[0], FileBegun)
+    assert isinstance(events[-1], FileEnded)
+    last = latest_snapshot(path)
+    assert last is not None
+    assert last.event.actors == ()
+    with pytest.raises(FileNotFoundError):
+        async with ta.open_service("local", events=str(tmp_path / "none" / "events.jsonl")):
+            pass
 
 
 async def test_the_design_programme_runs_and_learns() -> None:

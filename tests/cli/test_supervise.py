@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from tinker_actors.cli.supervise import Child, run_supervised, supervise
 from tinker_actors.cli.supervision import Again, End, Supervision
 from tinker_actors.kernel import Backoff, RestartPolicy
+from tinker_actors.observe import FileBegun, FileEnded, TreeSeen, read_events
 
 # --- on virtual time ----------------------------------------------------------------------------------------
 
@@ -264,6 +265,49 @@ def test_a_signal_lets_the_command_end_in_its_own_way(tmp_path: Path) -> None:
     assert rest == "SIGTERM\n"
     assert errors == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("shield", "status"), [("", 143), ("trap '' HUP; ", 0)])
+def test_a_terminal_that_goes_away_is_a_request_to_end_unless_it_is_ignored(shield: str, status: int) -> None:
+    """As under `nohup`, which lets a command survive its terminal."""
+    inner = "kill -HUP $PPID; sleep 0.2; exit 0"
+    done = subprocess.run(
+        ["sh", "-c", f'{shield}exec "$@"', "sh", *COMMAND, "--", "sh", "-c", inner],
+        check=False,
+        timeout=60,
+        stderr=subprocess.DEVNULL,
+    )
+    assert done.returncode == status
+
+
+PROGRAM = """
+import os, signal, sys, trio
+import tinker_actors as ta
+
+async def main():
+    async with ta.open_service("local", events=sys.argv[1]) as service:
+        await trio.sleep(1.5)
+        if os.environ["TINKER_ACTORS_ATTEMPT"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_the_event_file_of_a_supervised_program_tells_of_each_attempt(tmp_path: Path) -> None:
+    """The first was killed in the midst of it, and has left its last picture; the second has come to its end."""
+    path = tmp_path / "events.jsonl"
+    done = supervised("--", sys.executable, "-c", PROGRAM, str(path))
+    assert done.returncode == 0, done.stderr
+    events = [recorded.event for recorded in read_events(path)]
+    begun = [event for event in events if isinstance(event, FileBegun)]
+    assert [one.attempt for one in begun] == [1, 2]
+    first = events[: events.index(begun[1])]
+    assert not any(isinstance(event, FileEnded) for event in first)
+    pictures = [event for event in first if isinstance(event, TreeSeen)]
+    assert "service/session" in {actor.path for actor in pictures[0].actors}
+    assert isinstance(events[-1], FileEnded)
 
 
 def test_whoever_kills_the_supervisor_does_not_kill_the_command(tmp_path: Path) -> None:

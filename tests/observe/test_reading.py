@@ -185,6 +185,40 @@ def test_files_that_change_places_while_they_are_opened(
     assert found == list(range(found[0], 21))
 
 
+def test_files_that_are_seen_twice_or_not_any_more(
+    file: EventFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they change places, one may be found in two of them, and none in a third."""
+    back(file, *range(8))
+    listed = observed_lines.paths
+    monkeypatch.setattr(
+        observed_lines, "paths", lambda path: [path.with_name("gone"), *listed(path), *listed(path)]
+    )
+    assert numbers(lines_of(path, None)) == list(range(8))
+
+
+async def test_nothing_is_missed_however_quickly_files_turn_over(path: Path) -> None:
+    """A reader that follows a thread that writes sees each event once, in order."""
+    seen = list[int]()
+    polls = iter(range(5000))  # so that it ends, whatever is missed
+
+    def follow() -> None:
+        for line in lines_of(
+            path, lambda: not threading.Event().wait(0.002) and next(polls, None) is not None
+        ):
+            seen.extend(numbers(iter([line])))
+            if seen[-1:] == [2999]:
+                return
+
+    async with open_event_file(path, max_bytes=2000, files=1000) as file, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, follow)
+        for number in range(3000):
+            file.write(ServerBack(float(number)))
+            if number % 100 == 0:
+                await trio.sleep(0.001)
+    assert seen == list(range(3000))
+
+
 def test_a_file_that_is_missing_is_done_without(file: EventFile, path: Path) -> None:
     """Somebody has taken it away: the others are read."""
     back(file, *range(15))

@@ -132,4 +132,4 @@ class EventPen:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-            self._file = None
+        self._file = None

@@ -140,9 +140,8 @@ async def open_run(
         rng = random.Random(None if seed is None else f"{seed}/{journal.incarnation}")
         async with (
             open_event_file(plan.directory / "events.jsonl", inline=inline) as events,
-            open_chosen(chosen, rng, embedded, settings, _adoption(journal)) as service,
+            open_chosen(chosen, rng, embedded, settings, events, _adoption(journal)) as service,
         ):
-            service.ref.record(events)
             resumption = _resumption(journal, durability)
             async with living_run(service, journal, whole, plan, resumption) as run:
                 yield run

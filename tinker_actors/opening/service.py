@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tinker_actors.actors.admin import AdminClient
 from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.actors.session import Adoption
+from tinker_actors.journal.event_file import open_event_file
 from tinker_actors.opening.backend import Backend
 from tinker_actors.opening.settings import Settings, check_names, choose, remote_config
+from tinker_actors.protocol.event_line import EventSink
 from tinker_actors.transport.config import Config
 from tinker_actors.transport.http import HttpTransport, open_transport
 from tinker_actors.transport.inprocess import InProcessTransport
@@ -33,6 +36,7 @@ async def open_service(
     api_key: str | None = None,
     seed: int | None = None,
     embedded: EmbeddedService | None = None,
+    events: str | Path | EventSink | None = None,
     **settings: Unpack[Settings],
 ) -> AsyncIterator[ServiceClient]:
     """Open a Tinker service; leaving it means that everything it started has ended.
@@ -48,6 +52,8 @@ async def open_service(
         api_key: the key for it.
         seed: makes delays and drawn seeds repeatable.
         embedded: the embedded service to use, made by the caller; only with `backend="local"` or none.
+        events: where to write down what happens, from the opening to the end: the path of an event file, which
+            `tinker_actors.observe` reads; or what takes the events in its place.
         **settings: as the attributes of `tinker_actors.Config`, such as `outage_timeout=600` or `telemetry=False`.
 
     Raises:
@@ -57,11 +63,25 @@ async def open_service(
         APIConnectionError: the service cannot be reached; the message names the URL.
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
+        OSError: the event file cannot be written.
     """
     check_names("open_service", settings)
     chosen, settings = choose(backend, base_url, api_key, embedded, settings)
-    async with open_chosen(chosen, random.Random(seed), embedded, settings) as client:
+    async with (
+        _event_sink(events) as record,
+        open_chosen(chosen, random.Random(seed), embedded, settings, record) as client,
+    ):
         yield client
+
+
+@contextlib.asynccontextmanager
+async def _event_sink(events: str | Path | EventSink | None) -> AsyncIterator[EventSink | None]:
+    """Open what takes the events, if there is a file to open."""
+    if isinstance(events, str | Path):
+        async with open_event_file(events) as file:
+            yield file
+    else:
+        yield events
 
 
 @contextlib.asynccontextmanager
@@ -136,6 +156,7 @@ def open_chosen(
     rng: random.Random,
     embedded: EmbeddedService | None,
     settings: Settings,
+    record: EventSink | None = None,
     adoption: Adoption | None = None,
 ) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
     """Open the service that was chosen.
@@ -145,18 +166,30 @@ def open_chosen(
         rng: chance for delays and seeds.
         embedded: the embedded service, if that was chosen and the caller has made one.
         settings: for its configuration.
+        record: takes what happens.
         adoption: what an earlier process has left on it, and this one is to go on with.
     """
     if chosen.base_url is not None:
-        return _open_remote(chosen, rng, settings, adoption)
-    return _open_embedded(embedded, chosen, rng, settings, adoption)
+        return _open_remote(chosen, rng, settings, record, adoption)
+    return _open_embedded(embedded, chosen, rng, settings, record, adoption)
 
 
 def _open_remote(
-    chosen: Backend, rng: random.Random, settings: Settings, adoption: Adoption | None = None
+    chosen: Backend,
+    rng: random.Random,
+    settings: Settings,
+    record: EventSink | None = None,
+    adoption: Adoption | None = None,
 ) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
     config = remote_config(chosen, settings)
-    return open_client(config, rng=rng, backend=config.base_url, chosen=chosen.line, adoption=adoption)
+    return open_client(
+        config,
+        rng=rng,
+        backend=config.base_url,
+        chosen=chosen.line,
+        record=record,
+        adoption=adoption,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -165,6 +198,7 @@ async def _open_embedded(
     chosen: Backend,
     rng: random.Random,
     settings: Settings,
+    record: EventSink | None,
     adoption: Adoption | None,
 ) -> AsyncIterator[ServiceClient]:
     service = _embedded_service(embedded, rng)
@@ -179,6 +213,7 @@ async def _open_embedded(
             chosen=chosen.line,
             through=transport,
             beat_through=lambda: InProcessTransport(service.app, lifespan=False),
+            record=record,
             adoption=adoption,
         ) as client,
     ):
