@@ -41,7 +41,13 @@ _PIECES: Final = 512  # that one call writes; systems take 1,024 (IOV_MAX)
 
 
 class Disk:
-    """The files of one journal; see the module."""
+    """The files of one journal; see the module.
+
+    Attributes:
+        patience: seconds to wait for a database that another process has locked.
+    """
+
+    patience: float = 1.0
 
     def __init__(self) -> None:
         self._files: set[int] = set()
@@ -98,7 +104,7 @@ class Disk:
 
     def connect(self, path: Path) -> sqlite3.Connection:
         """Open a database, which another thread may use from then on, one thread at a time."""
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=self.patience)
         self._databases[database] = path
         return database
 

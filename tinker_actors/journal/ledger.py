@@ -5,11 +5,11 @@ Everything here is called when an entry's turn comes, by the writer, and gives t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
+import orjson
 
 from tinker_actors.errors import InputError, JournalError, JournalFull
 from tinker_actors.journal.disk import Buffer
@@ -157,4 +157,4 @@ def _pieces(intent: Intent) -> list[Buffer] | None:
 
 def meta(name: str, value: object) -> Statement:
     """Return the row of a fact about the run."""
-    return "INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, json.dumps(value))
+    return "INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, orjson.dumps(value).decode())

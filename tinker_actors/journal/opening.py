@@ -87,7 +87,8 @@ def _refusal(path: Path, error: sqlite3.Error) -> JournalError:
     file = path / "journal.sqlite"
     if isinstance(error, sqlite3.OperationalError):
         return JournalError(f"{file} cannot be used: {error}", path=str(file))
-    return JournalError(f"{file} is damaged or no journal ({error}): {_WHAT_TO_DO}", path=str(file))
+    why = " ".join(str(error).split())
+    return JournalError(f"{file} is damaged or no journal ({why}): {_WHAT_TO_DO}", path=str(file))
 
 
 def _open(
@@ -110,7 +111,7 @@ def _open(
     ledger = Ledger(segments, next_position=tables.next_position, bodies=tables.bodies, max_bytes=max_bytes)
     before = tables.station
     restarted = before is not None and (before.host, before.boot) != (here.host, here.boot)
-    torn = cut(tables, segments, check=restarted or not here.boot)
+    torn = cut(tables, database, segments, check=restarted or not here.boot)
 
     def stamp() -> Statement:
         return meta("written", {"host": here.host, "boot": here.boot, "time": now()})

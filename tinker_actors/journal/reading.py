@@ -5,7 +5,6 @@ from __future__ import annotations
 from tinker_actors.journal.catalogue import Catalogue, SavedState
 from tinker_actors.journal.contents import Contents
 from tinker_actors.journal.line import Line
-from tinker_actors.journal.progress import Progress
 from tinker_actors.journal.tables import Tables
 from tinker_actors.journal.tail import Torn
 from tinker_actors.protocol.journal import ModelFacts
@@ -23,20 +22,13 @@ def contents_of(tables: Tables, torn: Torn) -> Contents:
         rules=_rules(tables),
         line=Line(model, tables.parts, live=tables.meta.get("live", False)),
         catalogue=Catalogue(tables.states),
-        progress=_progress(tables),
+        progress=tables.progress,
         witnesses=tables.witnesses,
         facts=tables.meta.get("facts", {}),
         incarnation=tables.incarnation + 1,
         before=tables.station,
         lost_steps=torn.steps,
     )
-
-
-def _progress(tables: Tables) -> Progress:
-    if not tables.decisions:
-        return Progress()
-    step, position, after, tokens = tables.decisions[0]
-    return Progress(steps=step + 1, loop_state=after, tokens=tokens, position=position)
 
 
 def _rules(tables: Tables) -> Rules:

@@ -15,6 +15,7 @@ What admits to weights of another account is no part of it: it lives in memory a
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, cast
 
 import attrs
@@ -83,6 +84,7 @@ _PARAMS: Final[dict[str, type[OptimParams]]] = {
     "dimuon": DimuonParams,
     "other": OptimParamsBase,
 }
+_REMEMBERED: Final = 256  # settings that were read: most operations have those of the one before
 _LEFT_OUT: Final = frozenset({"kind", "data", "body", "weights_access_token"})
 _NUMPY: Final = (
     "\x00numpy"  # marks a number of numpy's: in JSON some are written shorter than their value as a float
@@ -121,17 +123,25 @@ def _scalar(value: object) -> dict[str, Any]:
 
 
 def operation_of(kind: OperationKind, detail: str, body: str | None) -> Operation:
-    """Return an operation as it was written; its batch is read by its `body`."""
-    if detail == "{}":
-        return Operation(kind=kind, body=body)
-    fields = json.loads(detail, object_hook=_unscaled if _NUMPY[1:] in detail else None)
+    """Return an operation as it was written; its batch is read by its `body`. Those without one may be shared."""
+    return _bare(kind, detail) if body is None else Operation(kind=kind, body=body, **_fields(detail))
+
+
+@lru_cache(_REMEMBERED)
+def _bare(kind: OperationKind, detail: str) -> Operation:
+    return Operation(kind=kind, **_fields(detail))
+
+
+@lru_cache(_REMEMBERED)
+def _fields(detail: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(detail, object_hook=_unscaled if _NUMPY[1:] in detail else None)
     params = fields.get("optim_params")
     if params is not None:
         ((name, settings),) = params.items()
         fields["optim_params"] = _PARAMS[name](**settings)
     if "recipients" in fields:
         fields["recipients"] = tuple(fields["recipients"])
-    return Operation(kind=kind, body=body, **fields)
+    return fields
 
 
 def _unscaled(value: dict[str, Any]) -> object:

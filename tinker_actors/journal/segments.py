@@ -82,6 +82,7 @@ class Segments:
         self._number = 0  # of the segment that is written to, or was last
         self._file: int | None = None
         self._unsynced = False
+        self._are_whole = True
 
     @property
     def size(self) -> int:
@@ -121,11 +122,17 @@ class Segments:
             if size > ends[number]:
                 self._disk.truncate(path, ends[number])
             self._sizes[number] = min(size, ends[number])
+        self._are_whole = all(self._sizes.get(number, 0) == end for number, end in ends.items())
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether all segments were as long as they should be when they were loaded."""
+        return self._are_whole
 
     def is_whole(self, digest: str, *, check: bool) -> bool:
         """Whether a body is there in full; `check` reads it and compares its hash."""
-        place = self._places.get(digest)
-        if place is None or self._sizes.get(place.segment, 0) < place.end:
+        place = self._places[digest]
+        if self._sizes.get(place.segment, 0) < place.end:
             return False
         if not check:
             return True

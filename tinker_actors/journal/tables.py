@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import defaultdict
 from pathlib import Path
@@ -13,12 +14,13 @@ import attrs
 from tinker_actors.errors import JournalError
 from tinker_actors.journal.catalogue import SavedState
 from tinker_actors.journal.contents import Station
+from tinker_actors.journal.progress import Progress
 from tinker_actors.journal.schema import FORMAT, operation_of
 from tinker_actors.journal.segments import Place
 from tinker_actors.journal.witness import Kept
 from tinker_actors.protocol.journal import PartSent, Record
 
-__all__ = ["Tables", "read_tables"]
+__all__ = ["Tables", "read_progress", "read_tables"]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -33,7 +35,7 @@ class Tables:
         places: where the batches lie, by hash.
         parts: the open requests.
         states: the saved states, in order.
-        decisions: step, position, loop state and tokens of each decided step that is remembered, newest first.
+        progress: the last decided step.
         witnesses: results that are kept.
     """
 
@@ -44,7 +46,7 @@ class Tables:
     places: dict[str, Place]
     parts: dict[int, tuple[PartSent, ...]]
     states: list[SavedState]
-    decisions: list[tuple[int, int, bytes | None, int]]
+    progress: Progress
     witnesses: dict[int, Kept]
 
     @property
@@ -105,14 +107,26 @@ def read_tables(database: sqlite3.Connection, file: Path) -> Tables:
         places={digest: Place(*place) for digest, *place in rows},
         parts=_parts(database),
         states=_states(database),
-        decisions=database.execute(
-            "SELECT step, position, after, tokens FROM decisions ORDER BY step DESC"
-        ).fetchall(),
+        progress=read_progress(database),
         witnesses={
             position: Kept.read(*kept)
             for position, *kept in database.execute("SELECT * FROM witnesses ORDER BY position")
         },
     )
+
+
+def read_progress(database: sqlite3.Connection, *, before: float = math.inf) -> Progress:
+    """Return what was decided last, of what was decided before a position.
+
+    Raises:
+        sqlite3.Error: the database is damaged.
+    """
+    sql = "SELECT step, position, after, tokens FROM decisions WHERE position < ? ORDER BY step DESC LIMIT 1"
+    row = database.execute(sql, (before,)).fetchone()
+    if row is None:
+        return Progress()
+    step, position, after, tokens = row
+    return Progress(steps=step + 1, loop_state=after, tokens=tokens, position=position)
 
 
 def _parts(database: sqlite3.Connection) -> dict[int, tuple[PartSent, ...]]:

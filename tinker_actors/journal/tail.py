@@ -12,13 +12,15 @@ back to.
 
 from __future__ import annotations
 
+import sqlite3
+
 import attrs
 
 from tinker_actors.errors import JournalError
 from tinker_actors.journal.ledger import meta
 from tinker_actors.journal.schema import Statement
 from tinker_actors.journal.segments import Segments
-from tinker_actors.journal.tables import Tables
+from tinker_actors.journal.tables import Tables, read_progress
 from tinker_actors.protocol.journal import STEP_ENDS
 from tinker_actors.protocol.step import CHANGING
 
@@ -40,10 +42,11 @@ class Torn:
     rows: tuple[Statement, ...] = ()
 
 
-def cut(tables: Tables, segments: Segments, *, check: bool) -> Torn:
+def cut(tables: Tables, database: sqlite3.Connection, segments: Segments, *, check: bool) -> Torn:
     """Take out of the tables what depends on batches that are not there; say what was taken.
 
     Args:
+        database: where they were read from.
         tables: what the database says.
         segments: what the segments have.
         check: the machine may have died: batches that look whole may not be.
@@ -60,9 +63,11 @@ def cut(tables: Tables, segments: Segments, *, check: bool) -> Torn:
     torn = sorted(_needed(tables, newest) & missing)
     steps = 0
     if torn:
-        _check_tail(tables, segments, torn[0], newest)
+        _check_tail(tables, database, segments, torn[0], newest)
         gone.update(at for at in tables.records if at >= torn[0])
-        steps = _undecide(tables, torn[0])
+        decided = read_progress(database, before=torn[0])
+        steps, tables.progress = tables.progress.steps - decided.steps, decided
+        tables.states = [one for one in tables.states if one.position < torn[0]]
         rows += [
             ("DELETE FROM decisions WHERE position >= ?", (torn[0],)),
             ("DELETE FROM checkpoints WHERE position >= ?", (torn[0],)),
@@ -80,11 +85,12 @@ def _missing(tables: Tables, segments: Segments, *, check: bool) -> set[int]:
     """Return the positions of operations without their batch."""
     if not tables.bodies:
         return set()
-    newest = _newest(tables)
-    suspects = {digest for at, digest in tables.bodies.items() if check and at > newest}
-    suspects.add(
-        max(tables.places, key=lambda digest: _order(tables, digest))
-    )  # the last one that was written
+    last = max(tables.places, key=lambda digest: _order(tables, digest))  # of those that were written
+    check = check or not segments.is_whole(last, check=True)
+    if not check and segments.are_whole:
+        return set()
+    needed = _needed(tables, _newest(tables)) if check else set[int]()
+    suspects = {digest for at, digest in tables.bodies.items() if at in needed}
     whole = {
         digest: segments.is_whole(digest, check=digest in suspects) for digest in set(tables.bodies.values())
     }
@@ -113,7 +119,9 @@ def _needed(tables: Tables, state: int) -> set[int]:
     }
 
 
-def _check_tail(tables: Tables, segments: Segments, first: int, newest: int) -> None:
+def _check_tail(
+    tables: Tables, database: sqlite3.Connection, segments: Segments, first: int, newest: int
+) -> None:
     """Refuse to call it a torn tail if something that was written later is there."""
     order = _order(tables, tables.bodies[first])
     later = [
@@ -125,21 +133,13 @@ def _check_tail(tables: Tables, segments: Segments, first: int, newest: int) -> 
         return
     digest = tables.bodies[first]
     file = segments.path(tables.places[digest].segment)
-    step = sum(position < first for _, position, _, _ in tables.decisions)
+    step = read_progress(database, before=first).steps
     raise JournalError(
         f"the batch of operation {first} is damaged or missing in {file}, and what was written later is there: "
-        f"this is no torn tail. Lost are the steps from the {step + 1}. on that are not in a checkpoint. Put a copy of "
-        "the file back, or begin a run in another directory from the newest checkpoint",
+        f"this is no torn tail. Lost are steps {step} to {tables.progress.steps - 1}, as far as no checkpoint holds "
+        "them. Put a copy of the file back, or begin a run in another directory, from the newest checkpoint",
         path=str(file),
     )
-
-
-def _undecide(tables: Tables, first: int) -> int:
-    """Forget the decisions and the saved states from a position on; return how many steps that were."""
-    before = len(tables.decisions)
-    tables.decisions = [one for one in tables.decisions if one[1] < first]
-    tables.states = [one for one in tables.states if one.position < first]
-    return before - len(tables.decisions)
 
 
 def _shorten(tables: Tables, missing: set[int], gone: set[int]) -> list[Statement]:

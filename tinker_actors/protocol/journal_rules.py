@@ -79,7 +79,7 @@ class Rules:
     def held(self) -> dict[int, Record]:
         """Return everything that is held, of all generations, in order."""
         older = [record for one in self._older for record in one.records]
-        return _merged(older, self._records.values())
+        return _merged(older, self._records.values()) if older else dict(self._records)
 
     def add(self, operation: Operation, plan: tuple[int, ...] = ()) -> int:
         """Take an operation in; return its position."""
@@ -89,13 +89,14 @@ class Rules:
 
     def insert(self, record: Record) -> None:
         """Take an operation in at a position behind all others."""
-        position, weight = record.position, record.operation.weight
+        position = record.position
         self._next = position + 1
         self._records[position] = record
-        self._weights[position] = weight
-        self._weight += weight
         if self._max_bytes is None:
             return
+        weight = record.operation.weight
+        self._weights[position] = weight
+        self._weight += weight
         if self._weight + sum(one.weight for one in self._older) > self._max_bytes:
             self._older.clear()
         if self._weight > self._max_bytes:
