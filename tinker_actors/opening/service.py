@@ -97,7 +97,8 @@ async def open_rest_client(
     """Open a client of what is kept on a service, without a session; leaving it closes its connections.
 
     Nothing is sent before its first call. Arguments and errors: as `open_service`, which has one as `service.rest`.
-    The embedded service keeps what lies in the directory of its store, and nothing else when it has ended.
+    The embedded service keeps what lies in the directory of its store, and nothing else when it has ended, unless it is
+    given a directory for its state.
     """
     check_names("open_rest_client", settings)
     chosen, settings = choose(backend, base_url, api_key, embedded, settings)
