@@ -188,6 +188,10 @@ bench-heartbeat: $(BENCH_VENV)/.bench ## how late beats are while samples satura
 bench-events: $(BENCH_VENV)/.bench ## what writing the event file costs while samples are drawn at a steady rate (5 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/event_file.py $(BENCH_ARGS)
 
+.PHONY: bench-journal
+bench-journal: $(BENCH_VENV)/.bench ## what the journal of a run costs: steps, batches, opening 100,000 steps (3 minutes)
+	@$(BENCH_VENV)/bin/python benchmarks/journal.py $(BENCH_ARGS)
+
 # ---------------------------------------------------------------------------------------------------------- checks
 
 .PHONY: lint

@@ -138,3 +138,33 @@ def test_the_event_file_is_measured_in_parts_and_as_a_whole() -> None:
         *("percent", "difference", "give_or_take", "plain", "messages_per_s", "bytes_per_s")
     }
     assert all(numbers[name] > 0 for name in ("percent", "plain", "messages_per_s", "bytes_per_s"))
+
+
+# --- the journal -----------------------------------------------------------------------------------------
+
+
+def run_journal(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run benchmarks/journal.py as its users do."""
+    command = [sys.executable, str(BENCHMARKS / "journal.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_journal_measures_what_it_says() -> None:
+    """The last line holds every number, also where the medium is waited for."""
+    done = run_journal("--quick", "--machine")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == {
+        *("step_cpu_ms", "body_ms", "body_loop_ms", "share", "share_strict"),
+        *("open_s", "open_none_s", "disk_mb"),
+    }
+    assert all(math.isfinite(number) for number in found.values())
+
+
+def test_journal_names_what_there_is() -> None:
+    """A name that is none is refused with the list of all of them."""
+    done = run_journal("--only", "step,sell")
+    assert done.returncode == 2
+    for name in ("sell", "step", "body", "share", "open"):
+        assert name in done.stderr
