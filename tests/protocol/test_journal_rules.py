@@ -72,18 +72,3 @@ def test_what_is_older_than_a_state_can_be_let_go() -> None:
     rules.trim(11)
     assert paths(rules) == ["s3"]
     assert not rules.fall_back()
-
-
-def test_a_journal_that_begins_with_a_state_has_nothing_before_it() -> None:
-    """It is read back from where the older one was let go."""
-    whole = trained(3)
-    read = Rules(generations=None, checkpoint=whole.checkpoints[1])
-    for position, record in sorted(whole.held().items()):
-        if position > 2:
-            read.insert(record)
-        if position == 4:
-            read.checkpointed(5, "s1")
-    assert paths(read) == ["s0", "s1"]
-    assert replayed(read) == [6, 7]
-    assert read.fall_back()
-    assert replayed(read) == [3, 4, 6, 7]

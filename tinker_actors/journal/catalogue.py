@@ -116,10 +116,15 @@ class Catalogue:
             return []
         return [("DELETE FROM checkpoints WHERE position = ?", (position,))]
 
-    @property
-    def positions(self) -> list[int]:
-        """The positions of those that are there or may come to be."""
-        return [one.position for one in self if one.state != "gone"]
+    def since(self, position: int) -> list[int]:
+        """Return the positions of those that are there or may come to be, from one position on."""
+        found: list[int] = []
+        for one in reversed(self._states.values()):
+            if one.position < position:
+                break
+            if one.state != "gone":
+                found.append(one.position)
+        return found
 
     @property
     def usable(self) -> list[SavedState]:

@@ -21,11 +21,12 @@ import trio
 from tinker_actors.errors import DecodeError, JournalError
 from tinker_actors.journal.catalogue import SavedState, begun
 from tinker_actors.journal.contents import Contents, Station
+from tinker_actors.journal.holding import Holding
 from tinker_actors.journal.ledger import Recorded, meta
 from tinker_actors.journal.progress import Progress, batch_tokens, decision_row
 from tinker_actors.journal.schema import Statement
+from tinker_actors.journal.states import States
 from tinker_actors.journal.store import Store
-from tinker_actors.journal.witness import Kept, after_states, kept_of
 from tinker_actors.protocol.body import decode_batch
 from tinker_actors.protocol.journal import (
     Checkpoint,
@@ -67,14 +68,13 @@ class DurableJournal:
     ) -> None:
         self._store = store
         self._rules = contents.rules
+        self._holding = Holding(store, contents.rules, contents.witnesses)
+        self._states = States(store, self._holding, contents.catalogue)
         self._line = contents.line
-        self._catalogue = contents.catalogue
         self._progress = contents.progress
-        self._witnesses = contents.witnesses
         self._facts = contents.facts
         self._max_bytes = max_bytes
         self._now = now
-        self._rows = set(self._rules.held())  # positions of the operations that have a row
         self._tokens = self._progress.tokens  # trained, with those of the step under way
         self.incarnation = contents.incarnation
         self.before = contents.before
@@ -137,11 +137,9 @@ class DurableJournal:
             operation = intent.operation
             if one.body is not None:
                 operation = attrs.evolve(operation, data=(), body=one.body)
-            self._rules.insert(Record(one.position, operation, plan=intent.plan))
-            self._rows.add(one.position)
+            self._holding.add(Record(one.position, operation, plan=intent.plan))
             self._line.expect(one.position, intent.numbers)
-        for state in states:
-            self._catalogue.add(state)
+        self._states.begin(states)
 
     async def read(self, record: Record) -> Operation:
         """Return a record's operation with its batch. A checkpoint.
@@ -179,36 +177,18 @@ class DurableJournal:
         rows = self._line.settled(position)
         if record is not None:
             if output is not None and not record.done and record.operation.kind == "forward_backward":
-                rows += self._keep_witness(position, output)
+                rows += self._holding.see(position, output, self._states.recent())
             self._rules.settle(position, keep=keep)
             if position in self._rules.records:
                 kept = self._rules.keeps(position)
                 rows.append(("UPDATE operations SET done = 1, kept = ? WHERE position = ?", (kept, position)))
-        self._store.note(rows)
-        self._let_go([position])
+        self._holding.write(rows, about=[position])
 
     def strike(self, position: int, *, freed: Sequence[int] = ()) -> None:
         """Note that the operation failed and had no effect; it is never done again."""
         self._rules.drop(position)
-        state = self._catalogue.at(position) if position in self._catalogue else None
-        rows = self._line.settled(position) + self._line.give_back(freed)
-        if state is not None and state.state == "begun":
-            rows += self._catalogue.remove(position)
-        self._store.note(rows)
-        self._let_go([position])
-
-    def _let_go(self, positions: Iterable[int]) -> None:
-        """Delete the rows of operations that are not held any more."""
-        records = self._rules.records
-        gone = [at for at in positions if at in self._rows and at not in records]
-        if gone:
-            held = self._rules.held()
-            gone = [at for at in gone if at not in held]
-        if gone:
-            self._rows.difference_update(gone)
-            for at in gone:
-                self._witnesses.pop(at, None)
-            self._store.later(lambda: self._store.ledger.remove(gone), self._store.segments.sweep)
+        rows = self._line.settled(position) + self._line.give_back(freed) + self._states.strike(position)
+        self._holding.write(rows, about=[position])
 
     def keeps(self, position: int) -> bool:
         """Whether an operation is kept; a checkpoint may have made that impossible."""
@@ -217,7 +197,7 @@ class DurableJournal:
     def release(self, position: int) -> None:
         """Replay a kept operation no more."""
         self._rules.release(position)
-        self._let_go([position])
+        self._holding.write([], about=[position])
 
     def settled_before(self, position: int) -> bool:
         """Whether every operation before `position` has its result or was struck out."""
@@ -273,34 +253,7 @@ class DurableJournal:
 
         What is saved where an older one was has taken its place. The next batch begins a new segment.
         """
-        newest = self._rules.checkpoint
-        state = self._catalogue.at(position)
-        if state.usable:
-            return
-        state.path, state.weights_access_token = path, weights_access_token
-        state.state = "verified" if state.name is None else "done"  # what was loaded was there
-        state.usable = newest is None or position > newest.position
-        rows: list[Statement] = []
-        if state.usable:
-            self._rules.checkpointed(position, path, weights_access_token)
-            self._store.later(self._roll)
-            replaced = [one for one in self._catalogue if one is not state and one.path == path]
-            for one in replaced if state.name is not None else ():
-                rows += self._lose(one)
-        self._store.note([*rows, state.row()])
-        self._let_go(list(self._rows))
-
-    def _roll(self) -> list[Statement]:
-        self._store.segments.roll()
-        return []
-
-    def _lose(self, state: SavedState) -> list[Statement]:
-        """Take note that a state is gone."""
-        state.state = "gone"
-        if state.usable:
-            state.usable = False
-            self._rules.lose(state.position)
-        return [state.row()]
+        self._states.checkpointed(position, path, weights_access_token)
 
     def fall_back(self) -> bool:
         """Forget the newest saved state, which is gone, for the one before.
@@ -308,18 +261,12 @@ class DurableJournal:
         Returns:
             False: there is nothing to fall back on.
         """
-        newest = self._rules.checkpoint
-        if newest is None or not self._rules.fall_back():
-            return False
-        state = self._catalogue.at(newest.position)
-        state.state, state.usable = "gone", False
-        self._store.note([state.row()])
-        return True
+        return self._states.fall_back()
 
     @property
     def checkpoints(self) -> tuple[RunCheckpoint, ...]:
         """The states that were put in line to be saved, in order, some time longer than they are there."""
-        return tuple([one.of_run() for one in self._catalogue if one.name is not None])
+        return self._states.listed()
 
     def mark(self, name: str, state: Literal["verified", "gone"]) -> bool:
         """Note that a saved state was seen on the service (`verified`) or is not there any more (`gone`).
@@ -329,45 +276,7 @@ class DurableJournal:
         Returns:
             False: no such state is known, or it is the only one to restore from and stays so.
         """
-        known = self._catalogue.named(name)
-        if known is None:
-            return False
-        if state == "gone":
-            return self._mark_gone(known)
-        if known.state == "done":
-            known.state = "verified"
-            self._store.note([known.row()])
-            self._trim()
-        return known.state == "verified"
-
-    def _mark_gone(self, state: SavedState) -> bool:
-        newest = self._rules.checkpoint
-        if state.usable and newest is not None and newest.position == state.position:
-            return self.fall_back()
-        self._store.note(self._lose(state))
-        return True
-
-    def _trim(self) -> None:
-        oldest = self._catalogue.safe_from
-        if oldest is None:
-            return
-        self._rules.trim(oldest.position)
-        rows: list[Statement] = [meta("from_creation", False)]
-        for one in list(self._catalogue):
-            if one.position >= oldest.position:
-                break
-            if one.state == "gone" or one.name is None:
-                rows += self._catalogue.remove(one.position)
-            elif one.usable:
-                one.usable = False
-                rows.append(one.row())
-        before = "(SELECT MAX(position) FROM decisions WHERE position < ?)"
-        rows += [
-            (f"DELETE FROM decisions WHERE groups = '[]' AND position < {before}", (oldest.position,)),  # noqa: S608 - constants
-            (f"UPDATE decisions SET after = NULL WHERE position < {before}", (oldest.position,)),  # noqa: S608 - likewise
-        ]
-        self._store.note(rows)
-        self._let_go(list(self._rows))
+        return self._states.mark(name, state)
 
     def describe(
         self,
@@ -377,61 +286,25 @@ class DurableJournal:
         pinned: bool | None = None,
         ttl_seconds: int | None = None,
     ) -> None:
-        """Note more about a saved state; what is None stays as it was. One that is not known is ignored."""
-        state = self._catalogue.named(name)
-        if state is None:
-            return
-        state.metric = state.metric if metric is None else metric
-        state.pinned = state.pinned if pinned is None else pinned
-        state.ttl = state.ttl if ttl_seconds is None else ttl_seconds
-        self._store.note([state.row()])
+        """Note more about a saved state; what is None stays as it was. One that is not known is ignored.
+
+        Args:
+            name: what it was saved under.
+            metric: how good it is.
+            pinned: it is kept whatever the rules say.
+            ttl_seconds: its time to live; 0 is none.
+        """
+        self._states.describe(name, metric, pinned, ttl_seconds)
 
     # --- witnesses ---------------------------------------------------------------------------------------
 
-    def _keep_witness(self, position: int, output: ForwardBackwardOutput) -> list[Statement]:
-        states = self._catalogue.positions
-        if self._rules.checkpoint is None:
-            states.append(-1)
-        if not after_states(self._rules.records, position, states):
-            return []
-        kept = kept_of(output)
-        if kept is None:
-            return []
-        self._witnesses[position] = kept
-        return [kept.row(position)]
-
     def witness_at(self, position: int) -> Witness | None:
         """Return what was computed by the gradient at a position, if that is kept; seen from `checkpoint`."""
-        kept = self._witnesses.get(position)
-        checkpoint = self._rules.checkpoint
-        return None if kept is None else self._witness(position, kept, checkpoint, self._rules.records)
+        return self._holding.witness_at(position)
 
     def witnesses(self) -> Sequence[Witness]:
         """Return what was computed in the first and the second step after each usable saved state, oldest first."""
-        held = self._rules.held()
-        found = [
-            self._witness(position, kept, checkpoint, held)
-            for checkpoint in self._rules.checkpoints
-            for position, kept in sorted(self._witnesses.items())
-        ]
-        return [one for one in found if one is not None]
-
-    @staticmethod
-    def _witness(
-        position: int, kept: Kept, checkpoint: Checkpoint | None, records: dict[int, Record]
-    ) -> Witness | None:
-        start = -1 if checkpoint is None else checkpoint.position
-        which = after_states(records, position, [start]).get(start)
-        if which is None:
-            return None
-        return Witness(
-            position=position,
-            checkpoint=checkpoint,
-            which=which,
-            datum=kept.datum,
-            loss=kept.loss,
-            logprobs=kept.logprobs,
-        )
+        return self._holding.witnesses()
 
     async def read_witness(self, witness: Witness) -> Operation | None:
         """Return the operation with whose batch a witness was computed; None if it is not held any more. A checkpoint.

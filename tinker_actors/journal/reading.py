@@ -10,16 +10,16 @@ from tinker_actors.journal.tail import Torn
 from tinker_actors.protocol.journal import ModelFacts
 from tinker_actors.protocol.journal_rules import Rules
 
-__all__ = ["contents_of"]
+__all__ = ["contents_of", "rules_of"]
 
 
-def contents_of(tables: Tables, torn: Torn) -> Contents:
+def contents_of(tables: Tables, rules: Rules, torn: Torn) -> Contents:
     """Return what the journal holds."""
     model = tables.meta.get("model")
     if model is not None:
         model = ModelFacts(**model | {"free": tuple(model["free"])})
     return Contents(
-        rules=_rules(tables),
+        rules=rules,
         line=Line(model, tables.parts, live=tables.meta.get("live", False)),
         catalogue=Catalogue(tables.states),
         progress=tables.progress,
@@ -31,22 +31,24 @@ def contents_of(tables: Tables, torn: Torn) -> Contents:
     )
 
 
-def _rules(tables: Tables) -> Rules:
+def rules_of(tables: Tables) -> Rules:
     """Have the rules see what happened: operations in order, and each usable state after what it holds."""
     states = tables.usable()
-    first = None if tables.meta["from_creation"] or not states else states.pop(0).checkpoint()
-    rules = Rules(generations=None, checkpoint=first)
+    left = list(states)
+    rules = Rules(generations=None)
     for position, record in tables.records.items():
-        while states and states[0].position < position:
-            _take_state(rules, states.pop(0))
+        while left and left[0].position < position:
+            _take(rules, left.pop(0))
         rules.insert(record)
         if position in tables.kept:
             rules.settle(position, keep=True)
-    while states:
-        _take_state(rules, states.pop(0))
+    for state in left:
+        _take(rules, state)
+    if states and not tables.meta["from_creation"]:
+        rules.trim(states[0].position)
     return rules
 
 
-def _take_state(rules: Rules, state: SavedState) -> None:
+def _take(rules: Rules, state: SavedState) -> None:
     checkpoint = state.checkpoint()
     rules.checkpointed(checkpoint.position, checkpoint.path)

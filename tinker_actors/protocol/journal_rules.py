@@ -35,23 +35,16 @@ class Rules:
     Args:
         max_bytes: what may be held since the last checkpoint; None: there is no bound.
         generations: how many saved states it can fall back on; None: as many as there are.
-        checkpoint: what it begins with, if that is not the model's creation.
     """
 
-    def __init__(
-        self,
-        *,
-        max_bytes: int | None = None,
-        generations: int | None = 1,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
+    def __init__(self, *, max_bytes: int | None = None, generations: int | None = 1) -> None:
         self._max_bytes = max_bytes
         self._generations = generations
         self._records: dict[int, Record] = {}  # in the order of their positions
         self._weights: dict[int, int] = {}  # of those records that are held in full
         self._weight = 0
         self._next = 0
-        self._checkpoint = checkpoint
+        self._checkpoint: Checkpoint | None = None
         self._forgotten_before = 0
         self._kept: set[int] = set()
         self._older: list[_Generation] = []
