@@ -1,0 +1,154 @@
+"""A process that is gone without a word, a service that lives on, and the next process on the same model."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+
+from tests.actors.scripted import ADAM, MODES, batch, lineage, steps
+from tests.runs.loop import NEVER
+from tinker_actors import Retention, Run
+from tinker_actors.actors.service_client import open_client
+from tinker_actors.actors.session import Adoption
+from tinker_actors.journal.opening import open_journal
+from tinker_actors.protocol.reattach import Resumption
+from tinker_actors.protocol.run_identity import Identity
+from tinker_actors.runs.living import RunPlan, identify, living_run
+from tinker_actors.testing import ScriptedService, ScriptedTransport
+from tinker_actors.transport.config import Config
+from tinker_actors.wire.model import LoraConfig
+
+CONFIG = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, grace=0.001)
+IDENTITY = Identity(base_model="scripted/model", lora=LoraConfig(rank=8, seed=1))
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """The way of one process to the service; when that is dead, nothing goes out any more."""
+
+    def __init__(self, service: ScriptedService) -> None:
+        self._inner = ScriptedTransport(service)
+        self.dead = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.dead:
+            await trio.lowlevel.checkpoint()
+            raise httpx.ConnectError("the process is dead")
+        return await self._inner.handle_async_request(request)
+
+
+@attrs.define(eq=False)
+class World:
+    """A service, and the directory of a run on it.
+
+    Attributes:
+        service: the service.
+        folder: the directory.
+        gap: seconds that pass between two processes, as far as the next one is told.
+        model_id: of the latest process.
+    """
+
+    service: ScriptedService
+    folder: Path
+    gap: float = 1.0
+    model_id: str = ""
+
+    @contextlib.asynccontextmanager
+    async def process(self, wire: Wire) -> AsyncIterator[Run]:
+        """Open the run in a process of its own."""
+
+        @contextlib.asynccontextmanager
+        async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
+            yield wire
+
+        plan = RunPlan(
+            directory=self.folder,
+            accept=(),
+            checkpoints=NEVER,
+            retention=Retention(),
+            user_metadata={},
+            optimizer=None,
+            signals=False,
+        )
+        journal = open_journal(self.folder, inline=True)
+        model = journal.model
+        adoption = Adoption(
+            session_id="" if model is None else model.session_id, first_number=journal.incarnation * 10_000
+        )
+        opening = open_client(
+            CONFIG,
+            rng=random.Random(journal.incarnation),
+            backend="scripted",
+            chosen="a test",
+            through=wire,
+            beat_through=borrowed,
+            adoption=adoption,
+        )
+        resumption = Resumption(same_machine=True, gap=self.gap, session_limit=100.0)
+        async with contextlib.aclosing(journal), opening as service:
+            identity = await identify(journal, IDENTITY, (), seed_given=True)
+            async with living_run(service, journal, identity, plan, resumption) as run:
+                self.model_id = run.training.model_id
+                yield run
+
+    async def live(self, total: int, *, killed: bool) -> Any:
+        """Train up to a step, and be killed there, or end in good order; return where it went on."""
+        wire = Wire(self.service)
+        with trio.CancelScope() as scope:
+            async with self.process(wire) as run:
+                async for step in run.steps(total, ahead=99):
+                    await step.train(batch(step.index), "cross_entropy", ADAM, after=step.index)
+                resumed = run.resumed
+                if killed:
+                    wire.dead = True
+                    scope.cancel()
+                    await trio.sleep_forever()
+        return resumed
+
+    @property
+    def trained(self) -> Any:
+        """What is in the latest model."""
+        return lineage(self.service, self.model_id)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Make a service that remembers what it was sent."""
+    return World(ScriptedService(dialect=MODES["replay"]), tmp_path / "r")
+
+
+async def test_the_next_process_goes_on_with_the_same_model(autojump_clock: Any, world: World) -> None:
+    """Nothing is sent twice, nothing is missing, and it says that it is attached."""
+    await world.live(3, killed=True)
+    model_id = world.model_id
+    point = await world.live(5, killed=False)
+    assert (point.how, point.step, point.replayed, point.why) == ("attached", 3, 0, "")
+    assert world.model_id == model_id
+    assert world.trained == steps(0, 1, 2, 3, 4)
+
+
+async def test_after_too_long_a_gap_it_is_restored(autojump_clock: Any, world: World) -> None:
+    """From checkpoint 0, with all that came after, and it says why."""
+    await world.live(3, killed=True)
+    world.gap = 90.0
+    point = await world.live(5, killed=False)
+    assert (point.how, point.step, point.replayed) == ("restored", 3, 3)
+    assert point.checkpoint is not None
+    assert point.checkpoint.endswith("r-000000")
+    assert "stood still for longer" in point.why
+    assert world.trained == steps(0, 1, 2, 3, 4)
+
+
+async def test_behind_an_end_in_good_order_it_is_restored(autojump_clock: Any, world: World) -> None:
+    """The model has given its slot back; the last checkpoint holds everything."""
+    await world.live(3, killed=False)
+    point = await world.live(5, killed=False)
+    assert (point.how, point.replayed) == ("restored", 0)
+    assert (point.checkpoint or "").endswith("r-000003")
