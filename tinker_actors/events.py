@@ -33,10 +33,12 @@ from tinker_actors.protocol.event import (
     Waiting,
 )
 from tinker_actors.protocol.queue_state import QueueState, QueueStateObserver
+from tinker_actors.protocol.run_event import CheckpointSaved, RunDraining, RunOpened, StepDecided
 from tinker_actors.protocol.wait import WaitSeen
 
 __all__ = [
     "ActorFailed",
+    "CheckpointSaved",
     "EventChannel",
     "HeartbeatMissed",
     "Lagged",
@@ -48,12 +50,15 @@ __all__ = [
     "QueueState",
     "QueueStateObserver",
     "Reattached",
+    "RunDraining",
+    "RunOpened",
     "SamplerRebound",
     "SamplingSlow",
     "ServerBack",
     "ServerUnreachable",
     "ServiceEvent",
     "SessionRenewed",
+    "StepDecided",
     "WaitEnded",
     "WaitSeen",
     "Waiting",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tinker_actors.protocol.resume import ResumePoint
+from tinker_actors.protocol.run_event import RunOpened
 
 THIRD = "run r, opened for the 3rd time, goes on at step 120 with model m"
 
@@ -51,3 +52,18 @@ def test_it_counts_as_people_do() -> None:
     lines = [point("attached", incarnation=count).line("r") for count in counts]
     said = [line.split(" for the ")[1].split(" time")[0] for line in lines]
     assert said == ["1st", "2nd", "3rd", "4th", "12th", "21st", "113th"]
+
+
+def test_an_event_says_the_same() -> None:
+    """With each of the facts, for those who listen."""
+    at = point("restored", incarnation=3, checkpoint="tinker://a/weights/r", replayed=2, why="it is late")
+    assert at.event("r") == RunOpened(
+        run="r",
+        how="restored",
+        step=120,
+        model_id="m",
+        incarnation=3,
+        checkpoint="tinker://a/weights/r",
+        replayed=2,
+        why="it is late",
+    )

@@ -50,6 +50,10 @@ class ServiceRef:
         """
         self._record(sink)
 
+    def publish(self, event: ServiceEvent) -> None:
+        """Tell an event to all who listen, and to what records; for what is built on a service, such as runs."""
+        self._events.publish(event)
+
     @contextlib.contextmanager
     def observe_queues(
         self, observer: QueueStateObserver, *, of: TrainingClient | SamplingClient | None = None

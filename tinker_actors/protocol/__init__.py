@@ -8,7 +8,7 @@
     training      creation, batch, saving, custom_loss, plan, chunking, metric, number, step
     journals      journal, journal_rules, memory_journal, body, reattach
     runs          run_identity, run_journal, loop_state, resume, checkpoint_policy, retention
-    telling       event, event_line, tree_seen, telemetry
+    telling       event, run_event, event_line, tree_seen, telemetry
 
 What is decided here is done by `transport` and `actors`.
 """

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import attrs
 
 from tinker_actors.protocol.queue_state import QueueChange
+from tinker_actors.protocol.run_event import RunEvent
 from tinker_actors.protocol.wait import WaitEnded, Waiting
 
 __all__ = [
@@ -192,6 +193,7 @@ class Lagged:
 
 ServiceEvent: TypeAlias = (
     ActorFailed
+    | RunEvent
     | Lagged
     | ModelLostEvent
     | ModelRestored

@@ -6,6 +6,8 @@ from typing import Literal
 
 import attrs
 
+from tinker_actors.protocol.run_event import RunOpened
+
 __all__ = ["ResumePoint"]
 
 
@@ -31,6 +33,10 @@ class ResumePoint:
     replayed: int = 0
     why: str = ""
     incarnation: int = 1
+
+    def event(self, run: str) -> RunOpened:
+        """Return the event that says it, of a run of that name."""
+        return RunOpened(run=run, **attrs.asdict(self))
 
     def line(self, run: str) -> str:
         """Return one line that says it, for the log of a run of that name."""

@@ -154,7 +154,17 @@ async def _start(
     resumed = _resume_point(journal, lineage)
     name = run_name(plan.directory.name)
     sys.stderr.write(f"tinker_actors: {resumed.line(name)}\n")
-    saving = Saving(name, journal, training, service.rest, plan.checkpoints, plan.retention, nursery)
+    service.ref.publish(resumed.event(name))
+    saving = Saving(
+        name,
+        journal,
+        training,
+        service.rest,
+        plan.checkpoints,
+        plan.retention,
+        nursery,
+        service.ref.publish,
+    )
     if journal.steps == 0 and saving.latest is None:
         await saving.begin_first()
     else:

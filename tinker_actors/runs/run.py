@@ -24,6 +24,7 @@ from tinker_actors.protocol.journal import Decision
 from tinker_actors.protocol.loop_state import read_state
 from tinker_actors.protocol.resume import ResumePoint
 from tinker_actors.protocol.retention import RunCheckpoint
+from tinker_actors.protocol.run_event import RunDraining, StepDecided
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.saving import Collected, Saving
 from tinker_actors.runs.step import DecidedStep, RunStep
@@ -237,6 +238,7 @@ class Run(Guide):
         """Let this step be the last: `steps` ends, and leaving the run saves a checkpoint."""
         if not self._draining:
             self._draining = why
+            self.service.ref.publish(RunDraining(why, self.decided))
             _LOG.info("the run ends after this step: %s", why)
 
     # --- for its steps -----------------------------------------------------------------------------------
@@ -253,6 +255,7 @@ class Run(Guide):
         self._losses.check(loss_fn)
         await self._make_room(data)
         trained = await self.training.train(data, loss_fn, optim_params, loss_fn_config, decision)
+        self.service.ref.publish(StepDecided(decision.step))
         await self._losses.note(loss_fn)
         done = DecidedStep(decision.step, trained.forward, trained.optim)
         self._under_way.append(done)
@@ -272,11 +275,14 @@ class Run(Guide):
 
     async def optim_step(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
         """Decide a step by its end; `RunStep.optim_step` is for users."""
-        return await self.training.decide(optim_params, decision)
+        pending = await self.training.decide(optim_params, decision)
+        self.service.ref.publish(StepDecided(decision.step))
+        return pending
 
     async def skip(self, decision: Decision) -> None:
         """Decide that a step trains nothing; `RunStep.skip` is for users."""
         await self.training.skip(decision)
+        self.service.ref.publish(StepDecided(decision.step, skipped=True))
 
     async def _make_room(self, data: Sequence[Datum]) -> None:
         """See that the journal has room for a batch; one that is none is refused by what it is put into."""

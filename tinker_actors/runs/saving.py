@@ -13,7 +13,7 @@ it is told of, and harms nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import attrs
@@ -28,6 +28,7 @@ from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, Unsaved, checkpoint_name, due
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.retention import Retention, RunCheckpoint, sort_out
+from tinker_actors.protocol.run_event import CheckpointSaved
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.existence import is_there
 from tinker_actors.wire.codec import JsonValue
@@ -75,6 +76,7 @@ class Saving:
         policy: when one is saved without being asked for.
         retention: which are kept.
         nursery: for the tasks that follow them.
+        tell: is told of what is saved.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Saving:
         policy: CheckpointPolicy,
         retention: Retention,
         nursery: trio.Nursery,
+        tell: Callable[[CheckpointSaved], object],
     ) -> None:
         self._name = name
         self._journal = journal
@@ -94,6 +97,7 @@ class Saving:
         self._policy = policy
         self._retention = retention
         self._nursery = nursery
+        self._tell = tell
         self._since = trio.current_time()
         self._under_way: _UnderWay | None = None
         self._looking = trio.Lock()
@@ -258,6 +262,7 @@ class Saving:
             _LOG.warning("the service said that it saved checkpoint %s, and does not have it", one.path)
             return
         self._journal.mark(one.name, "verified")
+        self._tell(CheckpointSaved(one.name, one.path, one.step))
 
     # --- what is known -----------------------------------------------------------------------------------
 
