@@ -36,6 +36,8 @@ DEMO_ARGS ?=
 PRETRAIN_ARGS ?=
 # Passed through to a benchmark: make bench-kernel BENCH_ARGS="--only tell,ask --pairs 5"
 BENCH_ARGS ?=
+# Passed through to the example that is killed: make crash CRASH_ARGS="--seed 2"
+CRASH_ARGS ?=
 # Passed through to the comparison with the official client: make interop-codec INTEROP_ARGS="--examples 50"
 INTEROP_ARGS ?=
 
@@ -104,6 +106,24 @@ $(BENCH_VENV)/.bench: $(INPUTS) benchmarks/requirements.txt | $(BENCH_VENV)/bin/
 .venv-torch/.gradients: $(INPUTS) | .venv-torch/bin/python
 	$(call install,.venv-torch,[test$(comma)torch$(comma)jax$(comma)autograd],torch$(comma) jax and autograd)
 
+# Servers that others wrote have environments of their own, and none of ours: their requirements contradict ours.
+.venv-skyrl/bin/python:
+	@python=$$(sh .ci/find-python 3.11) && "$$python" -m venv .venv-skyrl
+
+.venv-skyrl/.server: tests/contract/servers/skyrl.txt | .venv-skyrl/bin/python
+	@echo "Installing into .venv-skyrl, for SkyRL (2 GB, minutes) ..."
+	@.venv-skyrl/bin/python -m pip install -qq -r tests/contract/servers/skyrl.txt
+	@touch $@
+
+.venv-tuft/bin/python:
+	@python=$$(sh .ci/find-python 3.11) && "$$python" -m venv .venv-tuft
+
+.venv-tuft/.server: tests/contract/servers/tuft.txt tests/contract/servers/tuft_itself.txt | .venv-tuft/bin/python
+	@echo "Installing into .venv-tuft, for TuFT (1.5 GB, minutes) ..."
+	@.venv-tuft/bin/python -m pip install -qq -r tests/contract/servers/tuft.txt
+	@.venv-tuft/bin/python -m pip install -qq --no-deps -r tests/contract/servers/tuft_itself.txt
+	@touch $@
+
 # ------------------------------------------------------------------------------------------------------------- use
 
 .PHONY: demo
@@ -155,6 +175,18 @@ interop-codec: .venv-tinker/.interop ## our codecs against the official client's
 .PHONY: soak
 soak: $(VENV)/.run ## wear our connections and httpx's own down with callers who come and go (2 minutes)
 	@$(PYTHON) tools/soak.py $(SOAK_ARGS)
+
+.PHONY: crash
+crash: $(VENV)/.run ## kill a run 20 times and its service 3 times: no step twice, none missing, the same weights (minutes)
+	@$(PYTHON) examples/crash_and_resume.py --kills 20 --server-kills 3 $(CRASH_ARGS)
+
+.PHONY: crash-skyrl
+crash-skyrl: $(VENV)/.test .venv-skyrl/.server ## kill a run on SkyRL 5 times (2 GB and minutes at first)
+	@$(PYTHON) tests/contract/crash.py skyrl $(CRASH_ARGS)
+
+.PHONY: crash-tuft
+crash-tuft: $(VENV)/.test .venv-tuft/.server ## the same on TuFT (1.5 GB and minutes at first)
+	@$(PYTHON) tests/contract/crash.py tuft $(CRASH_ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, with the lines and branches they did not reach

@@ -1,0 +1,68 @@
+"""The run that is killed on other people's servers: a few steps by `open_run`, then a look at the weights.
+
+`crash.py` starts it, again and again in the same folder. It prints one JSON object per line: how it goes on, each step
+as it begins, and at last what the fixed probe looks like to the final weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import attrs
+import trio
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the project's root
+
+import tinker_actors as ta
+from tests.contract.smoke import ADAM, RANK, batch
+
+PROBE = 1_000_000  # number of a batch that is never trained
+SAVE_EVERY = 4  # steps: so that most kills come some steps after a checkpoint
+
+
+def tell(**what: object) -> None:
+    """Tell the parent."""
+    print(json.dumps(what), flush=True)
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Train to the end, from wherever the run stands."""
+    async with ta.open_run(
+        options.folder / "run",
+        base_model=options.base_model,
+        rank=RANK,
+        seed=7,
+        backend=options.url,
+        api_key=options.api_key,
+        capability=options.capability,
+        checkpoints=ta.CheckpointPolicy(steps=SAVE_EVERY),
+        telemetry=False,
+        outage_timeout=60.0,
+    ) as run:
+        tell(resumed=attrs.asdict(run.resumed))
+        ahead = None
+        async for step in run.steps(options.steps):
+            tell(step=step.index)
+            decided = await step.train(
+                batch(step.index), "cross_entropy", ADAM, after={"steps": step.index + 1}
+            )
+            if ahead is not None:
+                await ahead  # one step is always under way while the next one is decided
+            ahead = decided
+        output = await (await run.training.forward(batch(PROBE), "cross_entropy"))
+        logprobs = [float(one) for datum in output.loss_fn_outputs for one in datum["logprobs"].to_numpy()]
+        tell(model_id=run.training.model_id, state=run.loop_state, logprobs=logprobs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--api-key")
+    parser.add_argument("--base-model", required=True)
+    parser.add_argument("--capability", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    trio.run(main, parser.parse_args())
