@@ -34,6 +34,7 @@ from tinker_actors.protocol.run_identity import Identity, merge
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.draining import Signals
 from tinker_actors.runs.existence import is_there
+from tinker_actors.runs.keeping import Keeping
 from tinker_actors.runs.run import Losses, Run
 from tinker_actors.runs.saving import Saving
 from tinker_actors.wire.codec import JsonValue
@@ -155,22 +156,15 @@ async def _start(
     name = run_name(plan.directory.name)
     sys.stderr.write(f"tinker_actors: {resumed.line(name)}\n")
     service.ref.publish(resumed.event(name))
-    saving = Saving(
-        name,
-        journal,
-        training,
-        service.rest,
-        plan.checkpoints,
-        plan.retention,
-        nursery,
-        service.ref.publish,
-    )
+    keeping = Keeping(journal, service.rest, plan.retention, service.ref.publish)
+    saving = Saving(name, journal, training, keeping, plan.checkpoints, nursery)
     if journal.steps == 0 and saving.latest is None:
         await saving.begin_first()
     else:
-        nursery.start_soon(saving.keep_house)
+        nursery.start_soon(keeping.keep_house)
     losses = Losses(declared=identity.loss, journal=journal, refused="loss" not in plan.accept)
-    return Run(service, training, journal, saving, losses, resumed, plan.directory), saving
+    run = Run(service, training, journal, saving, keeping, losses, resumed, plan.directory)
+    return run, saving
 
 
 async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal) -> None:

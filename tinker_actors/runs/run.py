@@ -26,7 +26,8 @@ from tinker_actors.protocol.resume import ResumePoint
 from tinker_actors.protocol.retention import RunCheckpoint
 from tinker_actors.protocol.run_event import RunDraining, StepDecided
 from tinker_actors.protocol.run_journal import RunJournal
-from tinker_actors.runs.saving import Collected, Saving
+from tinker_actors.runs.keeping import Collected, Keeping
+from tinker_actors.runs.saving import Saving
 from tinker_actors.runs.step import DecidedStep, RunStep
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.input import Datum
@@ -128,6 +129,7 @@ class Run(Guide):
         training: TrainingClient,
         journal: RunJournal,
         saving: Saving,
+        keeping: Keeping,
         losses: Losses,
         resumed: ResumePoint,
         directory: Path,
@@ -138,6 +140,7 @@ class Run(Guide):
         self.directory = directory
         self._journal = journal
         self._saving = saving
+        self._keeping = keeping
         self._losses = losses
         self._draining = ""
         self._under_way: deque[DecidedStep] = deque()
@@ -208,7 +211,7 @@ class Run(Guide):
             InputError: the run has no such checkpoint.
         """
         check_flag("pinned", pinned)
-        return self._saving.describe(name, pinned=pinned)
+        return self._keeping.describe(name, pinned=pinned)
 
     def rate(self, name: str, metric: float) -> RunCheckpoint:
         """Say how good a checkpoint is, for instance when it has been evaluated; return it.
@@ -216,7 +219,7 @@ class Run(Guide):
         Raises:
             InputError: the run has no such checkpoint, or no number.
         """
-        return self._saving.describe(name, metric=_metric(metric))
+        return self._keeping.describe(name, metric=_metric(metric))
 
     async def gc(self, *, dry_run: bool = True) -> Collected:
         """Delete on the service the checkpoints that no rule keeps. A checkpoint.
@@ -225,7 +228,7 @@ class Run(Guide):
             dry_run: only say which that are, and why the others are kept.
         """
         check_flag("dry_run", dry_run)
-        return await self._saving.collect(dry_run=dry_run)
+        return await self._keeping.collect(dry_run=dry_run)
 
     # --- draining ----------------------------------------------------------------------------------------
 

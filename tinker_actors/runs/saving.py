@@ -1,58 +1,34 @@
-"""The checkpoints of a run: put in line between steps, seen on the service, kept as long as the rules say.
+"""The checkpoints of a run: when they are put in line, and what is waited for.
 
 Theory of operation. A checkpoint is a `save_state` in the model's line, so it holds exactly the steps before it. It is
-*begun* when it is in line, *done* when the service has saved it, and *verified* when the service was seen to have it;
-only then does it count (`protocol.retention`). Automatic ones are put in line without waiting, one at a time, and a
-task follows each to its end. One that fails is told of and due again after the next step: until one succeeds, the
-journal holds what it would have held.
-
-What no rule keeps is given a time to live, or deleted, once a newer one is verified. That is housekeeping: a failure of
-it is told of, and harms nothing.
+*begun* when it is in line, and *done* when the service has saved it; what comes then is `Keeping`'s. Automatic ones are
+put in line without waiting, one at a time, and a task follows each to its end. One that fails is told of and due again
+after the next step: until one succeeds, the journal holds what it would have held.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final
 
 import attrs
 import trio
 
 from tinker_actors.actors.message import SaveState
-from tinker_actors.actors.rest import RestClient
 from tinker_actors.actors.training_client import TrainingClient
-from tinker_actors.errors import InputError, NotFoundError, TinkerActorsError, TinkerError
+from tinker_actors.errors import TinkerActorsError
 from tinker_actors.kernel import Pending
 from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, Unsaved, checkpoint_name, due
-from tinker_actors.protocol.failure import says_no_route
-from tinker_actors.protocol.retention import Retention, RunCheckpoint, sort_out
-from tinker_actors.protocol.run_event import CheckpointSaved
+from tinker_actors.protocol.retention import RunCheckpoint
 from tinker_actors.protocol.run_journal import RunJournal
-from tinker_actors.runs.existence import is_there
-from tinker_actors.wire.codec import JsonValue
+from tinker_actors.runs.keeping import Keeping
 from tinker_actors.wire.weights import SaveWeightsResponse
 
-__all__ = ["Collected", "Saving"]
+__all__ = ["Saving"]
 
 _LOG: Final = logging.getLogger("tinker_actors.runs")
 _SAFE: Final = 2  # the newest, and the one to fall back on
-
-
-@attrs.frozen(kw_only=True)
-class Collected:
-    """What a collection of checkpoints has done, or would do.
-
-    Attributes:
-        kept: why each one is kept that is, by name.
-        deleted: those that were deleted, or would be; the oldest first.
-        failed: why others that were to be deleted are still there, by name.
-    """
-
-    kept: dict[str, str]
-    deleted: tuple[RunCheckpoint, ...]
-    failed: dict[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen
@@ -66,17 +42,15 @@ class _UnderWay:
 
 
 class Saving:
-    """Saves the checkpoints of a run and looks after them; see the module.
+    """Saves the checkpoints of a run; see the module.
 
     Args:
         name: of the run, as it stands in the names of its checkpoints.
         journal: of the run.
         training: its model.
-        rest: looks after what is kept on the service.
+        keeping: looks after what is saved.
         policy: when one is saved without being asked for.
-        retention: which are kept.
         nursery: for the tasks that follow them.
-        tell: is told of what is saved.
     """
 
     def __init__(
@@ -84,24 +58,18 @@ class Saving:
         name: str,
         journal: RunJournal,
         training: TrainingClient,
-        rest: RestClient,
+        keeping: Keeping,
         policy: CheckpointPolicy,
-        retention: Retention,
         nursery: trio.Nursery,
-        tell: Callable[[CheckpointSaved], object],
     ) -> None:
         self._name = name
         self._journal = journal
         self._training = training
-        self._rest = rest
+        self._keeping = keeping
         self._policy = policy
-        self._retention = retention
         self._nursery = nursery
-        self._tell = tell
         self._since = trio.current_time()
         self._under_way: _UnderWay | None = None
-        self._looking = trio.Lock()
-        self._without_ttl = False  # the service has no such call
 
     # --- when --------------------------------------------------------------------------------------------
 
@@ -155,11 +123,11 @@ class Saving:
             return await (await self._begin(metric, pin=pin)).wait()
         if self._coming is not None:
             await self._coming.outcome.wait()
-        await self.look_over()
+        await self._keeping.look_over()
         latest = self.latest
         assert latest is not None, "there is one, or it was waited for"
         self._journal.describe(latest.name, metric=metric, pinned=pin or None)
-        return self.find(latest.name)
+        return self._keeping.find(latest.name)
 
     async def finish(self) -> None:
         """Save what is decided, if no checkpoint holds it, and wait for those under way. A checkpoint.
@@ -228,113 +196,9 @@ class Saving:
         try:
             await pending
             self._journal.describe(name, metric=metric, pinned=pin)
-            await self.look_over()
+            await self._keeping.look_over()
         except TinkerActorsError as error:
             _LOG.warning("checkpoint %s of the run was not saved: %s", name, error)
             outcome.fail(error)
         else:
-            outcome.settle(self.find(name))
-
-    async def look_over(self) -> None:
-        """Verify what is done, and let go of what is outdated. A checkpoint. Failures are told of."""
-        await trio.lowlevel.checkpoint()
-        async with self._looking:
-            for one in list(self._journal.checkpoints):
-                if one.state == "done":
-                    await self._verify(one)
-            await self._tidy()
-
-    async def keep_house(self) -> None:
-        """Look over what an earlier process has left. A checkpoint."""
-        try:
-            await self.look_over()
-        except TinkerActorsError as error:
-            _LOG.warning("the checkpoints of the run could not be looked over: %s", error)
-
-    async def _verify(self, one: RunCheckpoint) -> None:
-        assert one.path is not None, "it is done"
-        try:
-            seen = await is_there(self._rest, one.path)
-        except TinkerError as error:
-            _LOG.warning("whether the service has checkpoint %s could not be asked: %s", one.path, error)
-            return
-        if seen is False:
-            _LOG.warning("the service said that it saved checkpoint %s, and does not have it", one.path)
-            return
-        self._journal.mark(one.name, "verified")
-        self._tell(CheckpointSaved(one.name, one.path, one.step))
-
-    # --- what is known -----------------------------------------------------------------------------------
-
-    def find(self, name: object) -> RunCheckpoint:
-        """Return the checkpoint of a name.
-
-        Raises:
-            InputError: there is none.
-        """
-        for one in self._journal.checkpoints:
-            if one.name == name:
-                return one
-        raise InputError("name", name, "is no checkpoint of this run; Run.checkpoints tells them")
-
-    def describe(
-        self, name: str, *, metric: float | None = None, pinned: bool | None = None
-    ) -> RunCheckpoint:
-        """Note more about a checkpoint and return it as it is now.
-
-        Raises:
-            InputError: there is none of that name.
-        """
-        self.find(name)
-        self._journal.describe(name, metric=metric, pinned=pinned)
-        return self.find(name)
-
-    # --- retention ---------------------------------------------------------------------------------------
-
-    async def _tidy(self) -> None:
-        """Give what is outdated its time to live, or delete it; take the time to live from what is kept again."""
-        result = sort_out(self._retention, self._journal.checkpoints)
-        if self._retention.delete:
-            for name, why in (await self._delete(result.outdated)).failed.items():
-                _LOG.warning("outdated checkpoint %s was not deleted: %s", name, why)
-            return
-        for one in result.outdated:
-            if not one.ttl_seconds and self._retention.ttl_seconds is not None:
-                await self._set_ttl(one, self._retention.ttl_seconds)
-        for one in self._journal.checkpoints:
-            if one.name in result.kept and one.ttl_seconds:
-                await self._set_ttl(one, None)
-
-    async def _set_ttl(self, one: RunCheckpoint, ttl_seconds: int | None) -> None:
-        if one.path is None or self._without_ttl:
-            return
-        try:
-            await self._rest.set_checkpoint_ttl_from_tinker_path(one.path, ttl_seconds)
-        except NotFoundError as error:
-            self._without_ttl = says_no_route(cast("JsonValue", error.body))
-        except (InputError, TinkerError) as error:
-            _LOG.warning("checkpoint %s got no time to live: %s", one.path, error)
-        else:
-            self._journal.describe(one.name, ttl_seconds=ttl_seconds or 0)
-
-    async def collect(self, *, dry_run: bool) -> Collected:
-        """Delete what no rule keeps, or say what would be. A checkpoint."""
-        await self.look_over()
-        result = sort_out(self._retention, self._journal.checkpoints)
-        if dry_run:
-            return Collected(kept=result.kept, deleted=result.outdated)
-        return attrs.evolve(await self._delete(result.outdated), kept=result.kept)
-
-    async def _delete(self, outdated: Sequence[RunCheckpoint]) -> Collected:
-        deleted: list[RunCheckpoint] = []
-        failed: dict[str, str] = {}
-        for one in outdated:
-            try:
-                if one.path is not None:
-                    await self._rest.delete_checkpoint_from_tinker_path(one.path)
-            except (InputError, TinkerError) as error:
-                failed[one.name] = f"{type(error).__name__}: {error}"
-            else:
-                deleted.append(one)
-                self._journal.mark(one.name, "gone")
-        return Collected(kept={}, deleted=tuple(deleted), failed=failed)
+            outcome.settle(self._keeping.find(name))
