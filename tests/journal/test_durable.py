@@ -23,6 +23,8 @@ from tests.journal.doing import (
 from tinker_actors.errors import JournalError, JournalFull
 from tinker_actors.protocol.journal import Intent, Journal, Operation, PartSent
 from tinker_actors.protocol.retention import RunCheckpoint
+from tinker_actors.wire.chunk import DmelChunk, EncodedTextChunk, ImageChunk
+from tinker_actors.wire.input import Datum, ModelInput
 
 
 def test_a_new_journal_is_empty(tmp_path: Path) -> None:
@@ -332,3 +334,58 @@ async def test_a_thread_writes_while_the_loop_goes_on(tmp_path: Path) -> None:
     assert all(again.parts(position)[0].request_id for position in positions)
     await again.flush()
     await again.aclose()
+
+
+def test_a_kept_publication_is_still_kept_after_a_kill(tmp_path: Path) -> None:
+    """Whether somebody samples from it is not the journal's to know."""
+    journal = opened(tmp_path)
+    (position,) = record(journal, Operation(kind="save_for_sampler"))
+    journal.done(position, keep=True)
+    journal = killed(journal, tmp_path)
+    assert journal.keeps(position)
+    assert [one.position for one in journal.replay()] == [position]
+    journal.release(position)
+    journal = killed(journal, tmp_path)
+    assert not journal.keeps(position)
+    assert journal.replay() == []
+    abandon(journal)
+
+
+def test_the_bytes_since_the_last_checkpoint_are_counted(tmp_path: Path) -> None:
+    """They are what a restore has to send again, and what a checkpoint makes room for."""
+    journal = opened(tmp_path)
+    assert journal.bytes_since_checkpoint == 0
+    step(journal, 0)
+    one = journal.bytes_since_checkpoint
+    step(journal, 1)
+    assert journal.bytes_since_checkpoint == 2 * one > 0
+    saved(journal, "a")
+    assert journal.bytes_since_checkpoint == 0
+    (position,) = record(journal, batch(5))
+    assert journal.bytes_since_checkpoint == one
+    journal.strike(position)
+    assert journal.bytes_since_checkpoint == 0
+    assert journal.fall_back()
+    assert journal.bytes_since_checkpoint == 2 * one
+    journal = killed(journal, tmp_path)
+    assert journal.bytes_since_checkpoint == 2 * one
+    abandon(journal)
+
+
+def test_tokens_are_counted_as_far_as_they_are_known(tmp_path: Path) -> None:
+    """Images by what they are expected to take; a step that was not admitted counts nothing."""
+    journal = opened(tmp_path, max_bytes=400)
+    chunks = [
+        EncodedTextChunk([1, 2]),
+        ImageChunk(b"x", "png", 10),
+        ImageChunk(b"y", "png"),
+        DmelChunk(b"\0"),
+    ]
+    data = (Datum(ModelInput(chunks)),)
+    record(journal, Operation(kind="forward_backward", data=data), decision=decision(0))
+    assert journal.tokens == 12
+    with pytest.raises(JournalFull):
+        record(journal, batch(length=400))
+    record(journal, batch(kind="forward", length=2), optim(), decision=decision(1))
+    assert journal.tokens == 12
+    abandon(journal)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -58,6 +59,7 @@ class Lives(RuleBasedStateMachine):
         self.kinds: dict[int, str] = {}
         self.steps = 0
         self.verified: list[int] = []
+        self.checked: set[int] = set()  # states that were told of
 
     @initialize()
     def begin(self) -> None:
@@ -88,7 +90,8 @@ class Lives(RuleBasedStateMachine):
         self.steps += decides
         assert record(self.durable, operation, decision=after) == [position]
         assert self.memory.add(operation, (len(operation.data),)) == position
-        self.state[position], self.kinds[position] = "open", kind
+        self.state[position] = "open"
+        self.kinds[position] = "whole load" if kind == "load" and flag else kind
         if flag:
             self.durable.accepted(position, 0, f"r{position}")
 
@@ -123,19 +126,19 @@ class Lives(RuleBasedStateMachine):
     def checkpointed(self, which: int) -> None:
         saved = self.saved()
         position = saved[-1 - which % len(saved)]
+        self.checked.add(position)
         path = f"tinker://s{position}"
         self.durable.checkpointed(position, path)
         self.memory.checkpointed(position, path)
 
     def saved(self) -> list[int]:
         """Return what has made a state that everything before it is in, and was not told of before."""
-        known = {one.name for one in self.durable.checkpoints if one.state != "begun"}
         return [
             at
             for at, state in self.state.items()
             if state == "done"
-            and self.kinds[at] == "save"
-            and f"s{at}" not in known
+            and self.kinds[at] in ("save", "whole load")
+            and at not in self.checked
             and all(one != "open" for before, one in self.state.items() if before < at)
         ]
 
@@ -147,10 +150,14 @@ class Lives(RuleBasedStateMachine):
     @rule(which=st.integers(0, 10))
     def lose(self, which: int) -> None:
         """Tell that a state is gone that is not the newest."""
-        older = [one for one in self.memory.checkpoints[:-1] if one is not None]
+        older = [
+            one.position
+            for one in self.memory.checkpoints[:-1]
+            if one is not None and self.kinds[one.position] == "save"
+        ]
         if not older:
             return
-        position = older[which % len(older)].position
+        position = older[which % len(older)]
         assert self.durable.mark(f"s{position}", "gone")
         self.memory.lose(position)
 
@@ -160,10 +167,12 @@ class Lives(RuleBasedStateMachine):
         """Tell that the newest state was seen; with two of them what is older goes."""
         newest = self.memory.checkpoint
         assert newest is not None
+        if self.kinds[newest.position] != "save":
+            return
         assert self.durable.mark(f"s{newest.position}", "verified")
-        self.verified = [*[at for at in self.verified if at != newest.position], newest.position]
+        self.verified.append(newest.position)
         usable = [one.position for one in self.memory.checkpoints if one is not None]
-        seen = [at for at in usable if at in self.verified]
+        seen = [at for at in usable if at in self.verified or self.kinds[at] == "whole load"]
         if len(seen) > 1:
             self.memory.trim(seen[-2])
 
@@ -231,8 +240,18 @@ class Lives(RuleBasedStateMachine):
                 assert trio.run(self.durable.read, one).data == other.operation.data
 
 
+def live(count: int) -> None:
+    run_state_machine_as_test(
+        Lives, settings=settings(max_examples=count, stateful_step_count=40, deadline=None, derandomize=True)
+    )
+
+
 def test_any_life_on_disk_is_that_in_memory() -> None:
     """Whatever is recorded, settled, saved and lost, and however often the process dies: the same replay."""
-    run_state_machine_as_test(
-        Lives, settings=settings(max_examples=8, stateful_step_count=30, deadline=None, derandomize=True)
-    )
+    live(6)
+
+
+@pytest.mark.slow
+def test_any_life_of_many_is_that_in_memory() -> None:
+    """The same, of more of them."""
+    live(100)

@@ -382,12 +382,7 @@ class DurableJournal:
     @property
     def bytes_since_checkpoint(self) -> int:
         """What the batches take that no usable saved state holds."""
-        places = [
-            self._store.segments.place(record.operation.body)
-            for record in self._rules.records.values()
-            if record.operation.body is not None
-        ]
-        return sum(place.length for place in places if place is not None)
+        return self._holding.bytes_since_checkpoint
 
     # --- the end -----------------------------------------------------------------------------------------
 

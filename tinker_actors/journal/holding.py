@@ -30,11 +30,14 @@ class Holding:
         self._store = store
         self._witnesses = witnesses
         self._rows = set(rules.held())  # positions of the operations that have a row
+        self._bytes: int | None = None  # of the batches behind the newest usable state; None: to be counted
 
     def add(self, record: Record) -> None:
         """Take an operation in whose row is written."""
         self.rules.insert(record)
         self._rows.add(record.position)
+        if self._bytes is not None:
+            self._bytes += self._weight(record)
 
     def write(self, rows: Sequence[Statement], *, about: Iterable[int] | None = None) -> None:
         """Write rows, and delete those of operations that are not held any more.
@@ -44,6 +47,8 @@ class Holding:
             about: which operations may have gone; None: any of them.
         """
         gone = self._gone(self._rows if about is None else about)
+        if gone or about is None:
+            self._bytes = None
         if not gone:
             self._store.note(rows)
             return
@@ -59,6 +64,18 @@ class Holding:
             return []
         held = self.rules.held()
         return [at for at in gone if at not in held]
+
+    @property
+    def bytes_since_checkpoint(self) -> int:
+        """What the batches take that no usable saved state holds."""
+        if self._bytes is None:
+            self._bytes = sum(map(self._weight, self.rules.records.values()))
+        return self._bytes
+
+    def _weight(self, record: Record) -> int:
+        body = record.operation.body
+        place = None if body is None else self._store.segments.place(body)
+        return 0 if place is None else place.length
 
     # --- witnesses ---------------------------------------------------------------------------------------
 

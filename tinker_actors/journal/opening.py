@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -67,7 +68,8 @@ def open_journal(
     disk = Disk() if disk is None else disk
     here = Station(host=platform.node(), boot=_boot(), time=now())
     try:
-        return _open(path, disk, here, durability, max_bytes, now, inline=inline)
+        with _undisturbed():
+            return _open(path, disk, here, durability, max_bytes, now, inline=inline)
     except BaseException as error:
         disk.abandon()
         if isinstance(error, OSError):
@@ -75,6 +77,18 @@ def open_journal(
         if isinstance(error, sqlite3.Error):
             raise _refusal(path, error) from error
         raise
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Collect no garbage meanwhile: there is none among what is read, and looking for it takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _boot() -> str:

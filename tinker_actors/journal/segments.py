@@ -16,9 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from tinker_actors.errors import JournalError
 from tinker_actors.journal.disk import Buffer, Disk
@@ -38,8 +36,7 @@ def digest_of(pieces: Iterable[Buffer]) -> str:
     return digest.hexdigest()
 
 
-@attrs.frozen
-class Place:
+class Place(NamedTuple):
     """Where a body lies.
 
     Attributes:

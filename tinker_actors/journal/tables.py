@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,8 +93,7 @@ def read_tables(database: sqlite3.Connection, file: Path) -> Tables:
     for position, kind, detail, plan, body, done, keep in database.execute(
         "SELECT * FROM operations ORDER BY position"
     ):
-        datums = tuple(map(int, plan.split(","))) if plan else ()
-        records[position] = Record(position, operation_of(kind, detail, body), bool(done), datums)
+        records[position] = Record(position, operation_of(kind, detail, body), done == 1, _plan(plan))
         if body is not None:
             bodies[position] = body
         if keep:
@@ -113,6 +113,11 @@ def read_tables(database: sqlite3.Connection, file: Path) -> Tables:
             for position, *kept in database.execute("SELECT * FROM witnesses ORDER BY position")
         },
     )
+
+
+@lru_cache
+def _plan(written: str) -> tuple[int, ...]:
+    return tuple(map(int, written.split(","))) if written else ()
 
 
 def read_progress(database: sqlite3.Connection, *, before: float = math.inf) -> Progress:
