@@ -48,6 +48,7 @@ something of your own in an actor's place: `tinker_actors.testing.Probe` answers
 | `service.ref.subscribe(*kinds)`    | a channel of events; see below                                                  |
 | `service.ref.waits()`              | who waits for what, since when and why                                          |
 | `service.ref.observe_queues(...)`  | tells an observer of each change of a queue                                     |
+| `service.ref.record(sink)`         | has events, actors and waits written down, as `open_service(events=...)` does   |
 
 A service takes no messages as a whole: `service.ref` has what belongs to none of its clients.
 
