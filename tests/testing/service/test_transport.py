@@ -111,3 +111,17 @@ async def test_a_watcher_is_told_of_each_request_before_and_after(autojump_clock
             await client.post("/api/v1/create_session", json=CREATE)
     path = "/api/v1/create_session"
     assert seen == [("request", path, 0), ("answer", path, 1), ("request", path, 1), ("answer", path, 2)]
+
+
+async def test_a_service_that_begins_late_ends_its_polls(autojump_clock) -> None:
+    """Times are sums, and sums are rounded: a held answer that is due is given, and not asked for again for ever."""
+    for start in (0.1, 0.7, 1.1, 2.3, 7.9):
+        await trio.sleep(start)
+        async with client_on(ServiceFaults(work=Fixed(0.7), latency=Fixed(0.1))) as client:
+            for number in range(5):
+                session = (await client.post("/api/v1/create_session", json=CREATE)).json()["session_id"]
+                body = {"session_id": session, "model_seq_id": number, "base_model": "m"}
+                promise = (await client.post("/api/v1/create_model", json=body)).json()["request_id"]
+                with trio.fail_after(60):
+                    answer = await client.post("/api/v1/retrieve_future", json={"request_id": promise})
+                assert answer.status_code == 200

@@ -35,9 +35,10 @@ class Front:
         step = self._service.handle(request, self.now)
         while isinstance(step, Held):
             changed = self._changed
-            with trio.move_on_at(self._origin_plus(step.until)):
+            with trio.move_on_at(self._origin_plus(step.until)) as waiting:
                 await changed.wait()
-            step = step.resume(self.now)
+            # The sum above is rounded: what is due at a time must not be asked for a hair before it, again and again.
+            step = step.resume(max(self.now, step.until) if waiting.cancelled_caught else self.now)
         return step
 
     def _origin_plus(self, until: float) -> float:
