@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack, cast, get_args
 
-from tinker_actors.actors.session import Adoption
 from tinker_actors.errors import InputError
 from tinker_actors.opening.service import open_chosen
 from tinker_actors.opening.settings import Settings, check_names, choose
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config
-from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.retention import Retention
 from tinker_actors.protocol.run_identity import Identity, check_accept, check_mine
 from tinker_actors.protocol.saving import metadata
@@ -24,7 +22,6 @@ from tinker_actors.wire.optimizer import OptimizerConfig
 from tinker_actors.wire.training import LossFnType
 
 if TYPE_CHECKING:
-    from tinker_actors.journal.durable import DurableJournal
     from tinker_actors.local.service import EmbeddedService
     from tinker_actors.runs.run import Run
 
@@ -33,10 +30,6 @@ __all__ = ["open_run"]
 _T = TypeVar("_T")
 
 _GIB: Final = 1024**3
-_NUMBERS: Final = 10_000  # models, and as many sampling sessions, that a process may make in a session
-_SESSION_LIMIT: Final = (
-    300.0  # seconds that a session lives without a beat; SkyRL tinker/config.py, and `serve`
-)
 
 
 @contextlib.asynccontextmanager
@@ -110,6 +103,7 @@ async def open_run(
     from tinker_actors.journal.event_file import open_event_file
     from tinker_actors.journal.opening import open_journal
     from tinker_actors.runs.living import RunPlan, identify, living_run
+    from tinker_actors.runs.succession import adoption_of, resumption_of
 
     check_flag("signals", signals)
     given = Identity(
@@ -140,30 +134,11 @@ async def open_run(
         rng = random.Random(None if seed is None else f"{seed}/{journal.incarnation}")
         async with (
             open_event_file(plan.directory / "events.jsonl", inline=inline) as events,
-            open_chosen(chosen, rng, embedded, settings, events, _adoption(journal)) as service,
+            open_chosen(chosen, rng, embedded, settings, events, adoption_of(journal)) as service,
         ):
-            resumption = _resumption(journal, durability)
+            resumption = resumption_of(journal, durability)
             async with living_run(service, journal, whole, plan, resumption) as run:
                 yield run
-
-
-def _adoption(journal: DurableJournal) -> Adoption:
-    """Say what an earlier process has left; each process has numbers of its own in its session."""
-    session_id = "" if journal.model is None else journal.model.session_id
-    return Adoption(session_id=session_id, first_number=_NUMBERS * (journal.incarnation - 1))
-
-
-def _resumption(journal: DurableJournal, durability: str) -> Resumption | None:
-    """Say what is known of the time since an earlier process."""
-    before, here = journal.before, journal.here
-    if before is None:
-        return None
-    restarted = (before.host, before.boot) != (here.host, here.boot)
-    return Resumption(
-        same_machine=durability == "machine" or not restarted,
-        gap=here.time - before.time,
-        session_limit=_SESSION_LIMIT,
-    )
 
 
 def _embedded_of(directory: Path, identity: Identity) -> EmbeddedService:

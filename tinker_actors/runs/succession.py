@@ -1,0 +1,36 @@
+"""What a process takes over from the one that had the run before it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tinker_actors.actors.session import Adoption
+from tinker_actors.journal.durable import DurableJournal
+from tinker_actors.journal.opening import Durability
+from tinker_actors.protocol.reattach import Resumption
+
+__all__ = ["adoption_of", "resumption_of"]
+
+_NUMBERS: Final = 10_000  # models, and as many sampling sessions, that a process may make in a session
+_SESSION_LIMIT: Final = (
+    300.0  # seconds that a session lives without a beat; SkyRL tinker/config.py, and `serve`
+)
+
+
+def adoption_of(journal: DurableJournal) -> Adoption:
+    """Say what an earlier process has left; each process has numbers of its own in its session."""
+    session_id = "" if journal.model is None else journal.model.session_id
+    return Adoption(session_id=session_id, first_number=_NUMBERS * (journal.incarnation - 1))
+
+
+def resumption_of(journal: DurableJournal, durability: Durability) -> Resumption | None:
+    """Say what is known of the time since an earlier process; None if there was none."""
+    before, here = journal.before, journal.here
+    if before is None:
+        return None
+    restarted = (before.host, before.boot) != (here.host, here.boot)
+    return Resumption(
+        same_machine=durability == "machine" or not restarted,
+        gap=here.time - before.time,
+        session_limit=_SESSION_LIMIT,
+    )
