@@ -12,9 +12,9 @@ stands. Then it is run once for each point, or pair of points, and should end th
 
 from __future__ import annotations
 
-from .explorer import explore_lives
+from .explorer import ExploreOptions, explore, explore_lives
 from .files import Files
-from .life import Ended, Life
+from .life import Ended, Life, RunOptions
 from .point import Crashed, CrashPoint
 from .report import CrashFailure, CrashReport
 from .state import EndState
@@ -26,7 +26,10 @@ __all__ = [
     "Crashed",
     "EndState",
     "Ended",
+    "ExploreOptions",
     "Files",
     "Life",
+    "RunOptions",
+    "explore",
     "explore_lives",
 ]

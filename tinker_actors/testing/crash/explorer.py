@@ -3,18 +3,72 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Literal, TypedDict, Unpack
 
+from tinker_actors.runs.run import Run
 from tinker_actors.testing.service.dialect import Dedupe
 from tinker_actors.testing.service.fault import ServiceFaults
 
+from .life import Ended, Life, RunOptions
 from .point import CrashPoint
 from .report import CrashFailure, CrashReport
 from .stage import Played, Program, Schedule, Stage
 from .state import EndState, difference
 
-__all__ = ["explore_lives"]
+__all__ = ["ExploreOptions", "explore", "explore_lives"]
+
+
+class ExploreOptions(TypedDict, total=False):
+    """What else is said of an exploration; see `explore_lives`."""
+
+    dedupe: Dedupe
+    session: Literal["kept", "lost"]
+    rollback: bool
+    dies: Literal["process", "service"]
+    double: bool
+    sample: int | None
+    only: Iterable[Schedule] | None
+    seed: int
+    downtime: float
+    faults: ServiceFaults | None
+    flags: Mapping[str, object] | None
+
+
+def explore(
+    program: Callable[[Run], Awaitable[object]],
+    *,
+    run: RunOptions | None = None,
+    **options: Unpack[ExploreOptions],
+) -> CrashReport:
+    """Run a loop once for each point at which it can crash, and compare how it ends.
+
+        async def loop(run: Run) -> None:
+            data = Stream.restore(run.loop_state)
+            async for step in run.steps(5):
+                await step.train(data.next(), "cross_entropy", ADAM, after=data.state())
+
+        explore(loop, dedupe="none", double=True, sample=100).check()
+
+    What is compared is what is in the run's model, in order, and the loop state. On the way it is held against the
+    journal that nothing is sent whose intent is not committed.
+
+    Args:
+        program: the loop; it is given an open run, and is called anew in each life.
+        run: arguments of `open_run`.
+        options: as `explore_lives`.
+
+    Raises:
+        Exception: what the programme raised although nothing crashed.
+    """
+    opening = run or RunOptions()
+
+    async def life_of_a_run(life: Life) -> Ended:
+        async with life.open_run(**opening) as opened:
+            await program(opened)
+        return Ended(opened.training.model_id, opened.loop_state)
+
+    return explore_lives(life_of_a_run, **options)
 
 
 def explore_lives(
@@ -23,6 +77,7 @@ def explore_lives(
     dedupe: Dedupe = "replay",
     session: Literal["kept", "lost"] = "kept",
     rollback: bool = False,
+    dies: Literal["process", "service"] = "process",
     double: bool = False,
     sample: int | None = None,
     only: Iterable[Schedule] | None = None,
@@ -41,7 +96,9 @@ def explore_lives(
         session: whether the session is still there when the next life begins.
         rollback: the service dies with each life, and comes back with models that are what was saved last, under the
             same ids and without a word.
-        double: have the second life crash as well: each pair of points.
+        dies: `process`, or `service`: it dies alone and comes back at once, with models that are unloaded or, with
+            `rollback`, what was saved last; who was sending something to it loses the connection, and lives on.
+        double: have the second life crash as well, or the service die once more: each pair of points.
         sample: so many schedules are drawn; None tries them all.
         only: just these schedules.
         seed: of all chance; the same seed finds the same.
@@ -53,6 +110,7 @@ def explore_lives(
         Exception: what the programme raised although nothing crashed.
     """
     stage = Stage(
+        dies=dies,
         dedupe=dedupe,
         session=session,
         rollback=rollback,
@@ -71,10 +129,13 @@ class _Exploration:
         self._failures: dict[Schedule, CrashFailure] = {}
         self._tried: dict[Schedule, int] = {}  # to the number of points of its last life
         uninterrupted = stage.play(program)
+        if uninterrupted.found:
+            raise AssertionError(uninterrupted.found[0])
         if uninterrupted.end is None:
             raise uninterrupted.error or AssertionError("the programme does not end, without any crash")
         self._expected: EndState = uninterrupted.end
-        self._points: tuple[CrashPoint, ...] = uninterrupted.lives[0]
+        self._points: tuple[CrashPoint, ...] = uninterrupted.points
+        self._count = uninterrupted.count
 
     def run(self, *, double: bool, sample: int | None, only: Iterable[Schedule] | None) -> CrashReport:
         if only is not None:
@@ -93,14 +154,14 @@ class _Exploration:
         )
 
     def _all(self, *, double: bool) -> Iterator[Schedule]:
-        for first in range(1, len(self._points) + 1):
+        for first in range(1, self._count + 1):
             yield (first,)
             for second in range(1, self._try((first,)) + 1) if double else ():
                 yield (first, second)
 
     def _drawn(self, *, double: bool, count: int) -> Iterator[Schedule]:
         rng = random.Random(self._stage.seed)
-        singles = list(range(1, len(self._points) + 1))
+        singles = list(range(1, self._count + 1))
         if not double:
             for first in sorted(rng.sample(singles, min(count, len(singles)))):
                 yield (first,)
@@ -113,15 +174,20 @@ class _Exploration:
         """Play a schedule, if that was not done yet; return how many points its last life has."""
         if schedule not in self._tried:
             played = self._stage.play(self._program, schedule)
-            self._tried[schedule] = len(played.lives[-1])
+            self._tried[schedule] = played.count
             what = self._judge(played)
             if what is not None:
-                self._failures[schedule] = CrashFailure(played.crashes, what, played.error)
+                self._failures[schedule] = CrashFailure(
+                    schedule, played.crashes, what, played.error, played.said
+                )
         return self._tried[schedule]
 
     def _judge(self, played: Played) -> str | None:
+        if played.found:
+            return played.found[0]
+        life = 1 if self._stage.dies == "service" else len(played.crashes) + 1
         if played.error is not None:
-            return f"life {len(played.lives)} raised {played.error!r}"
+            return f"life {life} raised {played.error!r}"
         if played.end is None:
-            return f"life {len(played.lives)} went on and on"
+            return f"life {life} went on and on"
         return difference(self._expected, played.end)

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict, Unpack
+from collections.abc import Awaitable, Callable
+from typing import Unpack
 
-from tinker_actors.testing.service.dialect import Dedupe
-from tinker_actors.testing.service.fault import ServiceFaults
+from tinker_actors.runs.run import Run
 
-from .explorer import explore_lives
+from .explorer import ExploreOptions, explore, explore_lives
+from .life import RunOptions
 from .report import CrashReport
-from .stage import Program, Schedule
+from .stage import Program
 
-__all__ = ["CrashPoints", "ExploreOptions"]
+__all__ = ["CrashPoints"]
 
-
-class ExploreOptions(TypedDict, total=False):
-    """What else `explore_lives` takes."""
-
-    dedupe: Dedupe
-    session: Literal["kept", "lost"]
-    rollback: bool
-    double: bool
-    only: Iterable[Schedule] | None
-    seed: int
-    downtime: float
-    faults: ServiceFaults | None
-    flags: Mapping[str, object] | None
+_FEW = 20
 
 
 class CrashPoints:
-    """Explores programmes: every point if pytest was called with `--crash-points`, else a few that are drawn.
+    """Explores loops: every point if pytest was called with `--crash-points`, else a few that are drawn.
 
     Attributes:
         full: whether every point is tried.
@@ -39,19 +27,41 @@ class CrashPoints:
     def __init__(self, *, full: bool) -> None:
         self.full = full
 
-    def explore_lives(
-        self, program: Program, *, sample: int = 20, **options: Unpack[ExploreOptions]
+    def explore(
+        self,
+        program: Callable[[Run], Awaitable[object]],
+        *,
+        run: RunOptions | None = None,
+        **options: Unpack[ExploreOptions],
     ) -> CrashReport:
-        """Explore a programme, and fail if it does not end as it should.
+        """Explore a loop, and fail if it does not end as it should.
 
         Args:
-            program: one whole life.
-            sample: how many schedules are drawn without `--crash-points`.
-            options: as `tinker_actors.testing.crash.explore_lives`.
+            program: the loop; it is given an open run, and is called anew in each life.
+            run: arguments of `open_run`.
+            options: as `tinker_actors.testing.crash.explore`; `sample`, 20 unless said otherwise, does not count with
+                `--crash-points`.
 
         Raises:
             AssertionError: it names the first crashes after which it ended otherwise.
         """
-        report = explore_lives(program, sample=None if self.full else sample, **options)
+        report = explore(program, run=run, **self._thorough(options))
         report.check()
         return report
+
+    def explore_lives(self, program: Program, **options: Unpack[ExploreOptions]) -> CrashReport:
+        """Explore a programme that opens its service by itself.
+
+        Args:
+            program: one whole life.
+            options: as for `explore`.
+
+        Raises:
+            AssertionError: it names the first crashes after which it ended otherwise.
+        """
+        report = explore_lives(program, **self._thorough(options))
+        report.check()
+        return report
+
+    def _thorough(self, options: ExploreOptions) -> ExploreOptions:
+        return {**options, "sample": None if self.full else options.get("sample", _FEW)}

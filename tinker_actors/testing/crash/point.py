@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
 import attrs
+import trio
 
 from tinker_actors.errors import InputError
 
-__all__ = ["CrashPoint", "Crashed", "Fuse", "Where"]
+__all__ = ["CrashPoint", "Crashed", "Fuse", "ServiceFuse", "Where"]
 
 Where: TypeAlias = Literal["request", "answer", "disk", "torn"]
 """Before a request reaches the service; when it was carried out, before its answer is there; before something reaches
@@ -88,3 +89,49 @@ class Fuse:
             self.blown = True
             self._burnt()
             raise Crashed
+
+    @property
+    def count(self) -> int:
+        """How many points there were to blow at."""
+        return len(self.points)
+
+
+class ServiceFuse(Fuse):
+    """Has the service die at points of a life that lives on: whoever sends something there loses the connection.
+
+    It dies at requests and answers only; how far it is to a death is counted from the one before.
+
+    Attributes:
+        struck: where the service has died.
+
+    Args:
+        schedule: for each death how far it is.
+    """
+
+    def __init__(self, schedule: Sequence[int]) -> None:
+        super().__init__()
+        self.struck: list[CrashPoint] = []
+        self._schedule = list(schedule)
+        self._since = 0
+
+    def reach(self, where: Where, what: str) -> None:
+        """Note a point.
+
+        Raises:
+            trio.BrokenResourceError: the service dies here.
+        """
+        super().reach(where, what)
+        if where not in ("request", "answer"):
+            return
+        self._since += 1
+        if self._schedule and self._since == self._schedule[0]:
+            del self._schedule[0]
+            self._since = 0
+            self.struck.append(self.points[-1])
+            self._burnt()
+            raise trio.BrokenResourceError("the service has died")
+
+    @property
+    def count(self) -> int:
+        """How many points there were to die at since the latest death."""
+        return self._since

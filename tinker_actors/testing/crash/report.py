@@ -17,22 +17,21 @@ class CrashFailure:
     """Crashes after which a programme did not end as it should.
 
     Attributes:
+        schedule: what was played, to play just this again: `explore(..., only=[failure.schedule])`.
         crashes: where it crashed, one for each life.
         what: what came of it.
         error: what the last life raised, if it did.
+        said: what its lives wrote to stderr: how each has begun.
     """
 
+    schedule: tuple[int, ...]
     crashes: tuple[CrashPoint, ...]
     what: str
     error: BaseException | None = attrs.field(default=None, repr=False)
-
-    @property
-    def schedule(self) -> tuple[int, ...]:
-        """The indices of the points, to explore just this: `explore(..., only=[failure.schedule])`."""
-        return tuple(point.index for point in self.crashes)
+    said: str = attrs.field(default="", repr=False)
 
     def __str__(self) -> str:
-        where = "; then, in the next life, ".join(str(point) for point in self.crashes)
+        where = "; then at ".join(str(point) for point in self.crashes)
         return f"crashed at {where or 'no point'}: {self.what}"
 
 

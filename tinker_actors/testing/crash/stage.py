@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -17,8 +19,9 @@ from tinker_actors.testing.service.dialect import Dedupe, EarlyNumbers, ServiceD
 from tinker_actors.testing.service.fault import ServiceFaults
 from tinker_actors.testing.service.service import ScriptedService
 
+from .audit import Audit
 from .life import Ended, Life
-from .point import CrashPoint, Fuse
+from .point import CrashPoint, Fuse, ServiceFuse
 from .state import EndState, end_state
 
 __all__ = ["Played", "Program", "Schedule", "Stage"]
@@ -37,16 +40,22 @@ class Played:
     """What came of a schedule.
 
     Attributes:
-        lives: the points of each life, in order.
-        crashes: where those ended that were ended.
+        points: of the last life, in order.
+        count: at how many of them it could have ended.
+        crashes: where the lives before it ended, or the service died.
         end: how it ended; None if the last life raised or did not end.
         error: what it raised.
+        found: what did not hold on the way.
+        said: what was written to stderr: how each life has begun.
     """
 
-    lives: tuple[tuple[CrashPoint, ...], ...]
+    points: tuple[CrashPoint, ...]
+    count: int
     crashes: tuple[CrashPoint, ...]
     end: EndState | None = None
     error: BaseException | None = None
+    found: tuple[str, ...] = ()
+    said: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,15 +63,17 @@ class Stage:
     """What a programme is played on.
 
     Attributes:
+        dies: the process, or the service alone.
         dedupe: what the service does with a repeated number.
-        session: what became of the session when the next life begins.
-        rollback: whether the service dies with each life, and comes back with models that are what was saved last.
+        session: what becomes of the session then.
+        rollback: whether the service dies with each process; it comes back with models that are what was saved last.
         downtime: seconds between two lives.
         faults: what goes wrong beside the crashes.
         flags: more of what the service tells its clients.
         seed: for chance and schedule.
     """
 
+    dies: Literal["process", "service"] = "process"
     dedupe: Dedupe = "replay"
     session: Literal["kept", "lost"] = "kept"
     rollback: bool = False
@@ -73,43 +84,63 @@ class Stage:
 
     def play(self, program: Program, schedule: Schedule = ()) -> Played:
         """Let a programme crash at the points of a schedule, and live on after the last."""
-        with tempfile.TemporaryDirectory(prefix="crash-") as folder, _quiet():
-            return run_virtual(self._play, program, schedule, Path(folder), seed=self.seed)
+        with tempfile.TemporaryDirectory(prefix="crash-", dir=_scratch()) as folder, _quiet() as said:
+            played = run_virtual(self._play, program, schedule, Path(folder), seed=self.seed)
+        return attrs.evolve(played, said=said.getvalue())
 
     async def _play(self, program: Program, schedule: Schedule, folder: Path) -> Played:
         dialect = ServiceDialect(dedupe=self.dedupe, early_numbers=_EARLY[self.dedupe])
         service = ScriptedService(self.faults, dialect=dialect, seed=self.seed, flags=self.flags)
-        lives: list[tuple[CrashPoint, ...]] = []
+        audit = Audit(folder / "run")
+        if self.dies == "service":
+            fuse = ServiceFuse(schedule)
+            fuse.when_blown(lambda: self._strike(service))
+            life = Life(1, folder, service, fuse, audit, seed=self.seed)
+            return await self._live(program, life, fuse.struck)
         crashes: list[CrashPoint] = []
         for number, at in enumerate((*schedule, None), 1):
-            fuse = Fuse(at)
-            ended, error = await _live(program, Life(number, folder, service, fuse, seed=self.seed))
-            lives.append(tuple(fuse.points))
-            if not fuse.blown or fuse.endless:
-                end = None if ended is None else end_state(service.trained[ended.model_id], ended.loop_state)
-                return Played(tuple(lives), tuple(crashes), end, error)
-            crashes.append(fuse.points[-1])
-            await self._meanwhile(service)
+            life = Life(number, folder, service, Fuse(at), audit, seed=self.seed)
+            played = await self._live(program, life, crashes)
+            if not life.fuse.blown or life.fuse.endless:
+                return played
+            crashes.append(life.fuse.points[-1])
+            await trio.sleep(self.downtime)
+            self._strike(service)
         raise AssertionError("the last life has no point to end at")
 
-    async def _meanwhile(self, service: ScriptedService) -> None:
-        """Do what happens between two lives. Checkpoints."""
-        await trio.sleep(self.downtime)
+    async def _live(self, program: Program, life: Life, crashes: Sequence[CrashPoint]) -> Played:
+        """Let a life go on until it ends."""
+        ended, error = await _live(program, life)
+        life.audit.rests(life.service.checkpoints)
+        end = None
+        if ended is not None:
+            end = end_state(life.service.trained[ended.model_id], ended.loop_state)
+        fuse, found = life.fuse, tuple(life.audit.found)
+        return Played(tuple(fuse.points), fuse.count, tuple(crashes), end, error, found)
+
+    def _strike(self, service: ScriptedService) -> None:
+        """Do to the service what happens to it when something dies."""
         now = trio.current_time() - service.begin(trio.current_time())
-        if self.rollback:
-            service.restart(now, "rolled_back")
+        if self.rollback or self.dies == "service":
+            service.restart(now, "rolled_back" if self.rollback else "unloaded")
         for session_id in service.sessions if self.session == "lost" else ():
             service.lose_session(session_id, now)
 
 
+def _scratch() -> str | None:
+    """Return where files are made in memory, if there is such a place: no machine dies here, and disks are slow."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder with a new name is made
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let our own loggers say nothing: whoever dies complains about it."""
+def _quiet() -> Iterator[io.StringIO]:
+    """Let our own loggers say nothing, for whoever dies complains about it; give what is written to stderr."""
     logger = logging.getLogger("tinker_actors")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            yield said
     finally:
         logger.setLevel(level)
 
@@ -117,7 +148,8 @@ def _quiet() -> Iterator[None]:
 async def _live(program: Program, life: Life) -> tuple[Ended | None, BaseException | None]:
     """Let a life go on until it ends; return what it came to, or what it raised by itself."""
     with trio.move_on_after(_LONGEST) as limit, trio.CancelScope() as scope:
-        life.fuse.when_blown(scope.cancel)
+        if not isinstance(life.fuse, ServiceFuse):
+            life.fuse.when_blown(scope.cancel)
         try:
             ended = await program(life)
         except (KeyboardInterrupt, SystemExit):

@@ -1,0 +1,99 @@
+"""Exactly once, wherever a process dies: runs are crashed at every I/O point, on every kind of service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
+from tinker_actors.testing.crash import RunOptions, explore
+from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
+
+STEPS = 5
+RUN: RunOptions = {"rank": 8, "checkpoints": CheckpointPolicy(steps=2), "seed": 7}
+CHUNKS = {"fwdbwd_max_chunk_len": 1}
+WORLDS: dict[str, dict[str, Any]] = {
+    f"{dedupe}, session {session}": {"dedupe": dedupe, "session": session}
+    for dedupe in ("replay", "reject", "none")
+    for session in ("kept", "lost")
+} | {
+    f"{dedupe}, rolled back": {"dedupe": dedupe, "rollback": True} for dedupe in ("replay", "reject", "none")
+}
+
+
+def adam(step: int) -> AdamParams:
+    """Return parameters that no other step has."""
+    return AdamParams(learning_rate=1e-3 * (step + 1))
+
+
+def batch(*tokens: int) -> list[Datum]:
+    """Make a batch with one datum for each token."""
+    return [
+        Datum(ModelInput.from_ints([token, 1]), {"target_tokens": [token, 1], "weights": [1.0, 1.0]})
+        for token in tokens
+    ]
+
+
+async def trained(run: Any) -> None:
+    """Train whole steps; batches go out in two requests."""
+    async for step in run.steps(STEPS):
+        at = run.loop_state or 0
+        assert at == step.index
+        await step.train(batch(at, 20 + at), "cross_entropy", adam(at), after=at + 1)
+
+
+async def composed(run: Any) -> None:
+    """Put steps together of single operations, skip one, wait for results, and save in between."""
+    async for step in run.steps(STEPS):
+        at = run.loop_state or 0
+        if at == 1:
+            await step.skip(after=at + 1)
+            continue
+        first = await step.forward_backward(batch(at), "cross_entropy")
+        second = await step.forward_backward(batch(20 + at), "cross_entropy")
+        done = await step.optim_step(adam(at), after=at + 1)
+        for pending in (first, second, done):
+            await pending
+        if at == 3:
+            await run.checkpoint(pin=True)
+
+
+async def sampled(run: Any) -> None:
+    """Sample from each policy, and train on what came out: the batch follows from the weights."""
+    async for step in run.steps(STEPS):
+        at = run.loop_state or 0
+        sampling = await run.training.save_weights_and_get_sampling_client()
+        reply = await sampling.sample(ModelInput.from_ints([1, at]), 1, SamplingParams(max_tokens=2, seed=at))
+        tokens = reply.sequences[0].tokens
+        await step.train(batch(*tokens), "cross_entropy", adam(at), after=at + 1)
+
+
+LOOPS = {"whole steps": trained, "single operations": composed, "samples": sampled}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_run_survives_a_crash(world: str) -> None:
+    """A few points of each kind of service: the model holds each decided step once, and the loop goes on behind it."""
+    for seed, loop in enumerate((trained, composed)):
+        explore(loop, run=RUN, flags=CHUNKS, sample=4, seed=seed, **WORLDS[world]).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_run_survives_a_crash_anywhere(world: str, loop: str, slow_count: Callable[[int], int]) -> None:
+    """The same at every point there is: some 4,000 schedules in all."""
+    most = slow_count(10_000)
+    sample = most if most < 10_000 else None
+    explore(LOOPS[loop], run=RUN, flags=CHUNKS, sample=sample, **WORLDS[world]).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_run_survives_two_crashes(world: str, loop: str, slow_count: Callable[[int], int]) -> None:
+    """The life that comes after a crash may crash as well, at every point of its own; pairs are drawn."""
+    count = slow_count(40)
+    explore(LOOPS[loop], run=RUN, flags=CHUNKS, double=True, sample=count, **WORLDS[world]).check()
