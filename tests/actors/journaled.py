@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
+import httpx
+import trio
 
 from tests.actors.disk import DiskJournal
-from tests.actors.scripted import ADAM, MODEL, batch, lineage, open_mode
+from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage
 from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.service_client import ServiceClient, open_client
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.protocol.creation import lora_config
 from tinker_actors.protocol.journal import Decision
-from tinker_actors.testing import ScriptedService, ServiceFaults
+from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
+from tinker_actors.transport.config import Config
 
 PLAIN = ServiceFaults()
 
@@ -27,6 +32,12 @@ class Opened:
     service: ScriptedService
     journal: DiskJournal
     events: Any
+    client: ServiceClient
+    wire: Wire
+
+    def interrupt(self, endpoint: str, trap: Callable[[], object]) -> None:
+        """Have the next request to an endpoint refused, and something done at that moment."""
+        self.wire.traps[endpoint] = trap
 
     @property
     def trained(self) -> list[tuple[str, object]]:
@@ -43,14 +54,45 @@ def decision(step: int) -> Decision:
     return Decision(step=step, after=b'{"step": %d}' % step)
 
 
+class Wire(ScriptedTransport):
+    """The way to a service, on which a request may meet its restart: it is refused, and nothing is carried out."""
+
+    def __init__(self, service: ScriptedService) -> None:
+        super().__init__(service)
+        self.traps: dict[str, Callable[[], object]] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        trap = self.traps.pop(request.url.path.rpartition("/")[2], None)
+        if trap is not None:
+            trap()
+            await trio.lowlevel.checkpoint()
+            raise httpx.ConnectError("connection refused")
+        return await super().handle_async_request(request)
+
+
 @contextlib.asynccontextmanager
 async def opened(
     faults: ServiceFaults = PLAIN, mode: str = "replay", *, in_run: bool = False, chunk: int | None = None
 ) -> AsyncIterator[Opened]:
     """Open a model on a journal that keeps everything."""
     journal = DiskJournal()
-    async with open_mode(mode, faults, chunk=chunk) as (service, scripted):
+    flags = {} if chunk is None else {"fwdbwd_max_chunk_len": chunk}
+    scripted = ScriptedService(faults, dialect=MODES[mode], flags=flags)
+    wire = Wire(scripted)
+
+    @contextlib.asynccontextmanager
+    async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
+        yield wire
+
+    async with open_client(
+        Config(base_url="http://scripted", heartbeat="loop", telemetry=False),
+        rng=random.Random(0),
+        backend="scripted",
+        chosen="a test",
+        through=wire,
+        beat_through=borrowed,
+    ) as service:
         shape = lora_config(8, 1, True, True, True, draw=lambda: 1)
         events = service.subscribe()
         training = await service.start_lineage(Lineage(MODEL, shape, journal, {}, in_run=in_run))
-        yield Opened(training, scripted, journal, events)
+        yield Opened(training, scripted, journal, events, service, wire)

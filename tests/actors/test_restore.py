@@ -60,7 +60,7 @@ async def test_a_lost_model_is_restored_and_its_steps_are_sent_again(
         assert training.model_id == "s0:train:1"
         happened = [event for event in _drain(events) if isinstance(event, ModelLostEvent | ModelRestored)]
     assert [type(event) for event in happened] == [ModelLostEvent, ModelRestored]
-    assert happened[1] == ModelRestored("s0:train:0", "s0:train:1", saved.path, 3, 1)
+    assert happened[1] == ModelRestored("s0:train:0", "s0:train:1", saved.path, 3, 1, happened[0].cause)
     second = [(name, body) for name, body in stub.log if body.get("model_id") == "s0:train:1"]
     assert [(name, body.get("seq_id")) for name, body in second] == [
         ("load_weights", 1),

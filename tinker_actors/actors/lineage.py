@@ -10,7 +10,7 @@ import trio
 
 from tinker_actors.actors.target import SampleTarget
 from tinker_actors.actors.void import Void
-from tinker_actors.errors import JournalError, ModelPoisoned, TinkerError
+from tinker_actors.errors import JournalError, ModelPoisoned, RestoreMismatch, TinkerError
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Checkpoint, Journal
 from tinker_actors.protocol.reattach import Resumption
@@ -126,6 +126,9 @@ class Lineage:
         resuming: the journal is that of an earlier process, and nothing has been done about it yet.
         resumed: how it was gone on with.
         left_behind: positions of what the model had and a new one is not to have.
+        noise: by how much the service's log probabilities vary, in the mean, when it computes the same twice.
+        mismatch: the model was restored from one saved state, and was something else than before.
+        doom: why it is given up instead of being restored once more.
         excused: the latest loss says nothing against the restore before it.
         why: what speaks against going on with the earlier process's model.
         in_run: it is a run's: what would poison it is answered with a restore, as long as that can be done.
@@ -160,6 +163,9 @@ class Lineage:
     resuming: bool = False
     resumed: Resumed | None = None
     left_behind: list[int] = attrs.field(factory=list[int])
+    noise: float = 0.0
+    mismatch: RestoreMismatch | None = None
+    doom: RestoreMismatch | None = None
     excused: bool = False
     why: str = ""
     in_run: bool = False

@@ -123,6 +123,8 @@ ANY_NUMBER = 1_000_000
 
 @attrs.frozen
 class _Batch(Message[Training, ForwardBackwardOutput]):
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
     data: tuple[Datum, ...] = attrs.field(converter=_datums)
     loss_fn: LossFnType
     loss_fn_config: dict[str, float | str] | None = None
@@ -295,6 +297,8 @@ class SaveState(Message[Training, SaveWeightsResponse]):
         InputError: a name that cannot stand in a path, a time out of its range, or metadata that is none.
     """
 
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
     name: str
     ttl_seconds: int | None = None
     overwrite: bool = False
@@ -321,6 +325,8 @@ class SaveWeightsForSampler(Message[Training, SaveWeightsForSamplerResult]):
         InputError: a name that cannot stand in a path, a time out of its range, metadata that is none, or a kind that
             is none or is given beside a name or a time.
     """
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
     name: str | None = None
     ttl_seconds: int | None = None
@@ -351,6 +357,8 @@ class SaveWeightsExternal(Message[Training, SaveWeightsExternalResponse]):
         InputError: a name that cannot stand in a path, a time out of its range, or recipients that are none.
     """
 
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
     name: str
     ttl_seconds: int | None = None
     age_encryption_recipients: tuple[str, ...] | None = attrs.field(default=None, converter=_recipients)
@@ -372,6 +380,8 @@ class LoadState(Message[Training, LoadWeightsResponse]):
     Raises:
         InputError: not a `tinker://` path.
     """
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
 
     path: str
     optimizer: bool

@@ -81,6 +81,11 @@ class Reachability:
         return "REACHABLE" if self._outage is None else "WAITING_SERVER"
 
     @property
+    def interruptions(self) -> int:
+        """How often the service gave no answer, or one of its own failure: it may have been restarted since."""
+        return self._transport.interruptions
+
+    @property
     def away_since(self) -> float | None:
         """The trio time at which the present outage began."""
         return None if self._outage is None else self._outage.since

@@ -17,9 +17,10 @@ import trio
 
 from tinker_actors.actors.lineage import Lineage, Resumed
 from tinker_actors.actors.session import Session
-from tinker_actors.actors.submission import Prepared, Submitter
+from tinker_actors.actors.submission import Accepted, Prepared, Submitter
 from tinker_actors.actors.training_line import TrainingLine
-from tinker_actors.errors import APIError, TinkerError
+from tinker_actors.actors.verifying import Verifying, is_corrupted
+from tinker_actors.errors import TinkerError
 from tinker_actors.protocol.event import Reattached
 from tinker_actors.protocol.number import Numbers
 from tinker_actors.protocol.plan import parts_by_plan
@@ -34,11 +35,10 @@ from tinker_actors.protocol.reattach import (
 )
 from tinker_actors.protocol.recovery import is_refusal_of_key
 from tinker_actors.transport.http import HttpTransport
-from tinker_actors.wire.endpoints import GET_INFO, GET_TRAINING_RUN
+from tinker_actors.wire.endpoints import GET_INFO
 from tinker_actors.wire.model import GetInfoRequest, GetInfoResponse
-from tinker_actors.wire.service import Empty
 
-__all__ = ["Reattaching", "is_corrupted"]
+__all__ = ["Reattaching"]
 
 _NOTHING_KNOWN = "nothing is known of the time since"
 
@@ -52,6 +52,7 @@ class Reattaching:
         session: the present session.
         line: what is sent to it.
         submitter: has its numbers.
+        verifying: tells whether it was rolled back.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Reattaching:
         session: Session,
         line: TrainingLine,
         submitter: Submitter,
+        verifying: Verifying,
     ) -> None:
         self._lineage = lineage
         self._transport = transport
         self._session = session
         self._line = line
         self._submitter = submitter
+        self._verifying = verifying
 
     async def attach(self) -> Reattached | None:
         """Go on with the model that the journal knows; None if something speaks against it, which is noted.
@@ -127,22 +130,19 @@ class Reattaching:
         """Take up what has no result: send again what is in doubt, and wait for the rest."""
         lineage, line = self._lineage, self._line
         held = line.held = trio.Event()
+        before: Accepted | None = None
         for record, parts in operations:
+            if record.operation.kind == "optim_step" and parts[-1].request_id is None:
+                await self._verifying.suspect(before)
             operation = await lineage.journal.read(record)
             cut = parts_by_plan(operation, record.plan) if record.plan else [operation]
             numbers = tuple(part.number for part in parts)
             await line.send(record, Prepared(operation, cut, numbers), parts)
+            known = parts[-1].request_id
+            before = None if known is None else Accepted(cut[-1], numbers[-1], known)
+        await self._verifying.test()
         held.set()
         line.held = None
         lineage.resumed = Resumed(how="attached")
         resent = sum(any(part.request_id is None for part in parts) for _, parts in operations)
         return Reattached(lineage.model_id, resent, len(operations) - resent)
-
-
-async def is_corrupted(transport: HttpTransport, model_id: str) -> bool:
-    """Whether the service says that a model is of no use any more; not all services can say it."""
-    try:
-        run = await transport.call(GET_TRAINING_RUN, Empty(), path={"training_run_id": model_id})
-    except APIError:
-        return False
-    return run.corrupted

@@ -25,12 +25,14 @@ from tinker_actors.actors.submission import Submitter
 from tinker_actors.actors.training_line import TrainingLine
 from tinker_actors.actors.training_operation import load_operation
 from tinker_actors.actors.training_results import Results
+from tinker_actors.actors.verifying import Verifying
 from tinker_actors.errors import (
     APIStatusError,
     APITimeoutError,
     JournalError,
     ModelLost,
     RequestFailedError,
+    RestoreMismatch,
     ResultLost,
     TinkerError,
 )
@@ -59,6 +61,7 @@ class Revival:
         restoring: makes models.
         events: where events go.
         reattaching: goes on with models of earlier processes.
+        verifying: looks whether the model is what it should be.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Revival:
         restoring: Restoring,
         events: EventHub,
         reattaching: Reattaching,
+        verifying: Verifying,
     ) -> None:
         self._lineage = lineage
         self._context = context
@@ -82,12 +86,16 @@ class Revival:
         self._restoring = restoring
         self._events = events
         self._reattaching = reattaching
+        self._verifying = verifying
 
     async def begin(self) -> None:
         """Make the model; after a loss, restore it. Always a checkpoint."""
         lineage = self._lineage
         if lineage.poison is not None:
             self._give_up(lineage.poison)
+            await trio.lowlevel.checkpoint()
+        elif lineage.doom is not None:
+            self._give_up(lineage.doom)
             await trio.lowlevel.checkpoint()
         elif lineage.resuming:
             await (
@@ -148,6 +156,7 @@ class Revival:
             state = self._restoring.to_load
             if state is not None and not await self._load(state):
                 return
+            self._verifying.begin()
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._line.unconfirmed = {record.position for record in records}
             try:
@@ -169,7 +178,8 @@ class Revival:
         lineage = self._lineage
         checkpoint = None if lineage.state is None else lineage.state.path
         steps = sum(record.operation.kind == "optim_step" for record in records)
-        why = lineage.why or str(lineage.first_cause or "")
+        cause = lineage.first_cause
+        why = lineage.why or ("" if cause is None else str(cause.__cause__ or cause))
         if lineage.resumed is None and lineage.why:
             lineage.resumed = Resumed(how="restored", checkpoint=checkpoint, steps=steps, why=why)
         lineage.why = ""
@@ -211,6 +221,9 @@ class Revival:
 
     def _is_needed(self, record: Record) -> bool:
         """Whether an operation has to be sent again: of publications only those that somebody still samples from."""
+        if record.operation.kind == "forward" and record.position not in self._lineage.waiting:
+            self._lineage.journal.strike(record.position)
+            return False
         if record.operation.kind != "save_for_sampler" or not record.done:
             return True
         publication = self._lineage.publication_at(record.position)
@@ -220,7 +233,7 @@ class Revival:
         target = None if publication.target is None else publication.target()
         return target is None or not self._session.is_current(target.epoch)
 
-    def _give_up(self, cause: TinkerError | JournalError) -> None:
+    def _give_up(self, cause: TinkerError | JournalError | RestoreMismatch) -> None:
         """There is nothing to restore from: poison the model and tell everybody who waits."""
         poison = self._line.poison(cause)
         for token in self._lineage.waiting.values():

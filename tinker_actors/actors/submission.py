@@ -12,7 +12,7 @@ Nothing is raised for what the service says: refusals are part of the answer, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -28,7 +28,10 @@ from tinker_actors.protocol.recovery import Cause, Rung, classify, frees_number,
 from tinker_actors.protocol.retry import Look, Rule, Sends
 from tinker_actors.transport.http import HttpTransport
 
-__all__ = ["Prepared", "Sent", "Submission", "Submitter"]
+__all__ = ["Accepted", "Gate", "Prepared", "Sent", "Submission", "Submitter"]
+
+
+Gate: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen
@@ -78,6 +81,21 @@ class _Refused:
     is_loss: bool
 
 
+@attrs.frozen
+class Accepted:
+    """The latest request that the service has taken.
+
+    Attributes:
+        part: what it asked for.
+        number: its number.
+        request_id: its promise.
+    """
+
+    part: Operation
+    number: int
+    request_id: str
+
+
 _Outcome: TypeAlias = Sent | _Refused | None  # None: not sent
 
 
@@ -109,6 +127,7 @@ class Submitter:
         self._session = session
         self._numbers = Numbers(1)  # creation took 0
         self._epoch = 0
+        self.latest: Accepted | None = None
 
     @property
     def numbers(self) -> Numbers:
@@ -149,6 +168,7 @@ class Submitter:
         epoch: int,
         accepted: Callable[[int, str], None] = lambda _, __: None,
         before: Sequence[PartSent] = (),
+        gate: Gate | None = None,
     ) -> Submission:
         """Send an operation's requests; after a refusal none that has not begun. Always a checkpoint.
 
@@ -158,13 +178,14 @@ class Submitter:
             epoch: the session the model belongs to; nothing is sent once that is over.
             accepted: is told of each request that was taken, by its place, and of its promise.
             before: what an earlier process knew of its requests. What has a promise is not sent again.
+            gate: is waited for before it is sent once more; of an operation in one request.
         """
         self._epoch = epoch
         cut, numbers = prepared.cut, prepared.numbers
         if before:
             return _submission(await self._send_again(prepared, model_id, accepted, before))
         if len(cut) == 1:
-            outcome = await self._send(cut[0], model_id, numbers[0])
+            outcome = await self._send(cut[0], model_id, numbers[0], Sends(gate=gate))
             _tell(accepted, 0, outcome)
             return _submission([outcome])
         return _submission(await self._send_all(cut, numbers, model_id, accepted))
@@ -237,6 +258,8 @@ class Submitter:
         sends = sends or Sends()
 
         async def attempt() -> str:
+            if sends.attempts and sends.gate is not None:
+                await sends.gate()
             sends.spent = 0  # an outage in between is no fault of the call's
             async with self._session.dispatch.hold(part.data_bytes):
                 self._check_epoch(model_id)
@@ -261,7 +284,23 @@ class Submitter:
             if not is_loss:
                 self._numbers.give_back(number)
             return _Refused(error, is_loss)
+        if part.kind != "save_for_sampler" or part.name is not None:  # else it is not the same bytes again
+            self.latest = Accepted(part, number, request_id)
         return Sent(number, request_id, sends)
+
+    async def is_remembered(self, latest: Accepted | None, model_id: str) -> bool:
+        """Whether a service that remembers numbers gives the same promise again for a request that it took before.
+
+        Then it has not been restarted since. It is asked by sending the request again.
+        """
+        if latest is None:
+            return False
+        endpoint, request = request_of(latest.part, self._place(model_id, latest.number))
+        try:
+            again = await self._session.reachability.call(lambda: self._transport.call(endpoint, request))
+        except TinkerError:
+            return False
+        return again.request_id == latest.request_id
 
     def result_failed(self, sent: Sent, error: TinkerError) -> None:
         """Take the number of a request back that failed, where that does not use it up."""

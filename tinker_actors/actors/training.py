@@ -55,6 +55,7 @@ from tinker_actors.actors.submission import Submitter
 from tinker_actors.actors.training_line import TrainingLine
 from tinker_actors.actors.training_operation import operation_of, train_operations
 from tinker_actors.actors.training_results import Results
+from tinker_actors.actors.verifying import Verifying
 from tinker_actors.actors.void import step_void
 from tinker_actors.errors import (
     InputError,
@@ -111,7 +112,11 @@ class TrainingActor(Actor[Training]):
         line = self._line = TrainingLine(lineage, context, self._session, submitter, results, self._events)
         inline = self._transport.config.heartbeat == "loop"
         self._custom = CustomLosses(line.compute, None if inline else lineage.losses)
-        reattaching = Reattaching(lineage, self._transport, self._session, line, submitter)
+        reach = self._session.reachability
+        self._verifying = Verifying(lineage, self._transport, reach, line, submitter, self._events)
+        if lineage.in_run:
+            line.watcher = self._verifying
+        reattaching = Reattaching(lineage, self._transport, self._session, line, submitter, self._verifying)
         self._revival = Revival(
             lineage,
             context,
@@ -122,6 +127,7 @@ class TrainingActor(Actor[Training]):
             self._restoring,
             self._events,
             reattaching,
+            self._verifying,
         )
         await self._revival.begin()
 
@@ -146,6 +152,7 @@ class TrainingActor(Actor[Training]):
         self._refuse_if_void(ends_step=False)
         self._refuse_if_poisoned()
         try:
+            await self._verify()
             loss = await self._custom.compute(message)
         except ModelLost:
             raise
@@ -173,6 +180,7 @@ class TrainingActor(Actor[Training]):
         try:
             self._refuse_if_void(ends_step=False)
             self._refuse_if_poisoned()
+            await self._verify()
             gradient, optim = await line.decide(train_operations(message), message.decision)
         except (JournalError, ModelPoisoned, StepVoid) as error:
             message.refusals.append(error)
@@ -181,7 +189,10 @@ class TrainingActor(Actor[Training]):
         decided.settle(None)
         line.expect(gradient[0], message.gradient)
         line.expect(optim[0], message.optim)
+        before = line.latest
         if await line.send(*gradient):
+            if line.watcher is not None:
+                await line.watcher.between(before)
             await line.send(*optim)
         else:
             line.take_back(*optim)
@@ -266,6 +277,11 @@ class TrainingActor(Actor[Training]):
         await self._revival.give_slot_back()
         return Stop(None)
 
+    async def _verify(self) -> None:
+        """Make sure that a run's model is what it should be before anything more is sent to it."""
+        if self._lineage.in_run:
+            await self._verifying.check()
+
     def _refuse_if_poisoned(self) -> None:
         reason = self._lineage.poison or self._lineage.unwritten
         if reason is not None:
@@ -284,6 +300,7 @@ class TrainingActor(Actor[Training]):
         self, operation: Operation, loss: CustomLoss | None = None, decision: Decision | None = None
     ) -> ReplyToken[Any]:
         self._refuse_if_poisoned()
+        await self._verify()
         line = self._line
         try:
             [(record, prepared)] = await line.decide([operation], decision)

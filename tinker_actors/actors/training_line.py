@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import trio
 
 from tinker_actors.actors.event import EventHub
 from tinker_actors.actors.lineage import Answer, Lineage
 from tinker_actors.actors.session import Session
-from tinker_actors.actors.submission import Prepared, Sent, Submitter
+from tinker_actors.actors.submission import Accepted, Prepared, Sent, Submission, Submitter
 from tinker_actors.actors.training_operation import checkpoint_path
 from tinker_actors.actors.training_results import Results
 from tinker_actors.actors.void import Void, step_void
@@ -50,6 +50,30 @@ _HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
 )
 
 
+class Watcher(Protocol):
+    """Looks whether a model is what it should be; each may end the incarnation."""
+
+    async def check(self) -> None:
+        """Make sure that it was not rolled back, if that may have been."""
+        ...
+
+    async def between(self, before: Accepted | None) -> None:
+        """The same while numbers are taken that have not been sent, so that nothing can be computed on all services.
+
+        Args:
+            before: the latest request that was taken before.
+        """
+        ...
+
+    def compare(self, record: Record, output: ForwardBackwardOutput) -> None:
+        """Compare what was computed again with what was computed before."""
+        ...
+
+    def revived(self) -> None:
+        """Take note that it has all that came before."""
+        ...
+
+
 class TrainingLine:
     """What was sent to one incarnation of a model.
 
@@ -66,6 +90,7 @@ class TrainingLine:
         losing: the incarnation is about to end.
         progress: set, and replaced, whenever an operation has got its outcome.
         unconfirmed: positions of what was replayed and has no result yet.
+        watcher: looks whether the model of a run is what it should be.
         held: results are not asked for before this is set: it is not sure yet that the model is what it was.
     """
 
@@ -91,6 +116,7 @@ class TrainingLine:
         self.progress = trio.Event()
         self.unconfirmed: set[int] = set()
         self.held: trio.Event | None = None
+        self.watcher: Watcher | None = None
 
     # --- deciding ----------------------------------------------------------------------------------------
 
@@ -116,6 +142,11 @@ class TrainingLine:
         return [
             (Record(position, one.operation), one) for position, one in zip(positions, prepared, strict=True)
         ]
+
+    @property
+    def latest(self) -> Accepted | None:
+        """The latest request that the service has taken."""
+        return self._submitter.latest
 
     def expect(self, record: Record, answer: Answer) -> None:
         """Note who waits for an operation, and that it is of the step under way if it is part of one."""
@@ -144,7 +175,20 @@ class TrainingLine:
         def accepted(part: int, request_id: str) -> None:
             lineage.journal.accepted(record.position, part, request_id)
 
-        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted, before)
+        watcher, latest = self.watcher, self._submitter.latest
+
+        async def still_the_same() -> None:
+            if watcher is not None:
+                await watcher.between(latest)
+
+        submission = await self._submitter.submit(
+            prepared,
+            lineage.model_id,
+            lineage.epoch,
+            accepted,
+            before,
+            still_the_same if operation.kind == "optim_step" else None,
+        )
         if submission.loss is not None:
             self.lose(submission.loss)
         step.gradients += is_gradient * (len(submission.sent) - 1)
@@ -172,7 +216,15 @@ class TrainingLine:
     async def submit(self, operation: Operation) -> list[Sent]:
         """Send an operation that is no user's."""
         lineage, prepared = self._lineage, self._submitter.prepare(operation)
-        submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch)
+        return self._taken(await self._submitter.submit(prepared, lineage.model_id, lineage.epoch))
+
+    def _taken(self, submission: Submission) -> list[Sent]:
+        """Return what the service has taken.
+
+        Raises:
+            ModelLost: the model has to be restored.
+            TinkerError: it was refused.
+        """
         if submission.loss is not None:
             self.lose(submission.loss)
         if submission.refusal is not None:
@@ -180,8 +232,29 @@ class TrainingLine:
         return submission.sent
 
     async def compute(self, operation: Operation) -> Reply:
-        """Have an operation done that changes nothing, and that the journal needs not know."""
-        sent = await self.submit(operation)
+        """Have an operation done that changes nothing.
+
+        In a run the journal has to know of it: another process must not use its numbers for something else.
+
+        Raises:
+            JournalError: it cannot be written.
+            TinkerError: why it failed.
+        """
+        lineage = self._lineage
+        if not lineage.in_run:
+            return await self._result_of(operation, await self.submit(operation))
+        [(record, prepared)] = await self.decide([operation])
+
+        def accepted(part: int, request_id: str) -> None:
+            lineage.journal.accepted(record.position, part, request_id)
+
+        try:
+            submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted)
+            return await self._result_of(operation, self._taken(submission))
+        finally:
+            lineage.journal.strike(record.position, freed=self._submitter.numbers.freed(prepared.numbers))
+
+    async def _result_of(self, operation: Operation, sent: list[Sent]) -> Reply:
         try:
             return reply_of(await self._results.of(operation, sent))
         except TinkerError as error:
@@ -238,6 +311,8 @@ class TrainingLine:
         journal = self._lineage.journal
         path = checkpoint_path(record.operation, reply)
         if path is not None:
+            if self.watcher is not None:
+                await self.watcher.check()  # else it might be the state of a model that was rolled back
             # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
             while not journal.settled_before(record.position):
                 await self.progress.wait()
@@ -245,6 +320,8 @@ class TrainingLine:
                 journal.checkpointed(record.position, path, record.operation.weights_access_token)
         reply = self._spoilt(record, reply)
         output = reply if isinstance(reply, ForwardBackwardOutput) else None
+        if self.watcher is not None and record.done and output is not None:
+            self.watcher.compare(record, output)
         journal.done(record.position, output, keep=self._note_publication(record, reply))
         self.confirm(record.position)
         self.answer(record.position, reply)
@@ -265,6 +342,8 @@ class TrainingLine:
         if self._lineage.restoring and not self.unconfirmed:
             self._lineage.restored()
             self.note_life()
+            if self.watcher is not None:
+                self.watcher.revived()
 
     def note_model(self) -> None:
         """Note the model that takes everything from now on, and the numbers that are used by now."""

@@ -17,9 +17,13 @@ __all__ = [
     "LoopBlocked",
     "ModelLostEvent",
     "ModelRestored",
+    "OptimizerUnverified",
     "OrphanPossible",
     "QueueChange",
     "Reattached",
+    "RestoreMismatchFound",
+    "RestoreVerified",
+    "RollbackFound",
     "SamplerRebound",
     "SamplingSlow",
     "ServerBack",
@@ -95,6 +99,64 @@ class Reattached:
     model_id: str
     resent: int
     polled: int
+
+
+@attrs.frozen
+class RollbackFound:
+    """A model of a run was rolled back on the service, under its id; it is about to be restored.
+
+    Attributes:
+        model_id: the model.
+        checkpoint: what it was rolled back to; None for its creation.
+    """
+
+    model_id: str
+    checkpoint: str | None
+
+
+@attrs.frozen
+class RestoreVerified:
+    """A restored model computes what it computed before, weights and optimizer included.
+
+    Attributes:
+        model_id: the new id.
+        checkpoint: what it was loaded from; None if it was made anew from its seed.
+        apart: the largest mean distance of log probabilities that was seen.
+    """
+
+    model_id: str
+    checkpoint: str | None
+    apart: float
+
+
+@attrs.frozen
+class RestoreMismatchFound:
+    """A restored model computes something else than it did before: the service has lost a part of what it had saved.
+
+    Attributes:
+        model_id: the new id.
+        checkpoint: what it was loaded from; None if it was made anew from its seed.
+        lost: `weights` or `optimizer`.
+        apart: the mean distance of log probabilities.
+    """
+
+    model_id: str
+    checkpoint: str | None
+    lost: str
+    apart: float
+
+
+@attrs.frozen
+class OptimizerUnverified:
+    """A model was restored, and too few steps came after the saved state to tell whether its optimizer came along.
+
+    Attributes:
+        model_id: the new id.
+        checkpoint: what it was loaded from; None if it was made anew from its seed.
+    """
+
+    model_id: str
+    checkpoint: str | None
 
 
 @attrs.frozen
@@ -199,6 +261,10 @@ ServiceEvent: TypeAlias = (
     | ModelRestored
     | OrphanPossible
     | Reattached
+    | RollbackFound
+    | RestoreVerified
+    | RestoreMismatchFound
+    | OptimizerUnverified
     | SamplingSlow
     | SessionRenewed
     | SamplerRebound

@@ -51,6 +51,7 @@ from __future__ import annotations
 import email.utils
 import math
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -264,6 +265,7 @@ class Sends:
         orphan: one of them may have made something that nobody knows.
         verdict: the latest decision; None if nothing has failed.
         rule: what held for it.
+        gate: is waited for before each further attempt; what it raises ends the call.
     """
 
     attempts: int = 0
@@ -272,6 +274,7 @@ class Sends:
     orphan: bool = False
     verdict: Verdict | None = None
     rule: Rule | None = None
+    gate: Callable[[], Awaitable[None]] | None = None
 
     def failed(self, failure: Failure, rule: Rule, *, pause: float | None = None, chance: float) -> Verdict:
         """Take a failed attempt into account and decide; see `decide`."""

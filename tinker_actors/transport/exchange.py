@@ -93,6 +93,8 @@ class HttpTransport:
         config: how the service is reached.
         capability: what the service can do, as far as it is known.
         billing: how long 402 is waited out.
+        interruptions: how often the service did not answer, or with 5xx: each may have been the end of it, and its new
+            begin.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class HttpTransport:
             training_body=config.training_body,
         )
         self.billing = BillingPause()
+        self.interruptions = 0
         self.lanes = lanes
         self._rng = rng
         self._utc_now = utc_now
@@ -367,6 +370,8 @@ class HttpTransport:
                 if not isinstance(verdict, Again):
                     raise
             await trio.sleep(verdict.delay)
+            if sends.gate is not None:
+                await sends.gate()
 
     def _failed(self, job: Job, error: APIError, sends: Sends) -> Verdict:
         endpoint = job.endpoint
@@ -415,6 +420,7 @@ class HttpTransport:
         elif reply.status == 404 and job.endpoint is FORWARD and says_no_route(body_of(reply)):
             reply = await self._try_protobuf(job, options, credentials, attempt, reply)
         log_deprecation(job.endpoint.name, reply, self._told)
+        self.interruptions += reply.status >= 500
         return reply
 
     async def _credentials_for(self, job: Job) -> Mapping[str, str]:
@@ -495,6 +501,7 @@ class HttpTransport:
 
     def _failure(self, job: Job, request: WireRequest, error: Exception) -> APIConnectionError:
         """Translate what a way has raised that was to bring an answer."""
+        self.interruptions += 1
         failure = translated(error, job.endpoint.name, self.config.base_url)
         failure.request = request.shown()
         return failure

@@ -62,7 +62,7 @@ def _run(call: Call, model: Model) -> dict[str, object]:
         "is_lora": True,
         "lora_rank": model.rank,
         "last_request_time": time_of(call, model.last_request),
-        "corrupted": False,
+        "corrupted": model.corrupted,
         "last_checkpoint": shown["weights"],
         "last_sampler_checkpoint": shown["sampler_weights"],
         "user_metadata": model.user_metadata,

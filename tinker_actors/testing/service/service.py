@@ -146,6 +146,16 @@ class ScriptedService:
             raise InputError("model_id", model_id, "is no model of this service")
         self._state.lose_model(self._state.models[model_id], form, now)
 
+    def corrupt_model(self, model_id: str) -> None:
+        """Have a model listed as corrupted, though it goes on to answer.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        if model_id not in self._state.models:
+            raise InputError("model_id", model_id, "is no model of this service")
+        self._state.models[model_id].corrupted = True
+
     def lose_session(
         self, session_id: str, now: float, form: Literal["410", "404", "500", "silent"] = "410"
     ) -> None:

@@ -75,6 +75,7 @@ class Model:
         parked: number to what is to be done in its turn.
         free_at: when its work so far is done.
         lost: None while it is loaded; else the form in which it is told that it is not.
+        corrupted: what is listed of it says so.
     """
 
     model_id: str
@@ -91,6 +92,7 @@ class Model:
     free_at: float = 0.0
     last_request: float = 0.0
     lost: str | None = None
+    corrupted: bool = False
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,289 @@
+"""Models that are not what they should be: rolled back under their id, corrupted, or restored without all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import trio
+
+from tests.actors.journaled import Opened, decision, opened
+from tests.actors.processes import Process, World, loop
+from tests.actors.scripted import ADAM, MODES, batch, heard, steps
+from tinker_actors.actors.message import OptimStep
+from tinker_actors.errors import ModelPoisoned, RestoreMismatch
+from tinker_actors.events import (
+    ModelRestored,
+    OptimizerUnverified,
+    RestoreMismatchFound,
+    RestoreVerified,
+    RollbackFound,
+)
+from tinker_actors.testing import ServiceFaults
+
+
+async def trained(one: Opened, *tokens: int) -> None:
+    """Train steps to their end."""
+    for token in tokens:
+        await (await one.train(token)).optim
+
+
+async def interrupt(one: Opened) -> None:
+    """Have a call fail as it would while a service is started again."""
+    await one.client.rest.get_server_capabilities()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("saved", [False, True])
+async def test_a_model_that_was_rolled_back_is_made_again(
+    autojump_clock: Any, mode: str, saved: bool
+) -> None:
+    """To its creation or to a saved state, under the same id and without a word: nothing more is sent to it."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults, mode, in_run=True) as one:
+        await trained(one, 0)
+        if saved:
+            await one.training.save_state("a")
+        await trained(one, 1, 2)
+        old = one.training.model_id
+        one.service.restart(trio.current_time(), "rolled_back")
+        await interrupt(one)
+        before = one.service.trained[old]
+        await trained(one, 3)
+        [found] = heard(one.events, RollbackFound)
+        assert (found.model_id, bool(found.checkpoint)) == (old, saved)
+        assert one.training.model_id != old
+        assert one.trained == steps(0, 1, 2, 3)
+        assert one.service.trained[old] == before
+
+
+@pytest.mark.parametrize("mode", ["replay", "reject"])
+async def test_a_rollback_is_found_also_if_a_step_was_sent_into_it(autojump_clock: Any, mode: str) -> None:
+    """The request that met the restart went out again, to a model that had lost what came before it."""
+    faults = ServiceFaults().refuse(503, of="forward_backward", nth=3)
+    async with opened(faults, mode, in_run=True) as one:
+        await trained(one, 0, 1)
+        old = one.training.model_id
+        one.service.restart(trio.current_time(), "rolled_back")
+        await trained(one, 2)
+        await one.training.save_state("a")
+        assert one.training.model_id != old
+        assert one.trained == steps(0, 1, 2)
+        assert one.service.checkpoints[-1].startswith(f"tinker://{one.training.model_id}/")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_optim_step_is_not_sent_into_a_model_that_was_rolled_back(
+    autojump_clock: Any, mode: str
+) -> None:
+    """It would move weights that nobody can tell from the right ones then: its gradient was not there any more."""
+    async with opened(mode=mode, in_run=True) as one:
+        await trained(one, 0, 1)
+        old = one.training.model_id
+        await (await one.training.forward_backward(batch(2), "cross_entropy"))
+        one.interrupt("optim_step", lambda: one.service.restart(trio.current_time(), "rolled_back"))
+        await (await one.training.submit(OptimStep(ADAM, decision=decision(2))))
+        assert one.training.model_id != old
+        assert one.trained == steps(0, 1, 2)
+        assert "optim_step" not in {done.endpoint for done in one.service.trained[old]}
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("replay", True), ("reject", False), ("none", True)])
+async def test_an_optim_step_that_is_interrupted_goes_on_if_nothing_was_lost(
+    autojump_clock: Any, mode: str, kept: bool
+) -> None:
+    """A service that remembers numbers shows it by its promise; one that takes early numbers, by computing."""
+    async with opened(mode=mode, in_run=True) as one:
+        await trained(one, 0, 1)
+        old = one.training.model_id
+        one.interrupt("optim_step", lambda: None)
+        await trained(one, 2, 3)
+        assert (one.training.model_id == old) is kept
+        assert one.trained == steps(0, 1, 2, 3)
+
+
+async def test_a_state_saved_by_a_model_that_was_rolled_back_is_none_to_restore_from(
+    autojump_clock: Any,
+) -> None:
+    """It is found out before the state counts."""
+    faults = ServiceFaults().refuse(503, of="save_weights")
+    async with opened(faults, in_run=True) as one:
+        await trained(one, 0, 1)
+        one.service.restart(trio.current_time(), "rolled_back")
+        await one.training.save_state("a")
+        checkpoint = one.journal.checkpoint
+        assert checkpoint is not None
+        assert one.training.model_id in checkpoint.path
+        assert len(heard(one.events, RollbackFound)) == 1
+        assert one.trained == steps(0, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_interruption_without_a_rollback_costs_one_forward_pass(
+    autojump_clock: Any, mode: str
+) -> None:
+    """For each saved state, once; and no number is lost by it."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults, mode, in_run=True) as one:
+        await trained(one, 0)
+        await one.training.save_state("a")
+        await trained(one, 1, 2)
+        old = one.training.model_id
+        await interrupt(one)
+        await trained(one, 3, 4)
+        assert one.training.model_id == old
+        assert one.service.count("forward") == 2
+        assert one.trained == steps(0, 1, 2, 3, 4)
+
+
+async def test_a_plain_model_is_not_tested(autojump_clock: Any) -> None:
+    """It has no witnesses, and nobody has promised anything about it."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults) as one:
+        await trained(one, 0, 1)
+        await interrupt(one)
+        await trained(one, 2)
+        assert one.service.count("forward", "get_training_run") == 0
+
+
+@pytest.mark.requirement("R145")
+async def test_a_model_that_the_service_calls_corrupted_is_made_again(autojump_clock: Any) -> None:
+    """It is asked after an interruption."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults, in_run=True) as one:
+        await trained(one, 0)
+        old = one.training.model_id
+        one.service.corrupt_model(old)
+        await interrupt(one)
+        await trained(one, 1)
+        assert one.training.model_id != old
+        assert one.trained == steps(0, 1)
+        assert "corrupted" in heard(one.events, ModelRestored)[0].why
+
+
+@pytest.mark.requirement("R145")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_process_does_not_go_on_with_a_corrupted_model(autojump_clock: Any, mode: str) -> None:
+    """It is asked before anything is sent."""
+    world = World(mode)
+    await world.leave_by_kill(loop(2))
+    world.service.corrupt_model(world.model_id)
+
+    async def second(process: Process) -> None:
+        assert process.lineage.resumed is not None
+        assert "corrupted" in process.lineage.resumed.why
+        await loop(3)(process)
+
+    assert await world.process(second)
+    assert world.trained == steps(0, 1, 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_process_does_not_go_on_with_a_model_that_was_rolled_back(
+    autojump_clock: Any, mode: str
+) -> None:
+    """The service was started again while nobody was there, and says nothing of it."""
+    world = World(mode)
+    await world.leave_by_kill(loop(3, save_after=(0,)))
+    old = world.model_id
+    world.service.restart(trio.current_time() + 1e6, "rolled_back")
+
+    async def second(process: Process) -> None:
+        assert process.training.model_id != old
+        assert [event.model_id for event in heard(process.events, RollbackFound)] == [old]
+        await loop(4)(process)
+
+    assert await world.process(second)
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+# --- what a restore brings back --------------------------------------------------------------------------------
+
+
+async def lose_model(one: Opened) -> None:
+    """Lose the model, and wait until it is there again."""
+    old = one.training.model_id
+    one.service.lose_model(old, trio.current_time())
+    await (await one.training.forward(batch(9), "cross_entropy"))
+    await trio.sleep(60.0)
+    assert one.training.model_id != old
+
+
+async def test_a_restore_is_verified_by_the_two_steps_after_the_state(autojump_clock: Any) -> None:
+    """With fewer of them nobody can tell whether the optimizer came along, and that is said."""
+    async with opened(in_run=True) as one:
+        await trained(one, 0)
+        await one.training.save_state("a")
+        await trained(one, 1)
+        await lose_model(one)
+        [unverified] = heard(one.events, OptimizerUnverified, RestoreVerified)
+        assert isinstance(unverified, OptimizerUnverified)
+        assert unverified.checkpoint is not None
+        await trained(one, 2)
+        await lose_model(one)
+        [verified] = heard(one.events, OptimizerUnverified, RestoreVerified)
+        assert isinstance(verified, RestoreVerified)
+        assert verified.apart == 0.0
+        assert one.trained == steps(0, 1, 2)
+
+
+def lose_weights(one: Opened, path: str) -> None:
+    """Have a saved state hold nothing of what was saved."""
+    states = one.service._state.checkpoints
+    states[path] = attrs.evolve(states[path], applied=())
+
+
+async def test_an_older_state_is_tried_if_the_newest_has_lost_its_weights(autojump_clock: Any) -> None:
+    """What came after the older one is sent again, the steps before the newest included."""
+    async with opened(in_run=True) as one:
+        await trained(one, 0)
+        first = (await one.training.save_state("a")).path
+        await trained(one, 1)
+        second = (await one.training.save_state("b")).path
+        await trained(one, 2, 3)
+        lose_weights(one, second)
+        await lose_model(one)
+        [found] = heard(one.events, RestoreMismatchFound)
+        assert (found.lost, found.checkpoint) == ("weights", second)
+        checkpoint = one.journal.checkpoint
+        assert checkpoint is not None
+        assert checkpoint.path == first
+        assert one.trained == steps(0, 1, 2, 3)
+
+
+async def test_a_model_is_given_up_if_no_state_brings_it_back(autojump_clock: Any) -> None:
+    """Training would go on from something that nobody has trained: the error says what is missing."""
+    async with opened(in_run=True) as one:
+        await trained(one, 0)
+        first = (await one.training.save_state("a")).path
+        await trained(one, 1)
+        second = (await one.training.save_state("b")).path
+        await trained(one, 2, 3)
+        lose_weights(one, first)
+        lose_weights(one, second)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        with pytest.raises(ModelPoisoned) as caught:
+            await (await one.train(4)).optim
+        assert isinstance(caught.value.__cause__, RestoreMismatch)
+        assert caught.value.__cause__.lost == "weights"
+
+
+async def test_a_lost_optimizer_shows_in_the_second_step(autojump_clock: Any) -> None:
+    """The first step computes the same, for the weights are there."""
+    async with opened(in_run=True) as one:
+        await trained(one, 0)
+        await one.training.save_state("a")
+        await trained(one, 1, 2)
+        [second] = [
+            one_of
+            for one_of in one.journal.witnesses()
+            if one_of.which == 2 and one_of.checkpoint == one.journal.checkpoint
+        ]
+        moved = second.logprobs + np.float32(0.5)
+        one.journal._witnesses[second.position] = attrs.evolve(second, logprobs=moved)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        with pytest.raises(ModelPoisoned):
+            await (await one.train(3)).optim
+        assert heard(one.events, RestoreMismatchFound)[0].lost == "optimizer"

@@ -1,0 +1,74 @@
+"""Results that tell whether a model is what it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinker_actors.protocol.journal import Checkpoint, Operation, Record, Witness
+from tinker_actors.protocol.witness import OTHER, SAME, distance, is_lost, is_same, of_rollback
+from tinker_actors.wire.tensor import TensorData
+from tinker_actors.wire.training import ForwardBackwardOutput
+
+SAVED = Checkpoint("tinker://m/weights/a", 3)
+
+
+def witness(*logprobs: float, position: int = 4, which: Any = 1) -> Witness:
+    values = np.array(logprobs, np.float32)
+    return Witness(position=position, checkpoint=SAVED, which=which, datum=0, loss=1.0, logprobs=values)
+
+
+def output(*datums: list[float]) -> ForwardBackwardOutput:
+    outputs: list[Any] = [
+        {"logprobs": TensorData(data=np.array(one, np.float32), dtype="float32", shape=[len(one)])}
+        for one in datums
+    ]
+    return ForwardBackwardOutput("ArrayRecord", outputs, {})
+
+
+def test_the_distance_is_the_mean_of_log_probabilities() -> None:
+    """Of the datum that is the witness's; whatever cannot be compared is as far as can be."""
+    assert distance(witness(-1.0, -2.0), output([-1.0, -2.0]), 0) == 0.0
+    assert distance(witness(-1.0, -2.0), output([9.0], [-1.5, -2.0]), 1) == pytest.approx(0.25)
+    assert distance(witness(-1.0), output([-1.0, -2.0]), 0) == float("inf")
+    assert distance(witness(-1.0), output([-1.0]), 1) == float("inf")
+    assert distance(witness(-1.0), ForwardBackwardOutput("ArrayRecord", [{}], {}), 0) == float("inf")
+    assert distance(witness(float("nan")), output([float("nan")]), 0) == 0.0
+    assert distance(witness(float("nan")), output([1.0]), 0) == float("inf")
+
+
+def test_the_same_weights_give_nearly_the_same() -> None:
+    """Up to what the service varies by."""
+    assert is_same(0.0)
+    assert is_same(SAME)
+    assert not is_same(2 * SAME)
+    assert is_same(0.02, noise=0.03)
+    assert not is_same(float("inf"))
+
+
+def test_lost_weights_show_in_the_first_step_and_a_lost_optimizer_in_the_second() -> None:
+    """What the first step differs by is allowed in the second, several times."""
+    first, second = witness(0.0), witness(0.0, which=2)
+    assert not is_lost(first, 0.004)
+    assert is_lost(first, 0.006)
+    assert not is_lost(first, 0.006, noise=0.001)
+    assert is_lost(first, float("nan"))
+    assert is_lost(second, 2 * OTHER)
+    assert not is_lost(second, 2 * OTHER, first=OTHER)
+    assert is_lost(second, 6 * OTHER, first=OTHER)
+
+
+def record(position: int, kind: Any) -> Record:
+    return Record(position, Operation(kind=kind))
+
+
+def test_only_states_with_a_step_behind_them_tell_of_a_rollback() -> None:
+    """A model that has taken none since computes what it did right after the state, and rightly so."""
+    after = [record(4, "forward_backward"), record(5, "optim_step"), record(6, "forward_backward")]
+    newest, second, older = witness(position=4), witness(position=6, which=2), witness(position=1)
+    assert of_rollback([older, newest, second], after) == [newest, older]
+    assert of_rollback([older, newest], [record(4, "forward_backward")]) == [older]
+    assert of_rollback([older, newest], []) == []
+    assert of_rollback([], after) == []

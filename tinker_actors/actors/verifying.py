@@ -1,0 +1,218 @@
+"""Making sure that a model of a run is what it should be: not rolled back, and restored with all that was saved.
+
+Theory of operation. After anything that may have been a restart of the service, and before anything more is sent to the
+model, one datum of the step that followed each usable saved state is computed again. A model that gives what it gave
+right after the saved state has lost the steps since: it is made again. The same is done before a saved state counts as
+one, and when a process goes on with the model of an earlier one. A service may also say by itself that a model is
+corrupted.
+
+After a restore, what the two steps after the saved state compute is compared with what they computed before. If that is
+something else, an older saved state is tried, once; then the model is given up with `RestoreMismatch`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+import trio
+
+from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.reachability import Reachability
+from tinker_actors.actors.submission import Accepted, Submitter
+from tinker_actors.actors.training_line import TrainingLine
+from tinker_actors.errors import APIError, ModelLost, RestoreMismatch, TinkerError
+from tinker_actors.protocol.event import (
+    OptimizerUnverified,
+    RestoreMismatchFound,
+    RestoreVerified,
+    RollbackFound,
+)
+from tinker_actors.protocol.journal import Checkpoint, Operation, Record, Witness
+from tinker_actors.protocol.retry import says_early
+from tinker_actors.protocol.witness import distance, is_lost, is_same, of_rollback
+from tinker_actors.transport.http import HttpTransport
+from tinker_actors.wire.endpoints import GET_TRAINING_RUN
+from tinker_actors.wire.service import Empty
+from tinker_actors.wire.training import ForwardBackwardOutput
+
+__all__ = ["Verifying", "is_corrupted"]
+
+_PAUSE = 0.5  # seconds before a forward pass is tried again that had overtaken what was on its way
+_PAUSES = 20
+
+
+class Verifying:
+    """Makes sure that one incarnation of a run's model is what it should be.
+
+    Args:
+        lineage: the model.
+        transport: the way to the service.
+        reachability: counts what may have been a restart.
+        line: what is sent to the model.
+        submitter: sends it.
+        events: where events go.
+    """
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        transport: HttpTransport,
+        reachability: Reachability,
+        line: TrainingLine,
+        submitter: Submitter,
+        events: EventHub,
+    ) -> None:
+        self._lineage = lineage
+        self._transport = transport
+        self._reachability = reachability
+        self._line = line
+        self._submitter = submitter
+        self._events = events
+        self._turn = trio.Lock()
+        self._seen = reachability.interruptions
+        self._apart: dict[Literal[1, 2], float] = {}  # how far a restored model was from each witness
+
+    # --- rolled back -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The model was just made: what happened before does not concern it."""
+        self._seen = self._reachability.interruptions
+
+    async def check(self) -> None:
+        """Make sure that the model was not rolled back, if that may have been. A checkpoint only then.
+
+        Raises:
+            ModelLost: it was, or the service says that it is corrupted.
+        """
+        if self._seen != self._reachability.interruptions:
+            await self.test()
+
+    async def between(self, before: Accepted | None) -> None:
+        """Make sure that the model was not rolled back, while there are numbers that are taken and not sent.
+
+        Where a service carries requests out in the order of their numbers, nothing can be computed then. One that
+        remembers numbers is asked for the promise of the request before: if it gives the same, it was not restarted.
+
+        Args:
+            before: the latest request that the service had taken before what may have been a restart.
+
+        Raises:
+            ModelLost: it was rolled back, or that cannot be told.
+        """
+        if self._seen != self._reachability.interruptions:
+            await self.suspect(before)
+
+    async def suspect(self, before: Accepted | None) -> None:
+        """As `between`, for a model that may have been rolled back."""
+        lineage, capability = self._lineage, self._transport.capability
+        if capability.early_numbers == "run":
+            await self.test()
+            return
+        journal, model_id = lineage.journal, lineage.model_id
+        if not of_rollback(journal.witnesses(), journal.replay()):
+            return  # it has no step that could be lost
+        if capability.dedupe == "replay" and await self._submitter.is_remembered(before, model_id):
+            return
+        message = f"the service may have been restarted, and model {model_id} rolled back"
+        self._line.lose(ModelLost(message, model_id=model_id))
+
+    async def test(self) -> None:
+        """Make sure that the model was not rolled back. Always a checkpoint.
+
+        Raises:
+            ModelLost: it was, or the service says that it is corrupted.
+        """
+        async with self._turn:
+            while True:
+                seen = self._reachability.interruptions
+                await self._test()
+                self._seen = seen
+                if seen == self._reachability.interruptions:
+                    return
+
+    async def _test(self) -> None:
+        lineage, journal, line = self._lineage, self._lineage.journal, self._line
+        model_id = lineage.model_id
+        if await is_corrupted(self._transport, model_id):
+            line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
+        for witness in of_rollback(journal.witnesses(), journal.replay()):
+            operation = await journal.read_witness(witness)
+            if operation is None:
+                continue
+            output = await self._compute(operation, witness)
+            if output is not None and is_same(distance(witness, output, 0), noise=lineage.noise):
+                path = _path(witness.checkpoint)
+                self._events.publish(RollbackFound(model_id, path))
+                message = f"model {model_id} was rolled back on the service, to {path or 'its creation'}"
+                line.lose(ModelLost(message, model_id=model_id))
+
+    async def _compute(self, operation: Operation, witness: Witness) -> ForwardBackwardOutput | None:
+        """Compute a witness's datum again; None if the service cannot say."""
+        data = (operation.data[witness.datum],)
+        forward = attrs.evolve(operation, kind="forward", data=data, body=None)
+        for _ in range(_PAUSES):
+            try:
+                output = await self._line.compute(forward)
+            except TinkerError as error:
+                if not says_early(str(error)):
+                    return None
+            else:
+                return output if isinstance(output, ForwardBackwardOutput) else None
+            await trio.sleep(_PAUSE)
+        return None
+
+    # --- restored ----------------------------------------------------------------------------------------
+
+    def compare(self, record: Record, output: ForwardBackwardOutput) -> None:
+        """Compare what a gradient that was sent again has computed with what it computed before.
+
+        Raises:
+            ModelLost: that is something else.
+        """
+        lineage = self._lineage
+        witness = lineage.journal.witness_at(record.position)
+        if witness is None:
+            return
+        apart = self._apart[witness.which] = distance(witness, output, witness.datum)
+        if is_lost(witness, apart, first=self._apart.get(1, 0.0), noise=lineage.noise):
+            self._mismatch(witness, apart)
+
+    def _mismatch(self, witness: Witness, apart: float) -> None:
+        lineage, path = self._lineage, _path(witness.checkpoint)
+        lost = "weights" if witness.which == 1 else "optimizer"
+        self._events.publish(RestoreMismatchFound(lineage.model_id, path, lost, apart))
+        message = (
+            f"model {lineage.model_id}, restored from {path or 'its seed'}, computes something else than before: "
+            f"its {lost} must be lost (log probabilities differ by {apart:.3g} in the mean)"
+        )
+        error = RestoreMismatch(message, model_id=lineage.model_id, checkpoint=path, lost=lost)
+        if lineage.mismatch is not None or not lineage.journal.fall_back():
+            lineage.doom = error
+        lineage.mismatch = error
+        self._line.lose(ModelLost(message, model_id=lineage.model_id))
+
+    def revived(self) -> None:
+        """The model has all that came before: tell how far that is known."""
+        lineage = self._lineage
+        state = lineage.state
+        path = None if state is None else state.path
+        lineage.mismatch = None
+        if 2 in self._apart:
+            self._events.publish(RestoreVerified(lineage.model_id, path, max(self._apart.values())))
+        else:
+            self._events.publish(OptimizerUnverified(lineage.model_id, path))
+
+
+def _path(checkpoint: Checkpoint | None) -> str | None:
+    return None if checkpoint is None else checkpoint.path
+
+
+async def is_corrupted(transport: HttpTransport, model_id: str) -> bool:
+    """Whether the service says that a model is of no use any more; not all services can say it."""
+    try:
+        run = await transport.call(GET_TRAINING_RUN, Empty(), path={"training_run_id": model_id})
+    except APIError:
+        return False
+    return run.corrupted

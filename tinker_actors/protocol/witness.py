@@ -1,0 +1,92 @@
+"""Whether a model is what it was: its results compared with those that were kept. Pure.
+
+A *witness* is what the first gradient of a step computed, in the first and in the second step after a saved state. It
+tells two things apart that no status code does:
+
+- a model that was *rolled back* under its id, because its service was restarted, computes again what it computed right
+  after the saved state, although it has taken steps since;
+- a model that was *restored* and computes something else in the first step has other weights than those that were
+  saved; in the second step, another optimizer: one that begins afresh takes the first step differently.
+
+Two results are compared by the mean distance of their log probabilities. A service that computes the same twice gives
+less than `SAME`; a lost optimizer moves them by more than `OTHER`. What a service is known to vary by (`noise`) is
+added to that, and the distance in the first step to what is allowed in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_actors.protocol.journal import Record, Witness
+from tinker_actors.wire.training import ForwardBackwardOutput
+
+__all__ = ["OTHER", "OTHER_WEIGHTS", "SAME", "distance", "is_lost", "is_same", "of_rollback"]
+
+SAME: Final = 1e-4
+OTHER: Final = 1e-3
+OTHER_WEIGHTS: Final = 5e-3
+_SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second
+_TIMES_NOISE: Final = 10.0
+
+
+def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> float:
+    """Return how far a result is from a witness: the mean distance of log probabilities.
+
+    Args:
+        witness: what was computed before.
+        output: what is computed now.
+        datum: which of its datums is the witness's.
+    """
+    now = _logprobs(output, datum)
+    if now is None or now.shape != witness.logprobs.shape:
+        return float("inf")
+    if np.array_equal(now, witness.logprobs, equal_nan=True):
+        return 0.0
+    apart = np.abs(now.astype(np.float64) - witness.logprobs)
+    return float("inf") if np.isnan(apart).any() else float(np.mean(apart))
+
+
+def _logprobs(output: ForwardBackwardOutput, datum: int) -> NDArray[np.float32] | None:
+    outputs: Sequence[Any] = output.loss_fn_outputs
+    tensor = outputs[datum].get("logprobs") if datum < len(outputs) else None
+    return None if tensor is None else np.asarray(tensor.to_numpy(), np.float32).reshape(-1)
+
+
+def is_same(apart: float, *, noise: float = 0.0) -> bool:
+    """Whether two results are those of the same weights.
+
+    Args:
+        apart: their distance.
+        noise: what the service varies by.
+    """
+    return apart <= max(SAME, noise)
+
+
+def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float = 0.0) -> bool:
+    """Whether a restored model has not got all that was saved: weights by the first witness, optimizer by the second.
+
+    Args:
+        witness: what was computed before.
+        apart: how far from it the restored model is.
+        first: how far it was in the first step.
+        noise: what the service varies by.
+    """
+    least = OTHER_WEIGHTS if witness.which == 1 else max(OTHER, _SEVERAL * first)
+    return not apart <= max(least, _TIMES_NOISE * noise)
+
+
+def of_rollback(witnesses: Iterable[Witness], records: Sequence[Record]) -> list[Witness]:
+    """Return those that tell of a rollback, the newest first: since their saved state a step was taken.
+
+    Args:
+        witnesses: all that are kept.
+        records: what would be replayed.
+    """
+    last = max((one.position for one in records if one.operation.kind == "optim_step"), default=-1)
+    first = min((one.position for one in records), default=-1)
+    found = [one for one in witnesses if one.which == 1 and (one.position < last or one.position < first)]
+    return sorted(found, key=lambda one: -one.position)
