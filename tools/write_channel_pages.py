@@ -190,11 +190,14 @@ def sent_by(kind: type, name: str) -> list[str]:
     return list(dict.fromkeys(one for one in calls(kind, name) if one in known))
 
 
+_OTHERS = {"submit", "decide"}  # whatever it is given; and what runs use
+
+
 def verb_rows() -> list[list[str]]:
     """Return a row for each verb that sends a message."""
     rows = [["verb", "message", "role", "reply of the message", "what the verb gives"]]
     for client, what in ((TrainingClient, "training"), (SamplingClient, "sampling")):
-        for name in (name for name in vars(client) if not name.startswith("_") and name != "submit"):
+        for name in (name for name in vars(client) if not name.startswith("_") and name not in _OTHERS):
             for message in sent_by(client, name):
                 role, reply = parties(getattr(messages, message))
                 gives = str(inspect.signature(inspect.getattr_static(client, name)).return_annotation)

@@ -9,7 +9,8 @@ import trio
 
 from tests.actors.journaled import decision, opened
 from tests.actors.scripted import ADAM, MODES, batch, steps
-from tinker_actors.actors.message import OptimStep, Train, TrainForward, TrainOptim
+from tinker_actors.actors.message import OptimStep
+from tinker_actors.actors.run_message import Train, TrainForward, TrainOptim
 from tinker_actors.errors import BadRequestError, InputError, JournalError, JournalFull, StepVoid, Withdrawn
 from tinker_actors.testing import ServiceFaults
 

@@ -15,18 +15,13 @@ from tinker_actors.actors.message import (
     ForwardBackwardCustom,
     LoadState,
     OptimStep,
-    Reach,
-    Revive,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
-    Skip,
-    Train,
-    TrainForward,
     Training,
-    TrainOptim,
     Unload,
 )
+from tinker_actors.actors.run_message import Reach, Revive, Skip, Train, TrainForward, TrainOptim
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import Trained
 from tinker_actors.actors.training_step import Planned, TrainingStep

@@ -11,9 +11,8 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
-from tinker_actors.actors.deferred import Deferred
 from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTarget
-from tinker_actors.errors import InputError, TinkerActorsError
+from tinker_actors.errors import InputError
 from tinker_actors.kernel import Message
 from tinker_actors.kernel.message import Unit
 from tinker_actors.protocol.batch import (
@@ -55,9 +54,7 @@ __all__ = [
     "LoadState",
     "OptimStep",
     "Published",
-    "Reach",
     "RenewSession",
-    "Revive",
     "Sample",
     "SampleTarget",
     "Sampling",
@@ -65,16 +62,13 @@ __all__ = [
     "SaveWeightsExternal",
     "SaveWeightsForSampler",
     "SessionRole",
-    "Skip",
     "StartBeating",
     "Telemetry",
     "TellCancelled",
-    "Train",
-    "TrainForward",
-    "TrainOptim",
     "Training",
     "Unload",
     "WaitForResult",
+    "datums",
 ]
 
 T = TypeVar("T")
@@ -104,7 +98,12 @@ class Telemetry:
     """Role: reports events to the service."""
 
 
-def _datums(data: Sequence[Datum]) -> tuple[Datum, ...]:
+def datums(data: Sequence[Datum]) -> tuple[Datum, ...]:
+    """Return a batch as a message keeps it.
+
+    Raises:
+        InputError: no sequence.
+    """
     if not isinstance(data, Sequence):
         raise InputError("data", data, "must be a list of Datum")
     return tuple(data)
@@ -125,7 +124,7 @@ ANY_NUMBER = 1_000_000
 class _Batch(Message[Training, ForwardBackwardOutput]):
     max_redeliver: ClassVar[int] = ANY_NUMBER
 
-    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    data: tuple[Datum, ...] = attrs.field(converter=datums)
     loss_fn: LossFnType
     loss_fn_config: dict[str, float | str] | None = None
 
@@ -169,7 +168,7 @@ class ForwardBackwardCustom(Message[Training, ForwardBackwardOutput]):
     unit: ClassVar[Unit] = "part"
     max_redeliver: ClassVar[int] = 1_000_000  # how often its model is restored is for its supervisor to say
 
-    data: tuple[Datum, ...] = attrs.field(converter=_datums)
+    data: tuple[Datum, ...] = attrs.field(converter=datums)
     loss_fn: CustomLossFn
     forward: tuple[Datum, ...] = attrs.field(init=False, repr=False, eq=False)
 
@@ -203,84 +202,6 @@ class OptimStep(Message[Training, OptimStepResponse]):
     def __attrs_post_init__(self) -> None:
         check_optim(self.optim_params)
         check_flag("confirm", self.confirm)
-
-
-@attrs.frozen
-class Train(Message[Training, None]):
-    """Decide a whole step, a gradient and its `optim_step`, and send it. Answered as soon as it is decided.
-
-    The results are asked for by a `TrainForward` and a `TrainOptim`, which go in line with it, as one block.
-
-    Attributes:
-        data: the batch.
-        loss_fn: the loss.
-        loss_fn_config: the loss's settings.
-        optim_params: the optimizer's settings.
-        decision: what a run decides with this step; written in one transaction with both operations.
-        gradient: the output, once it is there.
-        optim: the step's metrics, once they are there.
-        refusals: why the step was not decided.
-
-    Raises:
-        InputError: see `protocol.batch.check_batch` and `check_optim`.
-        JournalError: it could not be written; nothing of it was sent.
-    """
-
-    unit: ClassVar[Unit] = "part"
-    max_redeliver: ClassVar[int] = ANY_NUMBER
-
-    data: tuple[Datum, ...] = attrs.field(converter=_datums)
-    loss_fn: LossFnType
-    loss_fn_config: dict[str, float | str] | None
-    optim_params: OptimParams
-    decision: Decision | None = None
-    gradient: Deferred[ForwardBackwardOutput] = attrs.field(
-        init=False, repr=False, eq=False, factory=Deferred
-    )
-    optim: Deferred[OptimStepResponse] = attrs.field(init=False, repr=False, eq=False, factory=Deferred)
-    refusals: list[TinkerActorsError] = attrs.field(
-        init=False, repr=False, eq=False, factory=list[TinkerActorsError]
-    )
-
-    def __attrs_post_init__(self) -> None:
-        check_batch(self.data, self.loss_fn, self.loss_fn_config)
-        check_optim(self.optim_params)
-
-
-@attrs.frozen
-class TrainForward(Message[Training, ForwardBackwardOutput]):
-    """Wait for the output of a step's gradient; see `Train`."""
-
-    unit: ClassVar[Unit] = "part"
-    max_redeliver: ClassVar[int] = ANY_NUMBER
-
-    train: Train
-
-
-@attrs.frozen
-class TrainOptim(Message[Training, OptimStepResponse]):
-    """Wait for the end of a step; see `Train`."""
-
-    unit: ClassVar[Unit] = "end"
-    max_redeliver: ClassVar[int] = ANY_NUMBER
-
-    train: Train
-
-
-@attrs.frozen
-class Skip(Message[Training, None]):
-    """Decide a step in which nothing is trained."""
-
-    max_redeliver: ClassVar[int] = ANY_NUMBER
-
-    decision: Decision
-
-
-@attrs.frozen
-class Reach(Message[Training, None]):
-    """Answered when everything that stands before it has been taken up: written, and sent or refused."""
-
-    max_redeliver: ClassVar[int] = ANY_NUMBER
 
 
 @attrs.frozen
@@ -389,13 +310,6 @@ class LoadState(Message[Training, LoadWeightsResponse]):
 
     def __attrs_post_init__(self) -> None:
         check_state_path("path", self.path)
-
-
-@attrs.frozen
-class Revive(Message[Training, None]):
-    """Go on with the model of an earlier process, or restore it; the first message of such an actor."""
-
-    max_redeliver: ClassVar[int] = ANY_NUMBER
 
 
 @attrs.frozen

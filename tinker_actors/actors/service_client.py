@@ -14,8 +14,8 @@ from tinker_actors.actors.event import EventChannel
 from tinker_actors.actors.failure import FailureLog
 from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.lineage import Lineage, StartState
-from tinker_actors.actors.message import Revive
 from tinker_actors.actors.rest import RestClient
+from tinker_actors.actors.run_message import Revive
 from tinker_actors.actors.sampler_factory import SamplerFactory
 from tinker_actors.actors.sampling_client import SamplerHome, SamplingClient
 from tinker_actors.actors.service_ref import ServiceRef

@@ -35,21 +35,16 @@ from tinker_actors.actors.message import (
     Futures,
     LoadState,
     OptimStep,
-    Reach,
-    Revive,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
-    Skip,
-    Train,
-    TrainForward,
     Training,
-    TrainOptim,
     Unload,
 )
 from tinker_actors.actors.reattaching import Reattaching
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.revival import Revival
+from tinker_actors.actors.run_message import Reach, Revive, Skip, Train, TrainForward, TrainOptim
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Submitter
 from tinker_actors.actors.training_line import TrainingLine

@@ -25,17 +25,13 @@ from tinker_actors.actors.message import (
     FromPath,
     LoadState,
     OptimStep,
-    Reach,
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
-    Skip,
-    Train,
-    TrainForward,
     Training,
-    TrainOptim,
     Unload,
 )
+from tinker_actors.actors.run_message import Reach, Skip, Train, TrainForward, TrainOptim
 from tinker_actors.actors.sampler_factory import SamplerFactory, check_policy
 from tinker_actors.actors.sampling_client import SamplingClient
 from tinker_actors.actors.telemetry import TelemetryHandle

@@ -13,8 +13,8 @@ from tinker_actors.actors.message import (
     SaveState,
     SaveWeightsExternal,
     SaveWeightsForSampler,
-    Train,
 )
+from tinker_actors.actors.run_message import Train
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.wire.weights import SaveWeightsResponse
 
