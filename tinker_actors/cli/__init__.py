@@ -1,4 +1,4 @@
-"""The command line: `tinker-actors demo`, `tinker-actors serve` and `tinker-actors supervise`."""
+"""The command line: `tinker-actors` with `demo`, `serve`, `supervise`, `checkpoints` and `gc`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ __all__ = ["command", "main"]
 class _LazyGroup(click.Group):
     """Imports a command's module only when it is asked for, so that `--help` and `serve` start fast."""
 
-    _modules = ("demo", "serve", "supervise")
+    _modules = ("checkpoints", "demo", "gc", "serve", "supervise")
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return sorted(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        if cmd_name in ("checkpoints", "gc"):
+            from tinker_actors.cli import checkpoints
+
+            return checkpoints.gc if cmd_name == "gc" else checkpoints.checkpoints
         if cmd_name == "demo":
             from tinker_actors.cli.demo import demo
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack, cast, get_args
 
 from tinker_actors.errors import InputError
+from tinker_actors.opening.backend import Backend
 from tinker_actors.opening.service import open_chosen
 from tinker_actors.opening.settings import Settings, check_names, choose
 from tinker_actors.protocol.batch import check_flag
@@ -17,6 +18,7 @@ from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config
 from tinker_actors.protocol.retention import Retention
 from tinker_actors.protocol.run_identity import Identity, check_accept, check_mine
+from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.protocol.saving import metadata
 from tinker_actors.wire.optimizer import OptimizerConfig
 from tinker_actors.wire.training import LossFnType
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     from tinker_actors.local.service import EmbeddedService
     from tinker_actors.runs.run import Run
 
-__all__ = ["open_run"]
+__all__ = ["BACKEND", "embedded_of", "open_run"]
 
 _T = TypeVar("_T")
+
+BACKEND: Final = "backend"
+"""The name of the fact that says where a run is trained: `local`, or a base URL."""
 
 _GIB: Final = 1024**3
 
@@ -128,8 +133,9 @@ async def open_run(
     journal = open_journal(plan.directory, durability=durability, max_bytes=journal_max_bytes, inline=inline)
     async with contextlib.aclosing(journal):
         whole = await identify(journal, given, plan.accept, seed_given=seed is not None)
+        await _note_backend(journal, chosen)
         if chosen.base_url is None and embedded is None:
-            embedded = _embedded_of(plan.directory, whole)
+            embedded = embedded_of(plan.directory, whole.lora.seed or 0)
         # Each time it is opened draws something else, and the same again if it is done again.
         rng = random.Random(None if seed is None else f"{seed}/{journal.incarnation}")
         async with (
@@ -141,11 +147,18 @@ async def open_run(
                 yield run
 
 
-def _embedded_of(directory: Path, identity: Identity) -> EmbeddedService:
+async def _note_backend(journal: RunJournal, chosen: Backend) -> None:
+    """Note where the run is trained, for those who look after its checkpoints later."""
+    where = chosen.base_url or "local"
+    if journal.facts.get(BACKEND) != where:
+        await journal.note(**{BACKEND: where})
+
+
+def embedded_of(directory: Path, seed: int = 0) -> EmbeddedService:
     """Return the embedded service of a run: it keeps all that it has been given, beside the journal."""
     from tinker_actors.local.service import EmbeddedService
 
-    return EmbeddedService(state=directory / "service", seed=identity.lora.seed or 0)
+    return EmbeddedService(state=directory / "service", seed=seed)
 
 
 def _check_directory(run_dir: object) -> Path:

@@ -71,9 +71,7 @@ class Keeping:
         """Verify what is done, and let go of what is outdated. A checkpoint. Failures are told of."""
         await trio.lowlevel.checkpoint()
         async with self._looking:
-            for one in list(self._journal.checkpoints):
-                if one.state == "done":
-                    await self._verify(one)
+            await self._verify_all()
             await self._tidy()
 
     async def keep_house(self) -> None:
@@ -82,6 +80,11 @@ class Keeping:
             await self.look_over()
         except TinkerActorsError as error:
             _LOG.warning("the checkpoints of the run could not be looked over: %s", error)
+
+    async def _verify_all(self) -> None:
+        for one in list(self._journal.checkpoints):
+            if one.state == "done":
+                await self._verify(one)
 
     async def _verify(self, one: RunCheckpoint) -> None:
         assert one.path is not None, "it is done"
@@ -151,11 +154,14 @@ class Keeping:
 
     async def collect(self, *, dry_run: bool) -> Collected:
         """Delete what no rule keeps, or say what would be. A checkpoint."""
-        await self.look_over()
-        result = sort_out(self._retention, self._journal.checkpoints)
-        if dry_run:
-            return Collected(kept=result.kept, deleted=result.outdated)
-        return attrs.evolve(await self._delete(result.outdated), kept=result.kept)
+        async with self._looking:
+            await self._verify_all()
+            result = sort_out(self._retention, self._journal.checkpoints)
+            if dry_run:
+                return Collected(kept=result.kept, deleted=result.outdated)
+            collected = attrs.evolve(await self._delete(result.outdated), kept=result.kept)
+            await self._tidy()  # what is kept may have been given an end before
+            return collected
 
     async def _delete(self, outdated: Sequence[RunCheckpoint]) -> Collected:
         deleted: list[RunCheckpoint] = []

@@ -211,7 +211,9 @@ class Run(Guide):
             InputError: the run has no such checkpoint.
         """
         check_flag("pinned", pinned)
-        return self._keeping.describe(name, pinned=pinned)
+        described = self._keeping.describe(name, pinned=pinned)
+        self._saving.look_over_soon()
+        return described
 
     def rate(self, name: str, metric: float) -> RunCheckpoint:
         """Say how good a checkpoint is, for instance when it has been evaluated; return it.
@@ -219,7 +221,9 @@ class Run(Guide):
         Raises:
             InputError: the run has no such checkpoint, or no number.
         """
-        return self._keeping.describe(name, metric=_metric(metric))
+        described = self._keeping.describe(name, metric=_metric(metric))
+        self._saving.look_over_soon()
+        return described
 
     async def gc(self, *, dry_run: bool = True) -> Collected:
         """Delete on the service the checkpoints that no rule keeps. A checkpoint.

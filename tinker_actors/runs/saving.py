@@ -129,6 +129,10 @@ class Saving:
         self._journal.describe(latest.name, metric=metric, pinned=pin or None)
         return self._keeping.find(latest.name)
 
+    def look_over_soon(self) -> None:
+        """See in the background what follows from what is new about a checkpoint."""
+        self._nursery.start_soon(self._keeping.keep_house)
+
     async def finish(self) -> None:
         """Save what is decided, if no checkpoint holds it, and wait for those under way. A checkpoint.
 
