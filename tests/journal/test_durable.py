@@ -311,6 +311,19 @@ def test_the_two_steps_after_each_state_are_witnesses(tmp_path: Path) -> None:
     abandon(journal)
 
 
+def test_a_witness_is_what_was_computed_at_first(tmp_path: Path) -> None:
+    """A replay is compared with it, so it must not take its place."""
+    journal = opened(tmp_path)
+    step(journal, 0)
+    step(journal, 1)
+    journal.done(2, output(-99.0))
+    assert [one.loss for one in journal.witnesses()] == [-0.0, 3.0]
+    journal = killed(journal, tmp_path)
+    journal.done(2, output(-99.0))
+    assert [one.loss for one in journal.witnesses()] == [-0.0, 3.0]
+    abandon(journal)
+
+
 async def test_a_thread_writes_while_the_loop_goes_on(tmp_path: Path) -> None:
     """Many tasks record at once, in the order they came; nothing is lost on the way out."""
     journal = opened(tmp_path, inline=False)

@@ -151,6 +151,21 @@ def test_a_note_that_cannot_be_written_is_told_at_the_next_step(tmp_path: Path) 
     abandon(journal)
 
 
+def test_whatever_goes_wrong_in_the_writer_ends_all_writing(tmp_path: Path) -> None:
+    """Also if it is a mistake of its own, and if nobody waits for it."""
+    journal = opened(tmp_path)
+    journal._store.later(lambda: [("INSERT INTO nowhere VALUES(1)", ())])
+    with pytest.raises(JournalError, match="no such table"):
+        record(journal, batch())
+    journal = killed(journal, tmp_path)
+    journal._store.later(lambda: {}["nothing"])
+    with pytest.raises(JournalError, match="nothing"):
+        record(journal, batch())
+    journal = killed(journal, tmp_path)
+    assert record(journal, batch()) == [0]
+    abandon(journal)
+
+
 def test_a_segment_that_cannot_be_deleted_is_deleted_later(tmp_path: Path) -> None:
     """It is in nobody's way."""
     disk = FullDisk()

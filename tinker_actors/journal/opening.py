@@ -18,7 +18,7 @@ from tinker_actors.journal.contents import Station
 from tinker_actors.journal.disk import Disk
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.journal.ledger import Ledger, meta
-from tinker_actors.journal.reading import contents_of, rules_of
+from tinker_actors.journal.reading import contents_of
 from tinker_actors.journal.schema import FORMAT, SCHEMA, Statement
 from tinker_actors.journal.segments import Segments
 from tinker_actors.journal.store import Store
@@ -70,12 +70,14 @@ def open_journal(
     try:
         with _undisturbed():
             return _open(path, disk, here, durability, max_bytes, now, inline=inline)
-    except BaseException as error:
+    except OSError as error:
         disk.abandon()
-        if isinstance(error, OSError):
-            raise JournalError(f"{path} cannot be used: {error}", path=str(path)) from error
-        if isinstance(error, sqlite3.Error):
-            raise _refusal(path, error) from error
+        raise JournalError(f"{path} cannot be used: {error}", path=str(path)) from error
+    except sqlite3.Error as error:
+        disk.abandon()
+        raise _refusal(path, error) from error
+    except BaseException:
+        disk.abandon()
         raise
 
 
@@ -130,13 +132,10 @@ def _open(
     def stamp() -> Statement:
         return meta("written", {"host": here.host, "boot": here.boot, "time": now()})
 
-    rules = rules_of(tables)
-    needless = tables.records.keys() - rules.held()  # a kill came before they were let go
-    gone = sorted(needless.union(torn.positions))
-    _begin(disk, database, tables, [*torn.rows, *ledger.remove(gone), stamp()])
+    _begin(disk, database, tables, [*torn.rows, *ledger.remove(torn.positions), stamp()])
     segments.sweep()
     store = Store(path, disk, database, segments, ledger, stamp, inline=inline)
-    return DurableJournal(store, contents_of(tables, rules, torn), here, max_bytes=max_bytes, now=now)
+    return DurableJournal(store, contents_of(tables, torn), here, max_bytes=max_bytes, now=now)
 
 
 def _lock(path: Path, disk: Disk, here: Station) -> None:

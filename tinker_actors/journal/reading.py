@@ -10,16 +10,16 @@ from tinker_actors.journal.tail import Torn
 from tinker_actors.protocol.journal import ModelFacts
 from tinker_actors.protocol.journal_rules import Rules
 
-__all__ = ["contents_of", "rules_of"]
+__all__ = ["contents_of"]
 
 
-def contents_of(tables: Tables, rules: Rules, torn: Torn) -> Contents:
+def contents_of(tables: Tables, torn: Torn) -> Contents:
     """Return what the journal holds."""
     model = tables.meta.get("model")
     if model is not None:
         model = ModelFacts(**model | {"free": tuple(model["free"])})
     return Contents(
-        rules=rules,
+        rules=_rules(tables),
         line=Line(model, tables.parts, live=tables.meta.get("live", False)),
         catalogue=Catalogue(tables.states),
         progress=tables.progress,
@@ -31,7 +31,7 @@ def contents_of(tables: Tables, rules: Rules, torn: Torn) -> Contents:
     )
 
 
-def rules_of(tables: Tables) -> Rules:
+def _rules(tables: Tables) -> Rules:
     """Have the rules see what happened: operations in order, and each usable state after what it holds."""
     states = tables.usable()
     left = list(states)
