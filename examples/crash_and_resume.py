@@ -53,24 +53,37 @@ WAYS: tuple[Way, ...] = ("open_run", "checkpoint", "cookbook")
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill: of what, at which step, and how long after it has begun, in parts of a step.
+    """A kill.
 
-    What is put in line is under way for longer than a step, so this is anywhere in the life of some step.
+    Attributes:
+        victim: what is killed.
+        step: the step that has to have begun.
+        after: how long after that, in parts of a step; what is put in line is under way for longer than a step, so this
+            is anywhere in the life of some step. Of one that is starting: in parts of a start.
+        starting: it strikes the run that has just been started again, on its way to where it was.
     """
 
     victim: Victim
     step: int
     after: float
+    starting: bool = False
 
 
 def draw_kills(seed: int, steps: int, runs: int, services: int) -> list[Kill]:
-    """Draw kills at different steps, none at the last one, so that each finds its victim alive."""
+    """Draw kills at different steps, none at the last one, so that each finds its victim alive.
+
+    One kill of the run in five comes while the run is starting again after another one.
+    """
     rng = random.Random(f"kills {seed}")
-    places = sorted(rng.sample(range(steps - 1), runs + services))
+    starting = runs // 5
     run, service = get_args(Victim)
-    victims = [run] * runs + [service] * services
+    victims = [run] * (runs - starting) + [service] * services
     rng.shuffle(victims)
-    return [Kill(victim, step, rng.uniform(0, 2)) for victim, step in zip(victims, places, strict=True)]
+    places = sorted(rng.sample(range(steps - 1), len(victims)))
+    kills = [Kill(victim, step, rng.uniform(0, 2)) for victim, step in zip(victims, places, strict=True)]
+    for first in rng.sample([kill for kill in kills if kill.victim == run], starting):
+        kills.insert(kills.index(first) + 1, Kill(run, first.step, rng.random(), starting=True))
+    return kills
 
 
 @dataclass
@@ -85,6 +98,7 @@ class Played:
         kills: how many there were, by victim.
         starts: how often the child was started.
         ways_on: how the run went on after each start.
+        start_seconds: how long the first start took.
         steps_began: when the steps began.
         lost: seconds between a kill and the moment when the run was further than before.
     """
@@ -96,6 +110,7 @@ class Played:
     kills: dict[str, int] = field(default_factory=lambda: {"run": 0, "service": 0})
     starts: int = 0
     ways_on: list[str] = field(default_factory=list)
+    start_seconds: float = 0.0
     steps_began: list[float] = field(default_factory=list)
     lost: float = 0.0
 
@@ -155,12 +170,14 @@ class Parent:
     """Plays one way to go on: starts, kills and starts again until the child has its result."""
 
     def __init__(
-        self, way: Way, kills: Sequence[Kill], step_seconds: float, options: argparse.Namespace
+        self, way: Way, kills: Sequence[Kill], undisturbed: Played | None, options: argparse.Namespace
     ) -> None:
         self.played = Played()
         self._way = way
         self._kills = deque(kills)
-        self._step_seconds = step_seconds
+        self._step_seconds = 0.0 if undisturbed is None else undisturbed.step_seconds
+        self._start_seconds = 0.0 if undisturbed is None else undisturbed.start_seconds
+        self._started = 0.0
         self._options = options
         self._furthest = -1
         self._behind_since: float | None = None
@@ -193,7 +210,11 @@ class Parent:
             child = await trio.lowlevel.open_process(
                 [sys.executable, CHILD, *map(str, words)], stdout=subprocess.PIPE, stderr=log
             )
+        self._started = trio.current_time()
         try:
+            if self._kills and self._kills[0].starting:
+                await self._strike(self._kills.popleft(), child, service)
+                return
             async for line in lines(child):
                 self._heard(json.loads(line), progress, bar)
                 due = self._kills and not self.played.sha256 and self._furthest >= self._kills[0].step
@@ -206,6 +227,8 @@ class Parent:
         if "went_on" in said:
             self.played.ways_on.append(said["went_on"])
             return
+        if not self.played.steps_began:
+            self.played.start_seconds = trio.current_time() - self._started
         self.played.steps_began.append(trio.current_time())
         step = said.get("step", self._options.steps)
         if "sha256" in said:
@@ -220,7 +243,7 @@ class Parent:
 
     async def _strike(self, one: Kill, child: trio.Process, service: Service) -> bool:
         """Kill at the right moment; returns whether it was the child."""
-        await trio.sleep(one.after * self._step_seconds)
+        await trio.sleep(one.after * (self._start_seconds if one.starting else self._step_seconds))
         if child.poll() is not None:
             return False  # it was just about to end
         self.played.kills[one.victim] += 1
@@ -337,15 +360,13 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
     )
     with working_folder(options.folder) as folder, Progress(*columns, console=console) as progress:
 
-        async def play(way: Way, name: str, kills: Sequence[Kill], step_seconds: float) -> Played:
+        async def play(way: Way, name: str, kills: Sequence[Kill], beside: Played | None) -> Played:
             bar = progress.add_task(name, total=options.steps)
-            return await Parent(way, kills, step_seconds, options).play(folder / name, progress, bar)
+            return await Parent(way, kills, beside, options).play(folder / name, progress, bar)
 
-        undisturbed = await play("open_run", "undisturbed", (), 0.0)
+        undisturbed = await play("open_run", "undisturbed", (), None)
         ways = WAYS[:1] if options.alone else WAYS
-        played: dict[Way, Played] = {
-            way: await play(way, way, kills, undisturbed.step_seconds) for way in ways
-        }
+        played: dict[Way, Played] = {way: await play(way, way, kills, undisturbed) for way in ways}
     verdicts: dict[Way, Verdict] = {way: judge(one, undisturbed) for way, one in played.items()}
     show(console, verdicts, kills, options.steps)
     ours = played["open_run"]

@@ -2,8 +2,8 @@
 
     python tests/contract/crash.py skyrl      # also tuft, and own for our own service
 
-Three runs are trained on the server, each through a recording proxy: two that nobody disturbs, and one that is killed.
-Of the killed one must hold:
+Three runs are trained on the server, each through a recording proxy: two that nobody disturbs, and one that is killed,
+and to which the answers to a gradient and to a step of the optimizer are lost. Of the killed one must hold:
 
     * every step is in the model that it ends with exactly once, in order, with the bytes of the undisturbed run. What
       the server took is read off the recording; promises that no client asked for are asked for here.
@@ -46,16 +46,28 @@ UPDATES = ("forward_backward", "optim_step")
 
 @attrs.frozen
 class Kill:
-    """A kill, so long after a step has begun, in parts of a step: the next one may have begun by then."""
+    """A kill, so long after a step has begun, in parts of a step: the next one may have begun by then.
+
+    Attributes:
+        step: the step.
+        after: how long.
+        starting: it strikes the run that has just been started again, so many parts of a start after that.
+    """
 
     step: int
     after: float
+    starting: bool = False
 
 
 def draw_kills(seed: int, steps: int, count: int) -> list[Kill]:
-    """Draw kills at different steps, none at the last one."""
+    """Draw kills at different steps, none at the last one; one in five strikes a run that is starting again."""
     rng = random.Random(f"kills {seed}")
-    return [Kill(step, rng.uniform(0, 2)) for step in sorted(rng.sample(range(steps - 1), count))]
+    starting = count // 5
+    places = sorted(rng.sample(range(steps - 1), count - starting))
+    kills = [Kill(step, rng.uniform(0, 2)) for step in places]
+    for first in rng.sample(kills, starting):
+        kills.insert(kills.index(first) + 1, Kill(first.step, rng.random(), starting=True))
+    return kills
 
 
 @attrs.define
@@ -69,6 +81,7 @@ class Run:
         state: of the loop, at the end.
         ways: how it went on after each start: `fresh`, `attached`, `restored`.
         kills: how often it was killed.
+        start_seconds: how long the first start took.
         steps_began: when it told of its steps.
         seconds: in all.
     """
@@ -79,6 +92,7 @@ class Run:
     state: dict[str, int] = attrs.field(factory=dict)
     ways: list[str] = attrs.field(factory=list)
     kills: int = 0
+    start_seconds: float = 0.0
     steps_began: list[float] = attrs.field(factory=list)
     seconds: float = 0.0
 
@@ -97,15 +111,23 @@ class Player:
         self._folder = folder
         self._options = options
         self._kills: deque[Kill] = deque()
-        self._step_seconds = 0.0
+        self._undisturbed = Run()
+        self._started = 0.0
 
-    async def play(self, kills: Sequence[Kill] = (), step_seconds: float = 0.0) -> Run:
-        """Play it to its end."""
-        self._kills, self._step_seconds = deque(kills), step_seconds
+    async def play(self, kills: Sequence[Kill] = (), undisturbed: Run | None = None) -> Run:
+        """Play it to its end.
+
+        Args:
+            kills: to carry out; the server's answers to one gradient and one step of the optimizer are lost as well.
+            undisturbed: a run that says how long steps and starts take.
+        """
+        self._kills, self._undisturbed = deque(kills), undisturbed or Run()
         await trio.Path(self._folder).mkdir()
         began = trio.current_time()
         async with open_recording_proxy(self._server.url) as proxy:
             self.run.recording = proxy.recording
+            for endpoint in UPDATES if kills else ():
+                proxy.lose_answers(endpoint)
             while not self.run.model_id:
                 await self._live(proxy)
             await proxy.settle()
@@ -116,7 +138,12 @@ class Player:
         path = self._folder / "child.log"
         with path.open("ab") as log:  # noqa: ASYNC230 - opened once per start
             child = await trio.lowlevel.open_process(self._command(proxy), stdout=subprocess.PIPE, stderr=log)
+        self._started = trio.current_time()
         try:
+            if self._kills and self._kills[0].starting:
+                await trio.sleep(self._kills.popleft().after * self._undisturbed.start_seconds)
+                self.run.kills += 1
+                return
             async for line in lines(child):
                 self._heard(json.loads(line))
                 if await self._strikes(json.loads(line), child):
@@ -148,6 +175,7 @@ class Player:
             self.run.ways.append(said["resumed"]["how"])
             print(f"  {self._folder.name}: {said['resumed']}", flush=True)
         if "step" in said:
+            self.run.start_seconds = self.run.start_seconds or trio.current_time() - self._started
             self.run.steps_began.append(trio.current_time())
         if "model_id" in said:
             self.run.model_id, self.run.state = said["model_id"], said["state"]
@@ -156,7 +184,7 @@ class Player:
     async def _strikes(self, said: dict[str, Any], child: trio.Process) -> bool:
         if not self._kills or said.get("step", -1) < self._kills[0].step:
             return False
-        await trio.sleep(self._kills.popleft().after * self._step_seconds)
+        await trio.sleep(self._kills.popleft().after * self._undisturbed.step_seconds)
         if child.poll() is not None:
             return False
         self.run.kills += 1
@@ -223,9 +251,13 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
                     await Player(server, folder / f"undisturbed-{number}", options).play()
                     for number in (1, 2)
                 ]
-                step_seconds = undisturbed[1].step_seconds
-                print(f"undisturbed: {step_seconds:.2f} s per step; kills: {kills}", flush=True)
-                killed = await Player(server, folder / "killed", options).play(kills, step_seconds)
+                second = undisturbed[1]
+                print(
+                    f"a start takes {second.start_seconds:.2f} s, a step {second.step_seconds:.2f} s",
+                    flush=True,
+                )
+                print(*kills, sep="\n", flush=True)
+                killed = await Player(server, folder / "killed", options).play(kills, second)
                 verdict = await judge(server, (undisturbed[0], undisturbed[1]), killed)
     return {"server": options.server, "steps": options.steps, **verdict}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -47,11 +48,22 @@ def test_kills_are_drawn_by_the_seed(example: ModuleType, seed: int) -> None:
     """As many as asked for, of both kinds, in order, each at a step of its own and none at the last one."""
     kills = example.draw_kills(seed, 60, 20, 3)
     assert kills == example.draw_kills(seed, 60, 20, 3) != example.draw_kills(seed + 1, 60, 20, 3)
-    steps = [kill.step for kill in kills]
+    assert [kill.victim for kill in kills].count("run") == 20
+    assert [kill.victim for kill in kills].count("service") == 3
+    steps = [kill.step for kill in kills if not kill.starting]
     assert steps == sorted(set(steps))
     assert max(steps) < 59
-    assert [kill.victim for kill in kills].count("run") == 20
     assert all(0 <= kill.after < 2 for kill in kills)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_some_kills_strike_a_run_that_is_starting_again(example: ModuleType, seed: int) -> None:
+    """One in five follows another kill of the run, whatever else is drawn."""
+    kills = example.draw_kills(seed, 60, 20, 3)
+    pairs = [(before, kill) for before, kill in itertools.pairwise(kills) if kill.starting]
+    assert len(pairs) == 4
+    assert all((before.victim, kill.victim) == ("run", "run") for before, kill in pairs)
+    assert not kills[0].starting
 
 
 def test_the_stream_goes_on_from_its_state(child: ModuleType) -> None:
