@@ -278,3 +278,36 @@ async def test_published_weights_end_with_their_model(autojump_clock: Any) -> No
         with trio.fail_after(600), pytest.raises(SamplerLost, match="not used any more") as lost:
             await published.sample(PROMPT, 1, GREEDY)
         assert isinstance(lost.value.__cause__, ModelPoisoned)
+
+
+@EVERY_MODE
+async def test_published_weights_that_are_lost_with_their_model_come_back_with_it(
+    autojump_clock: Any, mode: str
+) -> None:
+    """A restarted service may know the session, but neither model nor sampler: who samples has the model restored."""
+    async with open_mode(mode) as (service, scripted):
+        training = await service.create_lora_training_client(MODEL)
+        for pending in await train(training, 1, 2):
+            await pending
+        published = await training.save_weights_and_get_sampling_client()
+        await published.sample(PROMPT, 1, GREEDY)
+        scripted.restart(trio.current_time())
+        scripted.lose_sampler(published.target.sampling_session_id)
+        with trio.fail_after(600):
+            await published.sample(PROMPT, 1, GREEDY)
+        assert lineage(scripted, training.model_id) == steps(1, 2)
+        assert scripted.samplers == {published.target.sampling_session_id: 2}
+        assert len(scripted.sessions) == 1
+
+
+async def test_published_weights_that_are_dropped_alone_are_gone(autojump_clock: Any) -> None:
+    """Their model is looked for, is there, and has gone on since."""
+    async with open_mode("replay") as (service, scripted):
+        training = await service.create_lora_training_client(MODEL)
+        published = await training.save_weights_and_get_sampling_client()
+        scripted.lose_sampler(published.target.sampling_session_id)
+        with trio.fail_after(600), pytest.raises(SamplerLost, match="has dropped it"):
+            await published.sample(PROMPT, 1, GREEDY)
+        for pending in await train(training, 1):
+            await pending
+        assert lineage(scripted, training.model_id) == steps(1)

@@ -5,18 +5,23 @@ on with another sampling session of the same weights, and all clients that share
 weights and base models are opened again; many samples may find a target lost at once, but only the first opens it
 anew. Weights that were published without a name ended with their session: they are published again by the model that
 is restored, when it comes to the place in its line where it had published them, and whoever samples waits for that.
+If the service has dropped them alone, as it seems, the model is looked for first: it may be gone as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 
 import trio
 
 from tinker_actors.actors.event import EventHub
+from tinker_actors.actors.message import Training
+from tinker_actors.actors.run_message import Look
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.target import FromBase, FromPath, Published, SampleTarget
-from tinker_actors.errors import SamplerLost, TinkerError
+from tinker_actors.errors import SamplerLost, TinkerActorsError, TinkerError
+from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.event import OrphanPossible, SamplerRebound
 from tinker_actors.protocol.recovery import session_lost
 from tinker_actors.protocol.retry import Sends
@@ -116,7 +121,7 @@ class SamplerOpener:
         return self._session.is_current(target.epoch) and target.sampling_session_id != lost
 
     async def _wait_for_model(self, target: SampleTarget, origin: Published, lost: str | None) -> None:
-        lineage = origin.lineage
+        lineage, looked_for = origin.lineage, ""
         while not self._is_bound(target, lost):
             if lineage.poison is not None:
                 raise _gone(target, "its model is not used any more") from lineage.poison.renewed()
@@ -125,12 +130,26 @@ class SamplerOpener:
                     target, "more was trained or loaded before the state that its model is restored from"
                 )
             if self._session.is_current(target.epoch) and self._session.is_current(lineage.epoch):
-                raise _gone(target, "the service has dropped it, and its model has gone on since")
+                if not looked_for and lineage.actor is not None:
+                    looked_for, target.dropped = lineage.model_id, True
+                    await _look(lineage.actor)
+                    continue
+                if looked_for in {"", lineage.model_id}:
+                    raise _gone(target, "the service has dropped it, and its model has gone on since")
             if lineage.actor is not None and lineage.actor.stopped:
                 raise _gone(target, "its model has ended")
             changed = lineage.changed
             with trio.move_on_after(_LOOK):
                 await changed.wait()
+
+
+async def _look(model: ActorRef[Training]) -> None:
+    """Have a model looked for: a restarted service may know the session, and have neither model nor samplers.
+
+    It is not known to be lost as long as nobody asks anything of it.
+    """
+    with contextlib.suppress(TinkerActorsError):  # whoever waits looks what has become of it
+        await model.ask(Look())
 
 
 def _gone(target: SampleTarget, why: str) -> SamplerLost:

@@ -129,6 +129,18 @@ class Revival:
             return
         await self._restore()
 
+    async def look(self) -> None:
+        """See whether the service still has the model. Always a checkpoint.
+
+        Raises:
+            ModelLost: it has not.
+        """
+        try:
+            await self._restoring.learn()
+        except TinkerError as error:
+            if classify(error, "forward") == "gone":
+                self._line.lose(error)
+
     async def _restore(self) -> None:
         lineage, journal = self._lineage, self._lineage.journal
         rung = self._restoring.next_rung(self._context.last_failure)
@@ -231,7 +243,7 @@ class Revival:
             self._lineage.journal.release(record.position)
             return False
         target = None if publication.target is None else publication.target()
-        return target is None or not self._session.is_current(target.epoch)
+        return target is None or target.dropped or not self._session.is_current(target.epoch)
 
     def _give_up(self, cause: TinkerError | JournalError | RestoreMismatch) -> None:
         """There is nothing to restore from: poison the model and tell everybody who waits."""

@@ -1,4 +1,4 @@
-"""The typed messages that runs send to a TrainingActor, beside those of `actors.message`."""
+"""The typed messages that runs and samplers send to a TrainingActor, beside those of `actors.message`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinker_actors.wire.input import Datum
 from tinker_actors.wire.optimizer import OptimParams, OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 
-__all__ = ["Reach", "Revive", "Skip", "Train", "TrainForward", "TrainOptim"]
+__all__ = ["Look", "Reach", "Revive", "Skip", "Train", "TrainForward", "TrainOptim"]
 
 
 @attrs.frozen
@@ -94,6 +94,13 @@ class Skip(Message[Training, None]):
 @attrs.frozen
 class Reach(Message[Training, None]):
     """Answered when everything that stands before it has been taken up: written, and sent or refused."""
+
+    max_redeliver: ClassVar[int] = ANY_NUMBER
+
+
+@attrs.frozen
+class Look(Message[Training, None]):
+    """See whether the service still has the model; if not, restore it. Answered when the model is there."""
 
     max_redeliver: ClassVar[int] = ANY_NUMBER
 

@@ -55,6 +55,11 @@ class Publisher(Protocol):
         ...
 
     @property
+    def model_id(self) -> str:
+        """Its present id on the service."""
+        ...
+
+    @property
     def epoch(self) -> int:
         """The session it was made in."""
         ...
@@ -102,6 +107,7 @@ class SampleTarget:
         session_id: the service's id of a session of another process; empty: it is this process's.
         clone: which client of the sampling session this process is; who opened it is client 0.
         progress: when its samples have ended.
+        dropped: the service has it no longer, though it has the session.
     """
 
     sampling_session_id: str
@@ -110,11 +116,13 @@ class SampleTarget:
     session_id: str = ""
     clone: int = 0
     progress: Progress = attrs.field(factory=Progress, init=False, repr=False)
+    dropped: bool = attrs.field(default=False, init=False)
     _taken: int = attrs.field(default=0, init=False, repr=False)
 
     def rebind(self, sampling_session_id: str, epoch: int) -> None:
         """Go on with another sampling session of the same weights; its numbers begin anew."""
         self.sampling_session_id, self.epoch = sampling_session_id, epoch
+        self.dropped = False
         self._taken = 0
 
     def take_number(self) -> int:

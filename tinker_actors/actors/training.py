@@ -44,7 +44,7 @@ from tinker_actors.actors.message import (
 from tinker_actors.actors.reattaching import Reattaching
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.revival import Revival
-from tinker_actors.actors.run_message import Reach, Revive, Skip, Train, TrainForward, TrainOptim
+from tinker_actors.actors.run_message import Look, Reach, Revive, Skip, Train, TrainForward, TrainOptim
 from tinker_actors.actors.session import Session
 from tinker_actors.actors.submission import Submitter
 from tinker_actors.actors.training_line import TrainingLine
@@ -263,6 +263,12 @@ class TrainingActor(Actor[Training]):
         """Go on with the model of an earlier process, or restore it."""
         await self._revival.resume()
         self._refuse_if_poisoned()
+
+    @handles(Look)
+    async def look(self, _: Look) -> None:
+        """See whether the service still has the model."""
+        self._refuse_if_poisoned()
+        await self._revival.look()
 
     @handles(Unload)
     async def unload(self, _: Unload) -> Stop[None]:
