@@ -10,7 +10,7 @@ import httpx
 import trio
 
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.wire.endpoints import (
     GET_INFO,

@@ -26,8 +26,8 @@ from tinker_actors.errors import (
     ResultLost,
 )
 from tinker_actors.protocol.retry import Look, Sends, Stop
-from tinker_actors.transport.exchange import open_transport
 from tinker_actors.transport.lanes import LANE_LIMITS
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import DEFAULT_OPTIONS, Hooks, RequestOptions
 from tinker_actors.wire.endpoints import (
     ASAMPLE,

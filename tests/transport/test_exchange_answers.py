@@ -26,7 +26,7 @@ from tinker_actors.errors import (
     SessionGoneError,
     UnprocessableEntityError,
 )
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.wire.endpoints import (

@@ -21,7 +21,8 @@ from tinker_actors.errors import (
 )
 from tinker_actors.protocol.retry import Sends
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import HttpTransport, open_transport
+from tinker_actors.transport.exchange import HttpTransport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.wire.endpoints import GET_INFO, HEALTH, OPTIM_STEP
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.model import GetInfoRequest

@@ -12,7 +12,7 @@ import trio
 from tests.transport.script import INFO, Script, call, config
 from tinker_actors.errors import APIStatusError, NotFoundError
 from tinker_actors.protocol.capability import CapabilityRecord
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.compression import decompress
 from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, GET_INFO

@@ -16,8 +16,8 @@ from tinker_actors.errors import (
     AuthenticationError,
     RateLimitError,
 )
-from tinker_actors.transport.exchange import open_transport
 from tinker_actors.transport.headers import platform_headers
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import DEFAULT_OPTIONS, OMIT, Hooks, RequestOptions
 from tinker_actors.wire.endpoints import (
     ASAMPLE,

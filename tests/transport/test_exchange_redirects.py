@@ -15,7 +15,7 @@ from tinker_actors.errors import (
     APIStatusError,
 )
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import DEFAULT_OPTIONS, RequestOptions
 from tinker_actors.wire.endpoints import (
     ASAMPLE,

@@ -23,7 +23,8 @@ from tinker_actors.errors import (
     NotFoundError,
     StreamAlreadyConsumed,
 )
-from tinker_actors.transport.exchange import HttpTransport, open_transport
+from tinker_actors.transport.exchange import HttpTransport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.response import APIResponse, BinaryAPIResponse
 from tinker_actors.wire.endpoints import CAPABILITIES, GET_INFO

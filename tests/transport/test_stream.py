@@ -15,7 +15,7 @@ from tests.transport.script import Pieces, Script, config
 from tinker_actors.errors import APIResponseValidationError, StreamAlreadyConsumed
 from tinker_actors.protocol.sse import ServerSentEvent
 from tinker_actors.transport import stream as streams
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import RequestOptions
 from tinker_actors.transport.stream import Stream
 from tinker_actors.wire.endpoints import CAPABILITIES

@@ -11,7 +11,7 @@ import trio.testing
 
 from tinker_actors.errors import APITimeoutError
 from tinker_actors.transport.config import Config
-from tinker_actors.transport.exchange import open_transport
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import Hooks, RequestOptions
 from tinker_actors.transport.pool import ConnectionPool
 from tinker_actors.transport.tls import make_ssl_context

@@ -22,8 +22,9 @@ from tinker_actors.protocol.query import merge
 from tinker_actors.transport.body import Files, form
 from tinker_actors.transport.build import AnyEndpoint, Job
 from tinker_actors.transport.config import Config, check_base_url
-from tinker_actors.transport.exchange import HttpTransport, open_transport
+from tinker_actors.transport.exchange import HttpTransport
 from tinker_actors.transport.headers import without_secrets
+from tinker_actors.transport.opening import open_transport
 from tinker_actors.transport.options import (
     NOT_GIVEN,
     Given,

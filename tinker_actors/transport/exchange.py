@@ -19,7 +19,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import httpx
@@ -31,7 +31,6 @@ from tinker_actors.errors import (
     APIResponseValidationError,
     AuthenticationError,
     BillingError,
-    ConfigError,
     CredentialError,
     PermissionDeniedError,
     RateLimitError,
@@ -45,11 +44,10 @@ from tinker_actors.protocol.capability import (
     learn_flags,
     record_for,
 )
-from tinker_actors.protocol.credential import choose_credential, says_invalid_token
+from tinker_actors.protocol.credential import says_invalid_token
 from tinker_actors.protocol.failure import says_no_route
 from tinker_actors.protocol.future import Answer
 from tinker_actors.protocol.retry import Again, Applied, BillingPause, Rule, Sends, Verdict, failure_of
-from tinker_actors.transport.auth import open_credentials
 from tinker_actors.transport.authority import Authority, KeyOnly
 from tinker_actors.transport.body import Body, compressed, make_body
 from tinker_actors.transport.build import AnyEndpoint, Builder, Job
@@ -61,15 +59,15 @@ from tinker_actors.transport.reply import Reply, as_answer, body_of, log_depreca
 from tinker_actors.transport.request import WireRequest
 from tinker_actors.transport.response import APIResponse
 from tinker_actors.transport.stream import Stream
-from tinker_actors.transport.ways import BROKEN, Carrier, Lanes, Through, Ways, same_service, translated
+from tinker_actors.transport.ways import BROKEN, Lanes, Ways, same_service, translated
 from tinker_actors.wire import protobuf
 from tinker_actors.wire.endpoint import Endpoint, Lane
-from tinker_actors.wire.endpoints import AUTH_TOKEN, FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
+from tinker_actors.wire.endpoints import FORWARD, FORWARD_BACKWARD, RETRIEVE_FUTURE
 from tinker_actors.wire.future import RetrieveFutureRequest
 from tinker_actors.wire.payload import JSON, PROTOBUF
-from tinker_actors.wire.service import AuthTokenRequest, ClientConfigResponse, Empty
+from tinker_actors.wire.service import ClientConfigResponse, Empty
 
-__all__ = ["Carrier", "HttpTransport", "open_transport"]
+__all__ = ["HttpTransport"]
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -553,55 +551,3 @@ def _wrapper(kind: object) -> type[APIResponse[Any]] | None:
     if origin is Stream:
         return APIResponse
     return origin if isinstance(origin, type) and issubclass(origin, APIResponse) else None
-
-
-@contextlib.asynccontextmanager
-async def open_transport(
-    config: Config,
-    *,
-    rng: random.Random,
-    through: Through | None = None,
-    utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    authority: Authority | None = None,
-) -> AsyncIterator[HttpTransport]:
-    """Open the connections to one service; leaving it closes them all.
-
-    Args:
-        config: how the service is reached.
-        rng: chance for the jitter of retries and for idempotency keys.
-        through: a transport to use in place of the network, or one for each lane; it is not closed.
-        utc_now: the wall clock, for dates in `retry-after`.
-        authority: says who we are; None goes by the key or the command of the configuration, and exchanges it if
-            the service says so.
-    """
-    if not isinstance(cast("object", config), Config):
-        raise ConfigError(f"config = {type(config).__name__}: must be a Config")  # its content may hold a key
-    lanes = Lanes(config, through)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            if authority is None:
-
-                async def exchange(key: str) -> str:
-                    asking = HttpTransport(config, lanes, rng, utc_now, KeyOnly(key))
-                    try:
-                        return (await asking.call(AUTH_TOKEN, AuthTokenRequest())).jwt
-                    except APIResponseValidationError:
-                        message = "the service gave no token for the key: its answer has another shape"
-                        raise CredentialError(message) from None  # it may quote a token
-
-                authority = await stack.enter_async_context(
-                    open_credentials(
-                        choose_credential(
-                            argument=config.api_key,
-                            command=config.credential_command,
-                            command_origin="credential_command",
-                        ),
-                        exchange=exchange,
-                        rng=rng,
-                        command=config.credential_command,
-                        utc_now=utc_now,
-                    )
-                )
-            yield HttpTransport(config, lanes, rng, utc_now, authority)
-    finally:
-        await lanes.aclose()
