@@ -1,8 +1,9 @@
 """What must hold at every moment, by what is committed on disk, not by what a process believes.
 
 Before a request that changes a model goes out, the database of the journal is asked whether the intent is there, with
-this very number, and its batch. Requests that a restore sends again have numbers that no intent has; of them only the
-kind is known. Between two lives, each checkpoint that the journal calls done must be on the service.
+this very number, and its batch; a request that was sent before may be sent again, for instance to see whether the
+service remembers it. Requests that a restore sends again have numbers that no intent has; of them only the kind is
+known. Between two lives, each checkpoint that the journal calls done must be on the service.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import orjson
 
 __all__ = ["Audit"]
 
@@ -43,6 +45,7 @@ class Audit:
     directory: Path
     found: list[str] = attrs.field(factory=list[str])
     database: sqlite3.Connection | None = None
+    _sent: set[bytes] = attrs.field(factory=set[bytes])
 
     def sends(self, endpoint: str, read: Callable[[], Any]) -> None:
         """Look whether a request may go out.
@@ -56,6 +59,10 @@ class Audit:
             return
         body = read()
         model_id, number = body["model_id"], body["seq_id"]
+        content = orjson.dumps([endpoint, body], option=orjson.OPT_SORT_KEYS)
+        if content in self._sent:
+            return
+        self._sent.add(content)
         if self.database.in_transaction or not self._is_intended(self.database, kind, model_id, number):
             what = f"{endpoint}, number {number} of {model_id},"
             self.found.append(f"{what} was sent before its intent was committed")
