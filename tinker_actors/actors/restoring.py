@@ -39,6 +39,7 @@ from tinker_actors.protocol.reachability import cannot_reach
 from tinker_actors.protocol.recovery import (
     Cause,
     Rung,
+    classify,
     is_refusal_of_key,
     next_rung,
     restore_delay,
@@ -99,7 +100,16 @@ class Restoring:
     # --- the first time ----------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Make the model for the first time, and learn what the service says of it."""
+        """Make the model for the first time, and learn what the service says of it; one that is lost is made again."""
+        for _ in range(_SESSIONS - 1):
+            await self._create()
+            try:
+                await self.learn()
+            except TinkerError as error:
+                if classify(error, "forward") != "gone":
+                    raise
+            else:
+                return
         await self._create()
         await self.learn()
 
