@@ -71,6 +71,17 @@ async def sampled(run: Any) -> None:
 
 
 LOOPS = {"whole steps": trained, "single operations": composed, "samples": sampled}
+# Where numbers are refused, what was carried out and not answered has no result: loops that need results end there.
+DYING: dict[str, tuple[Any, dict[str, Any]]] = {
+    f"{dedupe}, {'rolled back' if rollback else 'unloaded'}, {name}": (
+        loop,
+        {"dies": "service", "dedupe": dedupe, "rollback": rollback},
+    )
+    for dedupe in ("replay", "reject", "none")
+    for rollback in (True, False)
+    for name, loop in LOOPS.items()
+    if dedupe != "reject" or name == "whole steps"
+}
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -78,6 +89,37 @@ def test_a_run_survives_a_crash(world: str) -> None:
     """A few points of each kind of service: the model holds each decided step once, and the loop goes on behind it."""
     for seed, loop in enumerate((trained, composed)):
         explore(loop, run=RUN, flags=CHUNKS, sample=4, seed=seed, **WORLDS[world]).check()
+
+
+def test_gradients_are_missed_that_no_result_tells_of() -> None:
+    """A model that is set back to the very same weights between two gradients of a step has lost the first."""
+    report = explore(composed, run=RUN, only=[], dies="service")
+    (second,) = [
+        point
+        for before, point in zip(report.points, report.points[1:], strict=False)
+        if point.what == "forward_backward" and point.where == "request" and before.index > 80
+    ][:1]
+    index = sum(point.where in ("request", "answer") for point in report.points[: second.index])
+    for dedupe in ("replay", "none"):
+        explore(composed, run=RUN, only=[(index,)], dies="service", rollback=True, dedupe=dedupe).check()
+
+
+@pytest.mark.parametrize("world", DYING)
+def test_a_run_outlives_its_service(world: str) -> None:
+    """The service dies and comes back, and whoever was sending loses the connection: a few points of each kind."""
+    loop, options = DYING[world]
+    explore(loop, run=RUN, flags=CHUNKS, sample=3, seed=len(world), **options).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", DYING)
+def test_a_run_outlives_its_service_anywhere(world: str, slow_count: Callable[[int], int]) -> None:
+    """The same at every point, and at pairs of points."""
+    loop, options = DYING[world]
+    most = slow_count(10_000)
+    sample = most if most < 10_000 else None
+    explore(loop, run=RUN, flags=CHUNKS, sample=sample, **options).check()
+    explore(loop, run=RUN, flags=CHUNKS, sample=slow_count(25), double=True, **options).check()
 
 
 @pytest.mark.slow

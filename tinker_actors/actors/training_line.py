@@ -48,6 +48,7 @@ __all__ = ["TrainingLine"]
 _HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
     {"optim_step", "save_state", "save_for_sampler", "save_external"}
 )
+_SAVES: frozenset[OperationKind] = _HOLD_WEIGHTS - {"optim_step"}
 
 
 class Watcher(Protocol):
@@ -175,7 +176,8 @@ class TrainingLine:
         def accepted(part: int, request_id: str) -> None:
             lineage.journal.accepted(record.position, part, request_id)
 
-        watcher, latest = self.watcher, self._submitter.latest
+        watcher, latest, reachability = self.watcher, self._submitter.latest, self._session.reachability
+        interruptions = reachability.interruptions
 
         async def still_the_same() -> None:
             if watcher is not None:
@@ -191,6 +193,8 @@ class TrainingLine:
         )
         if submission.loss is not None:
             self.lose(submission.loss)
+        if is_gradient and step.since is None:  # of several requests the first may have been taken at once
+            step.since = interruptions if len(prepared.numbers) > 1 else reachability.interruptions
         step.gradients += is_gradient * (len(submission.sent) - 1)
         if submission.refusal is not None:
             step.closed = False
@@ -310,9 +314,9 @@ class TrainingLine:
         """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
         journal = self._lineage.journal
         path = checkpoint_path(record.operation, reply)
+        if self.watcher is not None and record.operation.kind in _SAVES:
+            await self.watcher.check()  # else it might be the weights of a model that was rolled back
         if path is not None:
-            if self.watcher is not None:
-                await self.watcher.check()  # else it might be the state of a model that was rolled back
             # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
             while not journal.settled_before(record.position):
                 await self.progress.wait()

@@ -6,6 +6,9 @@ right after the saved state has lost the steps since: it is made again. The same
 one, and when a process goes on with the model of an earlier one. A service may also say by itself that a model is
 corrupted.
 
+In the first step after a saved state no result tells: a model that was set back to the very same weights has lost
+nothing but the gradients that it had accumulated. If there were any, it is made again.
+
 After a restore, what the two steps after the saved state compute is compared with what they computed before. If that is
 something else, an older saved state is tried, once; then the model is given up with `RestoreMismatch`.
 """
@@ -29,7 +32,7 @@ from tinker_actors.protocol.event import (
     RestoreVerified,
     RollbackFound,
 )
-from tinker_actors.protocol.journal import Checkpoint, Operation, Record, Witness
+from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Operation, Record, Witness
 from tinker_actors.protocol.retry import says_early
 from tinker_actors.protocol.witness import distance, is_lost, is_same, of_rollback
 from tinker_actors.transport.http import HttpTransport
@@ -111,8 +114,8 @@ class Verifying:
             await self.test()
             return
         journal, model_id = lineage.journal, lineage.model_id
-        if not of_rollback(journal.witnesses(), journal.replay()):
-            return  # it has no step that could be lost
+        if not of_rollback(journal.witnesses(), journal.replay()) and not self._may_lack_gradients():
+            return  # it has nothing that could be lost
         if capability.dedupe == "replay" and await self._submitter.is_remembered(before, model_id):
             return
         message = f"the service may have been restarted, and model {model_id} rolled back"
@@ -132,9 +135,18 @@ class Verifying:
                 if seen == self._reachability.interruptions:
                     return
 
+    def _may_lack_gradients(self) -> bool:
+        """Whether the step under way had gradients in the model before what may have been a restart."""
+        since = self._line.step.since
+        return since is not None and since != self._reachability.interruptions
+
     async def _test(self) -> None:
         lineage, journal, line = self._lineage, self._lineage.journal, self._line
         model_id = lineage.model_id
+        ends = any(record.operation.kind in STEP_ENDS for record in journal.replay())
+        if not ends and self._may_lack_gradients():
+            message = f"model {model_id} may have been set back on the service, without this step's gradients"
+            line.lose(ModelLost(message, model_id=model_id))
         if await is_corrupted(self._transport, model_id):
             line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
         for witness in of_rollback(journal.witnesses(), journal.replay()):

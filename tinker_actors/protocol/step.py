@@ -48,6 +48,7 @@ class Step:
         awaited: gradients whose results are not there.
         failure: why the first gradient of it that failed did.
         positions: what was sent of it, by its places in the journal.
+        since: how often the service may have been restarted before it took the first gradient; None: it has taken none.
     """
 
     gradients: int = 0
@@ -55,6 +56,7 @@ class Step:
     awaited: int = 0
     failure: Exception | None = None
     positions: list[int] = attrs.field(factory=list[int])
+    since: int | None = None
 
 
 def judge(kind: OperationKind, step: Step, *, taken: bool, certain: bool) -> Consequence:
