@@ -319,6 +319,45 @@ async def test_steps_run_ahead_as_far_as_they_may(autojump_clock: Any, tmp_path:
         assert json.dumps((await out[-1]).metrics)
 
 
+async def test_it_says_where_a_verb_is(autojump_clock: Any, tmp_path: Path) -> None:
+    """A wrong guess is told which client has it; and a run is not made by hand."""
+    async with opened(tmp_path / "r") as run:
+        assert repr(run) == "<Run r: 0 steps decided>"
+        for name, place in (("save_state", "run.training.save_state"), ("close", "run.service.close")):
+            with pytest.raises(AttributeError, match=rf"Run has no '{name}': use '{place}'"):
+                getattr(run, name)
+        async for step in run.steps(1):
+            assert repr(step) == "<RunStep 0: not decided>"
+            done = await step.train(batch(0), "cross_entropy", ADAM, after=None)
+            assert repr(step) == "<RunStep 0: decided>"
+            await done.forward
+            await done.optim
+            assert repr(done) == "<DecidedStep 0: done>"
+    with pytest.raises(TypeError, match="Run is not made by hand: async with tinker_actors"):
+        Run("runs/first")  # type: ignore[call-arg, arg-type]  # that is the test
+
+
+@pytest.mark.parametrize(
+    ("total", "ahead", "field"), [(-1, 2, "total"), (True, 2, "total"), (3, -1, "ahead")]
+)
+async def test_a_number_of_steps_that_is_none_is_refused(
+    autojump_clock: Any, tmp_path: Path, total: Any, ahead: Any, field: str
+) -> None:
+    """Before the loop begins."""
+    async with opened(tmp_path) as run:
+        with pytest.raises(InputError, match=rf"^{field} = "):
+            run.steps(total, ahead=ahead)
+
+
+async def test_a_file_is_no_directory(autojump_clock: Any, tmp_path: Path) -> None:
+    """It is left as it is."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is there, and no directory"):
+        async with opened(tmp_path / "file", backend="local"):
+            pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [

@@ -147,6 +147,8 @@ class Keeping:
             await self._rest.set_checkpoint_ttl_from_tinker_path(one.path, ttl_seconds)
         except NotFoundError as error:
             self._without_ttl = says_no_route(cast("JsonValue", error.body))
+            if not self._without_ttl:
+                self._journal.mark(one.name, "gone")
         except (InputError, TinkerError) as error:
             _LOG.warning("checkpoint %s got no time to live: %s", one.path, error)
         else:

@@ -204,7 +204,8 @@ class RunStep:
 
         Raises:
             InputError: a batch that cannot be sent.
-            RunMismatch, JournalFull, RuntimeError: as `train`.
+            RunMismatch, RuntimeError: as `train`.
+            JournalError: (from the Pending) as `train`.
         """
         return await self._gradient(ForwardBackward(data, loss_fn, _config(loss_fn_config)))
 
@@ -215,7 +216,8 @@ class RunStep:
 
         Raises:
             InputError: a batch without targets, or something else than a loss function.
-            JournalFull, RuntimeError: as `train`.
+            RuntimeError: as `train`.
+            JournalError: (from the Pending) as `train`.
         """
         return await self._gradient(ForwardBackwardCustom(data, loss_fn))
 
