@@ -156,7 +156,7 @@ def test_journal_measures_what_it_says() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == {
-        *("step_cpu_ms", "body_ms", "body_loop_ms", "share", "share_strict"),
+        *("step_cpu_ms", "body_ms", "body_cpu_ms", "body_loop_ms", "share", "share_strict"),
         *("open_s", "open_none_s", "disk_mb"),
     }
     assert all(math.isfinite(number) for number in found.values())
