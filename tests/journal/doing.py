@@ -104,7 +104,6 @@ def told(journal: DurableJournal) -> dict[str, Any]:
             for one in records
         ],
         "parts": {one.position: journal.parts(one.position) for one in records},
-        "open": [(one.position, parts) for one, parts in journal.open_requests()],
         "model": journal.model,
         "live": journal.live,
         "steps": journal.steps,
@@ -112,7 +111,6 @@ def told(journal: DurableJournal) -> dict[str, Any]:
         "tokens": journal.tokens,
         "facts": dict(journal.facts),
         "checkpoints": journal.checkpoints,
-        "undecided": [one.position for one in journal.undecided()],
         "witnesses": [
             (one.position, one.checkpoint, one.which, one.datum, one.loss, one.logprobs.tolist())
             for one in journal.witnesses()

@@ -61,19 +61,6 @@ def test_a_skipped_step_is_decided_without_an_operation(tmp_path: Path) -> None:
     assert record(journal, decision=decision(1, b"[2]", skipped=True)) == []
     journal = killed(journal, tmp_path)
     assert (journal.steps, journal.loop_state, journal.tokens) == (2, b"[2]", 3)
-    assert journal.undecided() == []
-    abandon(journal)
-
-
-def test_gradients_of_a_step_that_was_not_decided_are_told(tmp_path: Path) -> None:
-    """The loop does that step again, so they must not be."""
-    journal = opened(tmp_path)
-    step(journal, 0)
-    (position,) = record(journal, batch(9))
-    journal = killed(journal, tmp_path)
-    assert [one.position for one in journal.undecided()] == [position]
-    journal.strike(position)
-    assert journal.undecided() == []
     abandon(journal)
 
 
@@ -87,9 +74,12 @@ def test_open_requests_and_their_promises_survive(tmp_path: Path) -> None:
     journal.accepted(position, 1, "promise")
     journal = killed(journal, tmp_path)
     assert journal.live
-    ((one, parts),) = journal.open_requests()
-    assert (one.position, one.plan) == (position, (1, 1))
-    assert parts == (PartSent(number=1, request_id=None), PartSent(number=2, request_id="promise"))
+    (one,) = journal.replay()
+    assert (one.position, one.plan, one.done) == (position, (1, 1), False)
+    assert journal.parts(position) == (
+        PartSent(number=1, request_id=None),
+        PartSent(number=2, request_id="promise"),
+    )
     assert journal.model is not None
     assert journal.model.next_number == 3
     journal.done(position, output(-1.0))

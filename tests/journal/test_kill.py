@@ -23,8 +23,6 @@ from tinker_actors.protocol.journal import Decision, Intent, ModelFacts
 
 async def main() -> None:
     journal = open_journal(sys.argv[1])
-    for record in journal.undecided():
-        journal.strike(record.position)
     if journal.model is None:
         journal.made(ModelFacts(model_id="m", session_id="s", model_seq=0, next_number=1, sampler_seq=0))
     number = journal.model.next_number
@@ -73,7 +71,6 @@ def test_what_a_process_was_told_is_there_when_it_is_killed(tmp_path: Path) -> N
         assert journal.lost_steps == 0
         told = journal.steps - 1
         assert journal.loop_state == b"%d" % told
-        assert journal.undecided() == []
         first = None
         for record in journal.replay():
             if record.operation.kind == "forward_backward":

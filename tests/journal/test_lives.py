@@ -248,7 +248,7 @@ def live(count: int) -> None:
 
 def test_any_life_on_disk_is_that_in_memory() -> None:
     """Whatever is recorded, settled, saved and lost, and however often the process dies: the same replay."""
-    live(6)
+    live(4)
 
 
 @pytest.mark.slow

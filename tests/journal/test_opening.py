@@ -65,22 +65,59 @@ def test_the_lock_goes_with_the_process_that_had_it(tmp_path: Path) -> None:
     abandon(journal)
 
 
+OUTLIVED = """
+import os
+import sys
+from pathlib import Path
+from tests.journal.doing import abandon, opened
+
+journal = opened(Path(sys.argv[1]))
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(write)
+    os.read(read, 1)  # until the parent has ended
+    os._exit(0)
+abandon(journal)
+abandon(opened(Path(sys.argv[1])))
+"""
+
+
 def test_a_forked_child_does_not_keep_the_run_locked(tmp_path: Path) -> None:
     """It may outlive its parent, and it knows nothing of the run."""
+    subprocess.run([sys.executable, "-c", OUTLIVED, str(tmp_path)], check=True, timeout=60)
+
+
+FORK = """
+import os
+import sys
+from pathlib import Path
+from tests.journal.doing import opened, step
+
+journal = opened(Path(sys.argv[1]), inline=sys.argv[2] == "inline")
+for number in range(3):
+    if sys.argv[2] == "inline":
+        step(journal, number)
+child = os.fork()
+if child == 0:
+    if sys.argv[3] == "close":
+        journal.close()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+for number in range(3, 6):
+    step(journal, number)
+os._exit(0)  # as by a kill: nothing is written at the end
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "close"])
+@pytest.mark.parametrize("way", ["inline", "thread"])
+def test_a_forked_child_takes_nothing_from_its_parent(tmp_path: Path, way: str, how: str) -> None:
+    """Not even if it ends in good order, and with it closes all that it has."""
+    subprocess.run([sys.executable, "-c", FORK, str(tmp_path), way, how], check=True, timeout=60)
     journal = opened(tmp_path)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:  # pragma: no cover - in another process
-        os.close(write)
-        os.read(read, 1)
-        os._exit(0)
-    try:
-        abandon(journal)
-        abandon(opened(tmp_path))
-    finally:
-        os.close(write)
-        os.close(read)
-        os.waitpid(child, 0)
+    assert journal.steps == 6
+    told(journal)
+    abandon(journal)
 
 
 def test_a_lock_that_says_nothing_is_a_lock(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ a `sqlite3.OperationalError("database or disk is full")` from `before("commit", 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import sqlite3
@@ -79,7 +80,7 @@ class Disk:
     def lock(self, path: Path, holder: bytes) -> bytes | None:
         """Take a lock that goes with the process, and write down who has it.
 
-        It goes with a child as well that was made by a fork and lives on: so such a child gives it up at once.
+        A child that was made by a fork would have it, too: it gives it up at once.
 
         Returns:
             None, or what the process that has it wrote down.
@@ -124,9 +125,9 @@ class Disk:
         self.after("commit", path)
 
     def disconnect(self, database: sqlite3.Connection) -> None:
-        """Close a database."""
-        self._databases.pop(database, None)
-        database.close()
+        """Close a database; one that is the parent's is left alone."""
+        if self._databases.pop(database, None) is not None:
+            database.close()
 
     # --- segments ----------------------------------------------------------------------------------------
 
@@ -215,10 +216,21 @@ class Disk:
         self.close_files()
 
     def close_files(self) -> None:
-        """Close the files, and with its own the lock; a process that was forked off does so at once."""
+        """Close the files, and with its own the lock."""
         while self._files:
             with suppress(OSError):
                 os.close(self._files.pop())
+
+    def leave_to_parent(self) -> None:
+        """Let go, in a forked child, of what is its parent's, without closing a database.
+
+        The child would take itself for the last one who has it open, and delete what the parent is writing to; and it
+        would do so in the end, whatever is done here, if the object did not outlive everything else.
+        """
+        for database in self._databases:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
+        self._databases.clear()
+        self.close_files()
 
 
 def _write_rest(file: int, rest: bytes) -> None:
@@ -230,9 +242,9 @@ _open: weakref.WeakSet[Disk] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """Give up in a forked child what is its parent's: else the child keeps the run locked after the parent's end."""
+    """Give up in a forked child what is its parent's: else it stays locked, or worse, is closed, in its absence."""
     for disk in list(_open):
-        disk.close_files()
+        disk.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

@@ -113,7 +113,7 @@ class DurableJournal:
             following = self._store.ledger.next_position
             rows += [*model, meta("position", following)]
             if decision is not None:
-                progress.append(Progress.after(decision, position=following - 1, tokens=tokens))
+                progress.append(Progress.after(decision, tokens=tokens))
                 rows.append(decision_row(decision, following - 1, tokens))
             return rows
 
@@ -227,11 +227,6 @@ class DurableJournal:
         """Return the requests of an operation that has no result, on the present model."""
         return self._line.parts(position)
 
-    def open_requests(self) -> list[tuple[Record, tuple[PartSent, ...]]]:
-        """Return the operations that have no result, in order, with their requests on the present model."""
-        records = self._rules.records.values()
-        return [(record, self._line.parts(record.position)) for record in records if not record.done]
-
     # --- saved states ------------------------------------------------------------------------------------
 
     @property
@@ -334,16 +329,6 @@ class DurableJournal:
     def tokens(self) -> int:
         """How many tokens were trained in the decided steps."""
         return self._progress.tokens
-
-    def undecided(self) -> list[Record]:
-        """Return the gradients of a step that was begun and not decided."""
-        records = self._rules.records.values()
-        kinds = {"forward_backward"}
-        return [
-            record
-            for record in records
-            if record.position > self._progress.position and record.operation.kind in kinds
-        ]
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:

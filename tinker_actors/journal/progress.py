@@ -23,18 +23,16 @@ class Progress:
         steps: how many steps were decided.
         loop_state: where the user's loop stands, as JSON; None before the first step.
         tokens: how many were trained in these steps.
-        position: of the last operation of the last step; -1 before the first one.
     """
 
     steps: int = 0
     loop_state: bytes | None = None
     tokens: int = 0
-    position: int = -1
 
     @classmethod
-    def after(cls, decision: Decision, *, position: int, tokens: int) -> Progress:
+    def after(cls, decision: Decision, *, tokens: int) -> Progress:
         """Return how far it has come with a decision."""
-        return cls(steps=decision.step + 1, loop_state=decision.after, tokens=tokens, position=position)
+        return cls(steps=decision.step + 1, loop_state=decision.after, tokens=tokens)
 
 
 def decision_row(decision: Decision, position: int, tokens: int) -> Statement:

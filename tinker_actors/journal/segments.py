@@ -66,6 +66,7 @@ class Segments:
 
     Attributes:
         folder: where they are.
+        size: what all segments take on disk, in bytes.
     """
 
     def __init__(self, disk: Disk, folder: Path, *, sync: bool, segment_bytes: int = _SEGMENT_BYTES) -> None:
@@ -80,11 +81,7 @@ class Segments:
         self._file: int | None = None
         self._unsynced = False
         self._are_whole = True
-
-    @property
-    def size(self) -> int:
-        """What all segments take on disk, in bytes."""
-        return sum(self._sizes.values())
+        self.size = 0
 
     def path(self, segment: int) -> Path:
         """Return a segment's file."""
@@ -119,6 +116,7 @@ class Segments:
             if size > ends[number]:
                 self._disk.truncate(path, ends[number])
             self._sizes[number] = min(size, ends[number])
+        self.size = sum(self._sizes.values())
         self._are_whole = all(self._sizes.get(number, 0) == end for number, end in ends.items())
 
     @property
@@ -159,6 +157,7 @@ class Segments:
         except OSError:
             self._take_back(path, place)
             raise
+        self.size += place.end - place.offset
         self._sizes[place.segment] = place.end
         self._unsynced = self._sync
         return place
@@ -219,7 +218,7 @@ class Segments:
                 self._disk.delete(self.path(number))
             except OSError:  # it is deleted when the journal is opened the next time
                 continue
-            del self._sizes[number]
+            self.size -= self._sizes.pop(number)
 
     # --- reading -----------------------------------------------------------------------------------------
 

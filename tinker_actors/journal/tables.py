@@ -126,12 +126,12 @@ def read_progress(database: sqlite3.Connection, *, before: float = math.inf) -> 
     Raises:
         sqlite3.Error: the database is damaged.
     """
-    sql = "SELECT step, position, after, tokens FROM decisions WHERE position < ? ORDER BY step DESC LIMIT 1"
+    sql = "SELECT step, after, tokens FROM decisions WHERE position < ? ORDER BY step DESC LIMIT 1"
     row = database.execute(sql, (before,)).fetchone()
     if row is None:
         return Progress()
-    step, position, after, tokens = row
-    return Progress(steps=step + 1, loop_state=after, tokens=tokens, position=position)
+    step, after, tokens = row
+    return Progress(steps=step + 1, loop_state=after, tokens=tokens)
 
 
 def _parts(database: sqlite3.Connection) -> dict[int, tuple[PartSent, ...]]:

@@ -170,7 +170,7 @@ class Threaded(Writer):
         self._line.put(entry)
 
     def stop(self) -> None:
-        """Write what is in line, and end the thread."""
+        """Write what is in line, and end the thread. In a forked child there is none."""
         self._line.put(None)
         self._thread.join()
 
