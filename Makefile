@@ -217,7 +217,7 @@ bench-heartbeat: $(BENCH_VENV)/.bench ## how late beats are while samples satura
 	@$(BENCH_VENV)/bin/python benchmarks/heartbeat.py --both $(BENCH_ARGS)
 
 .PHONY: bench-events
-bench-events: $(BENCH_VENV)/.bench ## what writing the event file costs while samples are drawn at a steady rate (5 minutes)
+bench-events: $(BENCH_VENV)/.bench ## what writing the event file costs while samples are drawn at a steady rate (3 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/event_file.py $(BENCH_ARGS)
 
 .PHONY: bench-journal

@@ -1,14 +1,14 @@
 """What the event file costs, in CPU, while samples are drawn and a model is trained at a steady rate.
 
     python benchmarks/event_file.py                           # 100, 300 and 1000 samples/s; the bar: 1 % of a core
-    python benchmarks/event_file.py --rates 1000 --seconds 20 --rounds 5
+    python benchmarks/event_file.py --rates 1000 --seconds 4 --rounds 20
 
-A stub in a process of its own answers each sample after 200 ms. In turns the client writes an event file and does
-not. The figure that is judged is put together from its parts, each by the CPU clock of its thread: looking at the tree
-and putting events in line, writing lines, and what remembering its end costs a message, times the messages. The
-difference of the whole process's CPU with the file and without stands beside it, with its standard error, which grows
-with what else the machine does. The last line is JSON: by rate, `percent` (the parts), `difference`, `give_or_take` and
-`plain` (the process without a file) in per cent of a core, `messages_per_s` and `bytes_per_s`.
+A stub in a process of its own answers each sample after 200 ms. The figure that is judged is put together from its
+parts, each by the CPU clock of its thread: looking at the tree and putting events in line, writing lines, and what
+remembering its end costs a message, times the messages. Beside it stands the difference of the whole process's CPU
+between seconds in which all that is done and seconds in which it is not, in turns, with its standard error. The last
+line is JSON: by rate, `percent` (the parts), `difference`, `give_or_take` and `plain` (without) in per cent of a core,
+`messages_per_s` and `bytes_per_s`.
 """
 
 from __future__ import annotations
@@ -33,45 +33,53 @@ import trio
 import tinker_actors as ta
 from tinker_actors.actors.recorder import Recorder
 from tinker_actors.journal.event_file import EventFile, open_event_file
-from tinker_actors.kernel import Actor, ChildSpec, Message, handles, open_supervisor
-from tinker_actors.observe import TreeSeen, latest_snapshot
+from tinker_actors.kernel import Actor, ChildSpec, Message, Supervisor, handles, open_supervisor
 
 MODEL = "Qwen/Qwen3-8B"
 WARM_UP = 2.0  # seconds before anything counts
+MOST_UNDER_WAY = 1000  # samples
+SETTLE = 0.1  # seconds after each change that do not count
 BAR = 1.0  # per cent of a core
+COSTINGS = 5  # pairs
 ASKS = 20_000  # messages that the cost of remembering is measured with
 REMEMBERED = 10
 
 
 @attrs.define
-class Spent:
-    """CPU seconds of the parts, by the clocks of their threads."""
+class Parts:
+    """Counts what the parts take, by the CPU clocks of their threads, and can leave out looking.
+
+    Attributes:
+        seconds: how much it was.
+        looking: the tree is looked at.
+    """
 
     seconds: float = 0.0
+    looking: bool = True
 
-    def counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that does the same and counts what it takes."""
 
-        def counted(*args: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
             began = time.thread_time()
             try:
-                return function(*args)
+                return function(*args) if self.looking else True
             finally:
                 self.seconds += time.thread_time() - began
 
-        return counted
+        return wrapped
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[Spent]:
+def counting() -> Iterator[Parts]:
     """Count what looking and writing take."""
-    spent = Spent()
+    parts = Parts()
     places: list[tuple[Any, str]] = [(Recorder, "_look"), (EventFile, "_work_off")]
     before = [getattr(owner, name) for owner, name in places]
     for (owner, name), function in zip(places, before, strict=True):
-        setattr(owner, name, spent.counting(function))
+        setattr(owner, name, parts.counted(function))
     try:
-        yield spent
+        yield parts
     finally:
         for (owner, name), function in zip(places, before, strict=True):
             setattr(owner, name, function)
@@ -144,75 +152,93 @@ async def train(training: Any) -> None:
 
 
 async def draw(service: Any, rate: float, nursery: trio.Nursery) -> None:
-    """Begin samples at a steady rate."""
+    """Begin samples at a steady rate, as far as the machine can."""
     client = await service.create_sampling_client(base_model=MODEL)
     prompt, params = ta.ModelInput.from_ints(range(64)), ta.SamplingParams(max_tokens=16)
     due = trio.current_time()
     while True:
-        nursery.start_soon(client.sample, prompt, 1, params)
-        due += 1 / rate
+        if len(nursery.child_tasks) < MOST_UNDER_WAY:
+            nursery.start_soon(client.sample, prompt, 1, params)
+        due = max(due + 1 / rate, trio.current_time() - 1.0)
         await trio.sleep_until(due)
 
 
-def looked_up(path: Path | None) -> tuple[int, int]:
-    """Return how many messages the actors have had, and how many bytes the file has."""
-    found = None if path is None else latest_snapshot(path)
-    if path is None or found is None:
-        return 0, 0
-    assert isinstance(found.event, TreeSeen)
-    return sum(box.admitted for box in found.event.mailboxes), path.stat().st_size
+def messages(root: Supervisor) -> int:
+    """Return how many messages the actors of a tree have had."""
+    counts = dict[str, int]()
+    for child in root.everybody():
+        if isinstance(child, Supervisor):
+            counts[child.path] = messages(child)
+        else:
+            counts[child.mailbox.owner] = child.mailbox.statistics().admitted
+    return sum(counts.values())
 
 
 @attrs.frozen
-class Round:
-    """One measurement, per second."""
+class Phase:
+    """A few seconds with an event file or without, in CPU seconds, messages and bytes per second."""
 
     cpu: float
-    parts: float = 0.0
-    messages: float = 0.0
-    bytes: float = 0.0
+    parts: float
+    messages: float
+    bytes: float
 
 
-async def measure(url: str, rate: float, seconds: float, path: Path | None) -> Round:
-    """Draw and train for a while, with an event file or without."""
-    async with contextlib.AsyncExitStack() as stack:
-        spent = stack.enter_context(counted())
-        file = None if path is None else await stack.enter_async_context(open_event_file(path))
-        service = await stack.enter_async_context(ta.open_service(url, api_key="tml-bench"))
-        if file is not None:
-            service.ref.record(file)
-        training = await service.create_lora_training_client(MODEL, rank=8)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(train, training)
-            nursery.start_soon(draw, service, rate, nursery)
-            await trio.sleep(WARM_UP)
-            sent, size = looked_up(path)
-            parts, cpu, began = spent.seconds, time.process_time(), time.monotonic()
-            await trio.sleep(seconds)
-            cpu, parts = time.process_time() - cpu, spent.seconds - parts
-            wall = time.monotonic() - began
-            more_sent, more_size = looked_up(path)
-            nursery.cancel_scope.cancel()
-    return Round(cpu / wall, parts / wall, (more_sent - sent) / wall, (more_size - size) / wall)
+async def measure(
+    url: str, rate: float, seconds: float, rounds: int, path: Path
+) -> list[tuple[Phase, Phase]]:
+    """Draw and train for a while; return pairs of phases, without looking and with it."""
+    pairs = list[tuple[Phase, Phase]]()
+    with counting() as parts:
+        async with (
+            open_event_file(path) as file,
+            ta.open_service(url, api_key="tml-bench", events=file) as service,
+        ):
+            root = service._tree.root  # noqa: SLF001 - to leave out remembering for a while
+            training = await service.create_lora_training_client(MODEL, rank=8)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(train, training)
+                nursery.start_soon(draw, service, rate, nursery)
+                await trio.sleep(WARM_UP)
+                for number in range(rounds):
+                    phases = dict[bool, Phase]()
+                    for looking in (False, True) if number % 2 == 0 else (True, False):
+                        parts.looking = looking
+                        root.remember(REMEMBERED if looking else 0)
+                        phases[looking] = await phase(root, parts, seconds, path)
+                    pairs.append((phases[False], phases[True]))
+                nursery.cancel_scope.cancel()
+    return pairs
+
+
+async def phase(root: Supervisor, parts: Parts, seconds: float, path: Path) -> Phase:
+    """Measure a few seconds."""
+    await trio.sleep(SETTLE)
+
+    def now() -> tuple[float, ...]:
+        return time.process_time(), parts.seconds, messages(root), path.stat().st_size
+
+    before, began = now(), time.monotonic()
+    await trio.sleep(seconds)
+    wall = time.monotonic() - began
+    return Phase(*((after - at) / wall for after, at in zip(now(), before, strict=True)))
 
 
 def figures(url: str, rate: float, seconds: float, rounds: int, per_message: float) -> dict[str, float]:
     """Measure in turns, and return the figures in per cent of a core."""
-    plain, filed = list[Round](), list[Round]()
-    for number in range(rounds):
-        for with_file in (False, True) if number % 2 == 0 else (True, False):
-            with tempfile.TemporaryDirectory() as directory:
-                path = Path(directory) / "events.jsonl" if with_file else None
-                (filed if with_file else plain).append(trio.run(measure, url, rate, seconds, path))
-    parts = statistics.median(one.parts + one.messages * per_message for one in filed)
-    differences = [a.cpu - b.cpu for a, b in zip(filed, plain, strict=True)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "events.jsonl"
+        pairs = trio.run(measure, url, rate, seconds, rounds, path)
+    looking = [with_it for _, with_it in pairs]
+    differences = [with_it.cpu - without.cpu for without, with_it in pairs]
+    parts = statistics.median(one.parts + one.messages * per_message for one in looking)
     return {
         "percent": round(parts * 100, 3),
         "difference": round(statistics.mean(differences) * 100, 2),
         "give_or_take": round(statistics.stdev(differences) / rounds**0.5 * 100, 2),
-        "plain": round(statistics.median(one.cpu for one in plain) * 100, 1),
-        "messages_per_s": round(statistics.median(one.messages for one in filed)),
-        "bytes_per_s": round(statistics.median(one.bytes for one in filed)),
+        "plain": round(statistics.median(without.cpu for without, _ in pairs) * 100, 1),
+        "messages_per_s": round(statistics.median(one.messages for one in looking)),
+        "bytes_per_s": round(statistics.median(one.bytes for one in looking)),
     }
 
 
@@ -226,7 +252,7 @@ def main() -> int:
         "--rounds", type=int, default=4, help="with the file and without, at least 2 (default: 4)"
     )
     options = parser.parse_args()
-    per_message = cost_of_remembering(max(3, options.rounds))
+    per_message = cost_of_remembering(COSTINGS)
     print(f"remembering costs a message {per_message * 1e6:.2f} microseconds", flush=True)
     found, met = {}, True
     with stub() as url:
