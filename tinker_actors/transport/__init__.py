@@ -1,7 +1,7 @@
 """The only room that talks HTTP.
 
     calls         client, resources, view, options, config
-    one call      exchange (attempts, errors), build, request, url, headers, body
+    one call      opening, exchange (attempts, errors), build, request, url, headers, body
     answers       reply, parsing, response, stream, paging
     two ways      ways: directly, or by httpx's client with bodies that stream (bodies)
     connections   lanes, pool, slots, connection, head, answer, streams, tls, proxy
