@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinker_actors.protocol.journal import Checkpoint, Operation, Record, Witness
-from tinker_actors.protocol.witness import OTHER, SAME, distance, is_lost, is_same, of_rollback
+from tinker_actors.protocol.witness import OTHER, SAME, distance, has_steps, is_lost, is_same, of_rollback
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
@@ -72,3 +72,12 @@ def test_only_states_with_a_step_behind_them_tell_of_a_rollback() -> None:
     assert of_rollback([older, newest], [record(4, "forward_backward")]) == [older]
     assert of_rollback([older, newest], []) == []
     assert of_rollback([], after) == []
+
+
+def test_a_step_that_was_sent_could_be_lost() -> None:
+    """Also as long as there is no witness of it; the one under way is none."""
+    first = [record(4, "forward_backward"), record(5, "optim_step")]
+    assert not has_steps([], [])
+    assert not has_steps([], first)
+    assert has_steps([], [*first, record(6, "forward_backward")])
+    assert has_steps([witness(position=1)], first)

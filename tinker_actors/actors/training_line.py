@@ -37,7 +37,7 @@ from tinker_actors.protocol.event import ModelLostEvent, SamplerRebound
 from tinker_actors.protocol.journal import STEP_ENDS, Decision, ModelFacts, Operation, PartSent, Record
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, says_not_done
-from tinker_actors.protocol.retry import says_early
+from tinker_actors.protocol.retry import says_early, says_used
 from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import SaveWeightsForSamplerResult
@@ -48,11 +48,15 @@ __all__ = ["TrainingLine"]
 _HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
     {"optim_step", "save_state", "save_for_sampler", "save_external"}
 )
-_SAVES: frozenset[OperationKind] = _HOLD_WEIGHTS - {"optim_step"}
 
 
 class Watcher(Protocol):
     """Looks whether a model is what it should be; each may end the incarnation."""
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the service may have been restarted since anybody has made sure."""
+        ...
 
     async def check(self) -> None:
         """Make sure that it was not rolled back, if that may have been."""
@@ -270,17 +274,14 @@ class TrainingLine:
 
     async def _finish(self, record: Record, prepared: Prepared, sent: list[Sent], step: Step) -> None:
         kind, failure = record.operation.kind, None
-        if self.held is not None:
+        if self.held is not None and not self._is_first(record):
             await self.held.wait()
         try:
             reply: object = reply_of(await self._results.of(record.operation, sent))
         except ResultLost as error:
             reply = error
         except TinkerError as error:
-            if self._is_loss(error, record.operation, sent):
-                await self._lose_once(error)
-            if self._lineage.in_run and says_early(str(error)):
-                await self._turn(record)  # what failed before it has consequences of its own
+            if await self._is_lost(error, record, sent):
                 await self._lose_once(error)
             reply = failure = error
         if kind == "forward_backward":
@@ -296,6 +297,31 @@ class TrainingLine:
             await self._succeeded(record, reply)
         else:
             self._failed(record, prepared, failure, step, taken=True)
+
+    async def _make_sure(self, record: Record) -> None:
+        """Wait until it is sure that a result is no work of a model that was rolled back. A checkpoint only if not."""
+        watcher = self.watcher
+        if watcher is None or not watcher.suspicious or self._is_first(record):
+            return
+        await self._turn(record)
+        await watcher.check()
+
+    def _is_first(self, record: Record) -> bool:
+        """Whether an operation is of the first step after a saved state: what it gives is the same after a rollback."""
+        if record.operation.kind != "forward_backward":
+            return False
+        records = self._lineage.journal.replay()
+        return not any(one.position < record.position and one.operation.kind in STEP_ENDS for one in records)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the first step after the latest saved state has been sent, and its gradients have no results yet."""
+        awaited = False
+        for record in self._lineage.journal.replay():
+            if record.operation.kind in STEP_ENDS:
+                return awaited
+            awaited |= record.operation.kind == "forward_backward" and not record.done
+        return False
 
     async def _turn(self, record: Record) -> None:
         """Wait for the results of all that has made the weights that an operation applies to. A checkpoint."""
@@ -313,9 +339,8 @@ class TrainingLine:
     async def _succeeded(self, record: Record, reply: object) -> None:
         """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
         journal = self._lineage.journal
+        await self._make_sure(record)
         path = checkpoint_path(record.operation, reply)
-        if self.watcher is not None and record.operation.kind in _SAVES:
-            await self.watcher.check()  # else it might be the weights of a model that was rolled back
         if path is not None:
             # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
             while not journal.settled_before(record.position):
@@ -459,6 +484,18 @@ class TrainingLine:
                 pass
         return consequence
 
+    async def _is_lost(self, error: TinkerError, record: Record, sent: list[Sent]) -> bool:  # noqa: ASYNC910 - seldom
+        """Whether a result that failed means that the model is made again; in a run that may have more reasons."""
+        if self._is_loss(error, record.operation, sent):
+            return True
+        if not self._lineage.in_run:
+            return False
+        if says_early(str(error)):
+            await self._turn(record)  # what failed before it has consequences of its own
+            return True
+        # It was published, and nobody knows as what.
+        return _is_unnamed(record.operation) and says_used(str(error))
+
     def _is_loss(self, error: TinkerError, operation: Operation, sent: list[Sent]) -> bool:
         """Whether a result that failed says that the model is gone, or may have changed."""
         return any(one.sends.is_fence for one in sent) or classify(error, operation.kind) == "gone"
@@ -500,3 +537,7 @@ class TrainingLine:
         await trio.lowlevel.checkpoint()
         while self._lineage.waiting:
             await self.progress.wait()
+
+
+def _is_unnamed(operation: Operation) -> bool:
+    return operation.kind == "save_for_sampler" and operation.name is None

@@ -34,7 +34,7 @@ from tinker_actors.protocol.event import (
 )
 from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Operation, Record, Witness
 from tinker_actors.protocol.retry import says_early
-from tinker_actors.protocol.witness import distance, is_lost, is_same, of_rollback
+from tinker_actors.protocol.witness import distance, has_steps, is_lost, is_same, of_rollback
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import GET_TRAINING_RUN
 from tinker_actors.wire.service import Empty
@@ -83,13 +83,18 @@ class Verifying:
         """The model was just made: what happened before does not concern it."""
         self._seen = self._reachability.interruptions
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether the service may have been restarted since anybody has made sure."""
+        return self._seen != self._reachability.interruptions
+
     async def check(self) -> None:
         """Make sure that the model was not rolled back, if that may have been. A checkpoint only then.
 
         Raises:
             ModelLost: it was, or the service says that it is corrupted.
         """
-        if self._seen != self._reachability.interruptions:
+        if self.suspicious:
             await self.test()
 
     async def between(self, before: Accepted | None) -> None:
@@ -104,7 +109,7 @@ class Verifying:
         Raises:
             ModelLost: it was rolled back, or that cannot be told.
         """
-        if self._seen != self._reachability.interruptions:
+        if self.suspicious:
             await self.suspect(before)
 
     async def suspect(self, before: Accepted | None) -> None:
@@ -114,7 +119,7 @@ class Verifying:
             await self.test()
             return
         journal, model_id = lineage.journal, lineage.model_id
-        if not of_rollback(journal.witnesses(), journal.replay()) and not self._may_lack_gradients():
+        if not has_steps(journal.witnesses(), journal.replay()) and not self._may_lack_gradients():
             return  # it has nothing that could be lost
         if capability.dedupe == "replay" and await self._submitter.is_remembered(before, model_id):
             return
@@ -130,9 +135,11 @@ class Verifying:
         async with self._turn:
             while True:
                 seen = self._reachability.interruptions
+                while self._line.is_early:  # then there is nothing to compare with yet
+                    await self._line.progress.wait()
                 await self._test()
                 self._seen = seen
-                if seen == self._reachability.interruptions:
+                if not self.suspicious:
                     return
 
     def _may_lack_gradients(self) -> bool:
@@ -161,7 +168,11 @@ class Verifying:
                 line.lose(ModelLost(message, model_id=model_id))
 
     async def _compute(self, operation: Operation, witness: Witness) -> ForwardBackwardOutput | None:
-        """Compute a witness's datum again; None if the service cannot say."""
+        """Compute a witness's datum again; None if the service does not compute it.
+
+        Raises:
+            ModelLost: what is on its way does not come there.
+        """
         data = (operation.data[witness.datum],)
         forward = attrs.evolve(operation, kind="forward", data=data, body=None)
         for _ in range(_PAUSES):
@@ -173,7 +184,9 @@ class Verifying:
             else:
                 return output if isinstance(output, ForwardBackwardOutput) else None
             await trio.sleep(_PAUSE)
-        return None
+        model_id = self._lineage.model_id
+        message = f"it cannot be told whether model {model_id} was rolled back"
+        return self._line.lose(ModelLost(message, model_id=model_id))
 
     # --- restored ----------------------------------------------------------------------------------------
 

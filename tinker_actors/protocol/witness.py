@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tinker_actors.protocol.journal import Record, Witness
 from tinker_actors.wire.training import ForwardBackwardOutput
 
-__all__ = ["OTHER", "OTHER_WEIGHTS", "SAME", "distance", "is_lost", "is_same", "of_rollback"]
+__all__ = ["OTHER", "OTHER_WEIGHTS", "SAME", "distance", "has_steps", "is_lost", "is_same", "of_rollback"]
 
 SAME: Final = 1e-4
 OTHER: Final = 1e-3
@@ -77,6 +77,18 @@ def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float 
     """
     least = OTHER_WEIGHTS if witness.which == 1 else max(OTHER, _SEVERAL * first)
     return not apart <= max(least, _TIMES_NOISE * noise)
+
+
+def has_steps(witnesses: Iterable[Witness], records: Sequence[Record]) -> bool:
+    """Whether a step was sent that a rollback would lose; that of the newest gradient may still stand before its end.
+
+    Args:
+        witnesses: all that are kept.
+        records: what would be replayed.
+    """
+    newest = max((one.position for one in records if one.operation.kind == "forward_backward"), default=-1)
+    ended = any(one.operation.kind == "optim_step" and one.position < newest for one in records)
+    return ended or bool(of_rollback(witnesses, records))
 
 
 def of_rollback(witnesses: Iterable[Witness], records: Sequence[Record]) -> list[Witness]:
