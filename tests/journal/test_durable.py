@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -392,3 +394,42 @@ def test_tokens_are_counted_as_far_as_they_are_known(tmp_path: Path) -> None:
     record(journal, batch(kind="forward", length=2), optim(), decision=decision(1))
     assert journal.tokens == 12
     abandon(journal)
+
+
+def test_numbers_and_their_intent_take_one_place_in_line(tmp_path: Path) -> None:
+    """What is noted while an intent is written comes behind it: a kill leaves no number that nobody has."""
+    for attempt in range(20):  # which of two tasks goes on first is left to chance
+        folder = tmp_path / str(attempt)
+        journal = opened(folder)
+        journal.made(MODEL)
+
+        async def write(journal: Any = journal) -> None:
+            begun = trio.Event()
+
+            async def decide() -> None:
+                begun.set()
+                await journal.record([Intent(operation=batch(), numbers=(1,), plan=(1,))])
+
+            async def note() -> None:
+                await begun.wait()
+                journal.made(attrs.evolve(MODEL, next_number=2))
+                journal.revived()
+                assert [part.number for part in journal.parts(0)] == [1]
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(decide)
+                nursery.start_soon(note)
+
+        trio.run(write)
+        abandon(journal)
+
+
+async def test_a_cancelled_caller_decides_nothing(tmp_path: Path) -> None:
+    """Who was cancelled before the intent is in line has written nothing."""
+    journal = opened(tmp_path)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await journal.record([Intent(operation=batch(), numbers=(1,), plan=(1,))])
+    assert scope.cancelled_caught
+    assert journal.replay() == []
+    await journal.aclose()
