@@ -139,14 +139,23 @@ class Disk:
         """
         self.before("create", path)
         file = self._opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        if sync:  # else the name may be lost with the machine
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        if sync:
+            _sync_folder(path.parent)
         self.after("create", path)
         return file
+
+    def make_folder(self, path: Path, *, sync: bool) -> None:
+        """Make a folder, and those above it, if they are not there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if path.is_dir():
+            return
+        self.make_folder(path.parent, sync=sync)
+        path.mkdir(exist_ok=True)
+        if sync:
+            _sync_folder(path.parent)
 
     def reopen(self, path: Path) -> int:
         """Open a file to append to.
@@ -231,6 +240,15 @@ class Disk:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
         self._databases.clear()
         self.close_files()
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names in a folder reach the medium, else what is in it may be lost with the machine."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_rest(file: int, rest: bytes) -> None:

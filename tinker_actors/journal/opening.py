@@ -118,7 +118,7 @@ def _open(
     inline: bool,
 ) -> DurableJournal:
     bodies = path / "bodies"
-    bodies.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(bodies, sync=durability == "machine")
     _lock(path, disk, here)
     database = _connect(path, disk, bodies, durability)
     tables = read_tables(database, path / "journal.sqlite")
