@@ -327,8 +327,8 @@ def show(console: Console, verdicts: dict[Way, Verdict], kills: Sequence[Kill], 
         "same\nweights",
         "steps\ndoubled",
         "steps\nmissing",
-        "steps\ndone again",
-        "samples\ndrawn again",
+        "steps\nagain",
+        "samples\nagain",
         "seconds\nlost",
     ):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)

@@ -31,7 +31,7 @@ from tests.contract.servers.tiny_model import write_tiny_model
 ROOT = Path(__file__).parents[2]
 SERVERS = Path(__file__).parent / "servers"
 
-START = 120.0  # seconds; SkyRL takes 16, TuFT 6, and more if the machine is busy
+START = 240.0  # seconds; SkyRL takes 16, TuFT 6, and several times that if the machine is busy
 STOP = 15.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 SKYRL_CONFIG = {
@@ -81,12 +81,14 @@ class Kind:
         api_key: what it wants to be told.
         command: how it is started, given its interpreter, its folder, the model's folder and the port.
         base_model: the name of its model; None is the tiny model, by its folder.
+        works: what its log says when it begins to work; its API may answer long before.
     """
 
     capability: str
     api_key: str
     command: Callable[[Path, Path, Path, int], Command]
     base_model: str | None = None
+    works: str = ""
 
 
 def skyrl(python: Path, folder: Path, model: Path, port: int) -> Command:
@@ -140,7 +142,9 @@ KINDS = {
     "own": Kind(
         capability="tinker_actors", api_key="tml-dummy", command=own, base_model="tinker-actors/char-100k"
     ),
-    "skyrl": Kind(capability="skyrl-0.3.0", api_key="tml-dummy", command=skyrl),
+    "skyrl": Kind(
+        capability="skyrl-0.3.0", api_key="tml-dummy", command=skyrl, works="Starting background engine"
+    ),
     "tuft": Kind(capability="tuft", api_key=TUFT_KEY, command=tuft),
 }
 
@@ -208,14 +212,14 @@ async def open_server(name: str, folder: Path, *, port: int = 0) -> AsyncIterato
             start_new_session=True,
         )
     try:
-        await answering(server, process)
+        await answering(server, process, KINDS[name].works)
         yield server
     finally:
         await stop(process)
 
 
-async def answering(server: Server, process: trio.Process) -> None:
-    """Wait until a server answers.
+async def answering(server: Server, process: trio.Process, works: str) -> None:
+    """Wait until a server answers, and says in its log that it works.
 
     Raises:
         DidNotStart: it ended, or takes too long.
@@ -225,11 +229,16 @@ async def answering(server: Server, process: trio.Process) -> None:
         async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False) as client:
             while process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
-                    if (await client.get("/api/v1/healthz")).status_code == 200:
+                    if (await client.get("/api/v1/healthz")).status_code == 200 and works in said(server):
                         return
                 await trio.sleep(0.2)
-    said = server.log.read_text("utf-8", errors="replace").splitlines()[-20:]
-    raise DidNotStart("\n".join([f"{server.log.stem} does not answer; its log ends:", *said]))
+    end = said(server).splitlines()[-20:]
+    raise DidNotStart("\n".join([f"{server.log.stem} does not answer; its log ends:", *end]))
+
+
+def said(server: Server) -> str:
+    """Return what a server has said so far."""
+    return server.log.read_text("utf-8", errors="replace")
 
 
 async def stop(process: trio.Process) -> None:
