@@ -51,6 +51,7 @@ async def test_every_step_is_trained_once_wherever_a_process_dies(
         if await world.process(loop(3, save_after=(1,)), (point, when)):
             continue  # it had fewer polls to make
         results: list[Resumed | None] = []
+        had_model = world.journal.model is not None
 
         async def second(process: Process, results: Any = results) -> None:
             results.append(process.lineage.resumed)
@@ -58,6 +59,9 @@ async def test_every_step_is_trained_once_wherever_a_process_dies(
 
         assert await world.process(second), point
         assert world.trained == steps(0, 1, 2), (point, results)
+        assert (results[0] is not None) == had_model, (
+            "it says how it went on, also if it could not attach after all"
+        )
         attached += results[0] is not None and results[0].how == "attached"
     assert attached > 5
 

@@ -122,7 +122,11 @@ class Revival:
             model.model_seq,
             self._session.epoch,
         )
-        attached = await self._reattaching.attach()
+        try:
+            attached = await self._reattaching.attach()
+        except ModelLost as error:  # restored by the next incarnation, which says why
+            lineage.why = str(error.__cause__ or error)
+            raise
         if attached is not None:
             self._events.publish(attached)
             self._context.spawn(self._end_with_session)
