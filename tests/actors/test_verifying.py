@@ -13,7 +13,7 @@ from tests.actors.journaled import Opened, decision, opened
 from tests.actors.processes import Process, World, loop
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
 from tinker_actors.actors.message import OptimStep
-from tinker_actors.errors import ModelPoisoned, RestoreMismatch
+from tinker_actors.errors import JournalError, ModelPoisoned, RestoreMismatch
 from tinker_actors.events import (
     ModelRestored,
     OptimizerUnverified,
@@ -136,6 +136,32 @@ async def test_an_interruption_without_a_rollback_costs_one_forward_pass(
         assert one.training.model_id == old
         assert one.service.count("forward") == 2
         assert one.trained == steps(0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("what", ["written", "read"])
+async def test_a_disk_that_fails_is_told_of_by_what_is_sent_next(
+    autojump_clock: Any, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test for a rollback needs the journal, and is no failure of its own if that cannot be had."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults, in_run=True) as one:
+        await trained(one, 0, 1)
+        await interrupt(one)
+        if what == "written":
+            one.journal.fails.append(JournalError("no space left on device"))
+            with pytest.raises(JournalError, match="no space"):
+                await one.train(2)
+            assert one.trained == steps(0, 1)
+        else:
+
+            async def fail(_: object) -> None:
+                await trio.lowlevel.checkpoint()
+                raise JournalError("a body is gone")
+
+            monkeypatch.setattr(one.journal, "read_witness", fail)
+            await trained(one, 2)
+            assert one.trained == steps(0, 1, 2)
+        assert heard(one.events, ModelRestored) == []
 
 
 async def test_a_plain_model_is_not_tested(autojump_clock: Any) -> None:

@@ -517,6 +517,7 @@ def test_an_older_state_is_gone_back_to() -> None:
     for operation in (batch(), optim(2.0), save("b"), batch()):
         journal.done(journal.add(operation))
     journal.checkpointed(5, "b")
+    assert list(journal.records) == [6]
     assert journal.fall_back()
     assert journal.checkpoint == Checkpoint("a", 2)
     assert [record.position for record in journal.replay()] == [3, 4, 6]

@@ -282,6 +282,7 @@ class TrainingActor(Actor[Training]):
         """Make sure that a run's model is what it should be before anything more is sent to it."""
         if self._lineage.in_run:
             await self._verifying.check()
+            self._refuse_if_poisoned()  # it may have found that the journal cannot be written
 
     def _refuse_if_poisoned(self) -> None:
         reason = self._lineage.poison or self._lineage.unwritten

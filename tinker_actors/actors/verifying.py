@@ -25,14 +25,14 @@ from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.submission import Accepted, Submitter
 from tinker_actors.actors.training_line import TrainingLine
-from tinker_actors.errors import APIError, ModelLost, RestoreMismatch, TinkerError
+from tinker_actors.errors import APIError, JournalError, ModelLost, RestoreMismatch, TinkerError
 from tinker_actors.protocol.event import (
     OptimizerUnverified,
     RestoreMismatchFound,
     RestoreVerified,
     RollbackFound,
 )
-from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Operation, Record, Witness
+from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Record, Witness
 from tinker_actors.protocol.retry import says_early
 from tinker_actors.protocol.witness import distance, has_steps, is_lost, is_same, of_rollback
 from tinker_actors.transport.http import HttpTransport
@@ -157,27 +157,32 @@ class Verifying:
         if await is_corrupted(self._transport, model_id):
             line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
         for witness in of_rollback(journal.witnesses(), journal.replay()):
-            operation = await journal.read_witness(witness)
-            if operation is None:
-                continue
-            output = await self._compute(operation, witness)
+            output = await self._compute(witness)
             if output is not None and is_same(distance(witness, output, 0), noise=lineage.noise):
                 path = _path(witness.checkpoint)
                 self._events.publish(RollbackFound(model_id, path))
                 message = f"model {model_id} was rolled back on the service, to {path or 'its creation'}"
                 line.lose(ModelLost(message, model_id=model_id))
 
-    async def _compute(self, operation: Operation, witness: Witness) -> ForwardBackwardOutput | None:
-        """Compute a witness's datum again; None if the service does not compute it.
+    async def _compute(self, witness: Witness) -> ForwardBackwardOutput | None:
+        """Compute a witness's datum again; None if the service does not compute it, or the disk does not give it.
 
         Raises:
             ModelLost: what is on its way does not come there.
         """
+        try:
+            operation = await self._lineage.journal.read_witness(witness)
+        except JournalError:  # what is sent next will tell, or the next process
+            return None
+        if operation is None:
+            return None
         data = (operation.data[witness.datum],)
         forward = attrs.evolve(operation, kind="forward", data=data, body=None)
         for _ in range(_PAUSES):
             try:
                 output = await self._line.compute(forward)
+            except JournalError:
+                return None
             except TinkerError as error:
                 if not says_early(str(error)):
                     return None
