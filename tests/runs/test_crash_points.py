@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
+from tinker_actors.testing import Exponential, ServiceFaults
 from tinker_actors.testing.crash import RunOptions, explore
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
 
@@ -102,6 +103,14 @@ def test_gradients_are_missed_that_no_result_tells_of() -> None:
     index = sum(point.where in ("request", "answer") for point in report.points[: second.index])
     for dedupe in ("replay", "none"):
         explore(composed, run=RUN, only=[(index,)], dies="service", rollback=True, dedupe=dedupe).check()
+
+
+def test_results_do_not_wait_for_the_test_that_waits_for_them() -> None:
+    """A gradient that becomes the first behind a saved state, while a rollback is looked for, lets that go on."""
+    faults = ServiceFaults(work=Exponential(2.0)).drop("connect", of="save_weights", nth=5)
+    run: RunOptions = {**RUN, "checkpoints": CheckpointPolicy(steps=3)}
+    options: dict[str, Any] = {"dedupe": "none", "faults": faults, "dies": "service", "seed": 125}
+    explore(trained, run=run, only=[(24, 63)], **options).check()
 
 
 @pytest.mark.parametrize("world", DYING)

@@ -15,6 +15,7 @@ something else, an older saved state is tried, once; then the model is given up 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -88,14 +89,20 @@ class Verifying:
         """Whether the service may have been restarted since anybody has made sure."""
         return self._seen != self._reachability.interruptions
 
-    async def check(self) -> None:
+    async def check(self, excused: Callable[[], bool] = lambda: False) -> None:
         """Make sure that the model was not rolled back, if that may have been. A checkpoint only then.
+
+        Args:
+            excused: says, whenever there is progress, whether the caller need not know it any more.
 
         Raises:
             ModelLost: it was, or the service says that it is corrupted.
         """
-        if self.suspicious:
-            await self.test()
+        while self.suspicious and not excused():
+            if self._turn.locked():
+                await self._line.progress.wait()
+            else:
+                await self.test()
 
     async def between(self, before: Accepted | None) -> None:
         """Make sure that the model was not rolled back, while there are numbers that are taken and not sent.
@@ -140,7 +147,8 @@ class Verifying:
                 await self._test()
                 self._seen = seen
                 if not self.suspicious:
-                    return
+                    break
+        self._line.wake()
 
     def _may_lack_gradients(self) -> bool:
         """Whether the step under way had gradients in the model before what may have been a restart."""
