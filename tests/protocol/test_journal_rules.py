@@ -71,4 +71,5 @@ def test_what_is_older_than_a_state_can_be_let_go() -> None:
     assert sorted(rules.held()) == [6, 7, 9, 10]
     rules.trim(11)
     assert paths(rules) == ["s3"]
+    assert rules.records == rules.held() == {}
     assert not rules.fall_back()
