@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +172,32 @@ def test_a_disk_that_refuses_is_an_error_that_names_the_file(state: ServiceState
         state.note_session(SESSION)
     state.close([run()])
     assert list(state.open("life-2", 0.0).sessions) == []
+
+
+FORK = """
+import os
+import sys
+from pathlib import Path
+from tests.local.test_state import SESSION, ServiceState, run
+
+state = ServiceState(Path(sys.argv[1]))
+state.open("life-1", 100.0)
+state.note_session(SESSION)
+if os.fork() == 0:
+    if sys.argv[2] == "close":
+        state.close()
+    sys.exit()
+assert os.wait()[1] == 0
+state.note_run(run())
+os._exit(0)  # as by a kill: nothing is written at the end
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "close"])
+def test_a_forked_child_takes_nothing_from_its_parent(tmp_path: Path, how: str) -> None:
+    """Not even if it ends in good order, and with it closes all that it has."""
+    subprocess.run([sys.executable, "-c", FORK, str(tmp_path), how], check=True, timeout=60)
+    state = ServiceState(tmp_path)
+    saved = state.open("life-2", 200.0)
+    state.close()
+    assert (len(saved.sessions), len(saved.runs)) == (1, 1)

@@ -22,8 +22,11 @@ Every method may be called from any thread. Without a directory nothing is kept,
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -157,6 +160,7 @@ class ServiceState:
         self.directory = directory
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        _states.add(self)
 
     @property
     def lasts(self) -> bool:
@@ -204,6 +208,17 @@ class ServiceState:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def leave_to_parent(self) -> None:
+        """Keep nothing in a forked child, and leave the file to its parent without closing it.
+
+        The child would take itself for the last one who has the file open, and delete what the parent is writing to;
+        and it would do so in the end, whatever is done here, if the object did not outlive everything else.
+        """
+        if self._connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        self._connection = None
+        self._lock = threading.Lock()  # who had it is not here
 
     # ---------------------------------------------------------------------------------------------- changes
 
@@ -272,6 +287,17 @@ class ServiceState:
                 raise OSError(
                     f"the service's state cannot be written to {self.directory / FILE}: {error}"
                 ) from error
+
+
+_states: weakref.WeakSet[ServiceState] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for state in list(_states):
+        state.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _connect(file: Path) -> sqlite3.Connection:
