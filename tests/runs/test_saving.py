@@ -164,6 +164,16 @@ async def test_a_full_journal_is_emptied_by_checkpoints(autojump_clock: Any, tmp
         assert run.decided == 12
 
 
+async def test_single_gradients_find_room_too(autojump_clock: Any, tmp_path: Path) -> None:
+    """It is made between steps: in the middle of one its own gradients could not be told from older ones."""
+    async with opened(tmp_path, journal_max_bytes=1100) as run:
+        async for step in run.steps(12):
+            for part in (0, 50):
+                await step.forward_backward(batch(step.index + part), "cross_entropy")
+            await (await step.optim_step(ADAM, after=step.index))
+        assert run.decided == 12
+
+
 async def test_a_batch_that_never_fits_is_refused(autojump_clock: Any, tmp_path: Path) -> None:
     """Nothing of the step is decided or sent, and the run can be gone on with."""
     with pytest.raises(JournalFull):

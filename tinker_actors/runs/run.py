@@ -38,6 +38,7 @@ __all__ = ["Losses", "Run", "RunSteps"]
 
 _LOG: Final = logging.getLogger("tinker_actors.runs")
 _LOSS: Final = "loss"  # the name of the fact
+_DATUM_ROOM: Final = 128  # bytes that a datum may take in the journal beside its values
 
 
 @attrs.define(eq=False)
@@ -143,6 +144,8 @@ class Run(Guide):
         self._keeping = keeping
         self._losses = losses
         self._draining = ""
+        self._of_step = 0  # bytes of the present step's batches
+        self._largest = 0  # bytes of the batches of the largest step so far
         self._under_way: deque[DecidedStep] = deque()
 
     def __repr__(self) -> str:
@@ -294,7 +297,10 @@ class Run(Guide):
     async def _make_room(self, data: Sequence[Datum]) -> None:
         """See that the journal has room for a batch; one that is none is refused by what it is put into."""
         if isinstance(cast("object", data), Sequence):
-            wanted = sum(datum_bytes(one) for one in data if isinstance(cast("object", one), Datum))
+            wanted = sum(
+                datum_bytes(one) + _DATUM_ROOM for one in data if isinstance(cast("object", one), Datum)
+            )
+            self._of_step += wanted
             await self._saving.make_room(wanted)
 
     # --- for the loop ------------------------------------------------------------------------------------
@@ -328,8 +334,13 @@ class Run(Guide):
             self._under_way.popleft()
 
     async def between_steps(self) -> None:
-        """Put a checkpoint in line if one is due. Always a checkpoint."""
-        await self._saving.between_steps()
+        """Put a checkpoint in line if one is due; see that there is room for another step. Always a checkpoint.
+
+        In the middle of a step there is no telling a batch that is needed from those that a checkpoint makes needless.
+        """
+        self._largest = max(self._largest, self._of_step)
+        self._of_step = 0
+        await self._saving.between_steps(self._largest)
 
 
 def _metric(metric: object) -> float | None:

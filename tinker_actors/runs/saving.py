@@ -99,9 +99,17 @@ class Saving:
         one = self._under_way
         return None if one is None or one.outcome.settled else one
 
-    async def between_steps(self) -> None:
-        """Put a checkpoint in line if one is due and none is under way. Always a checkpoint."""
+    async def between_steps(self, expected: int) -> None:
+        """Put a checkpoint in line if one is due and none is under way; make room if it is short.
+
+        Always a checkpoint.
+
+        Args:
+            expected: bytes that the next step may need in the journal.
+        """
         await trio.lowlevel.checkpoint()
+        if expected <= self._journal.max_bytes:
+            await self.make_room(expected)
         if self._coming is not None:
             return
         why = due(self._policy, self.unsaved)

@@ -3,7 +3,8 @@
 Before a request that changes a model goes out, the database of the journal is asked whether the intent is there, with
 this very number, and its batch; a request that was sent before may be sent again, for instance to see whether the
 service remembers it. Requests that a restore sends again have numbers that no intent has; of them only the kind is
-known. Between two lives, each checkpoint that the journal calls done must be on the service.
+known. Between two lives, each checkpoint that a restore may start from must be on the service; one that is outdated
+may have been deleted a moment before that was written.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Audit:
         return path.exists() and path.stat().st_size >= end
 
     def rests(self, checkpoints: Collection[str]) -> None:
-        """Look, between two lives, whether the service has what the journal calls saved."""
+        """Look, between two lives, whether the service has what the journal would restore from."""
         path = self.directory / "journal.sqlite"
         if not path.exists():
             return
@@ -93,8 +94,6 @@ class Audit:
             contextlib.closing(sqlite3.connect(path)) as journal,
             contextlib.suppress(sqlite3.OperationalError),  # a life may end before there are tables
         ):
-            for name, saved in journal.execute(
-                "SELECT name, path FROM checkpoints WHERE state IN ('done', 'verified')"
-            ):
+            for name, saved in journal.execute("SELECT name, path FROM checkpoints WHERE usable"):
                 if saved not in checkpoints:
                     self.found.append(f"checkpoint {name} counts as saved, and the service does not have it")
