@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
-from tinker_actors.testing import Exponential, ServiceFaults
+from tinker_actors.testing import Exponential, Fixed, ServiceFaults
 from tinker_actors.testing.crash import RunOptions, explore
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
 
@@ -111,6 +111,14 @@ def test_results_do_not_wait_for_the_test_that_waits_for_them() -> None:
     run: RunOptions = {**RUN, "checkpoints": CheckpointPolicy(steps=3)}
     options: dict[str, Any] = {"dedupe": "none", "faults": faults, "dies": "service", "seed": 125}
     explore(trained, run=run, only=[(24, 63)], **options).check()
+
+
+def test_a_model_that_is_lost_while_a_rollback_is_looked_for_is_made_again() -> None:
+    """What computes witnesses takes a model that is gone for what it is, and not for one that cannot say."""
+    faults = ServiceFaults(latency=Fixed(0.05)).delay(0.5, of="save_weights")
+    run: RunOptions = {**RUN, "checkpoints": CheckpointPolicy(steps=2)}
+    options: dict[str, Any] = {"faults": faults, "dies": "service", "session": "lost", "seed": 228}
+    explore(sampled, run=run, flags=CHUNKS, only=[(68,)], **options).check()
 
 
 @pytest.mark.parametrize("world", DYING)

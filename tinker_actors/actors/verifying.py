@@ -191,6 +191,8 @@ class Verifying:
                 output = await self._line.compute(forward)
             except JournalError:
                 return None
+            except ModelLost:
+                raise  # this incarnation ends
             except TinkerError as error:
                 if not says_early(str(error)):
                     return None
