@@ -72,11 +72,16 @@ class Wire(ScriptedTransport):
 
 @contextlib.asynccontextmanager
 async def opened(
-    faults: ServiceFaults = PLAIN, mode: str = "replay", *, in_run: bool = False, chunk: int | None = None
+    faults: ServiceFaults = PLAIN,
+    mode: str = "replay",
+    *,
+    in_run: bool = False,
+    chunk: int | None = None,
+    **more: object,
 ) -> AsyncIterator[Opened]:
     """Open a model on a journal that keeps everything."""
     journal = DiskJournal()
-    flags = {} if chunk is None else {"fwdbwd_max_chunk_len": chunk}
+    flags = more if chunk is None else {"fwdbwd_max_chunk_len": chunk, **more}
     scripted = ScriptedService(faults, dialect=MODES[mode], flags=flags)
     wire = Wire(scripted)
 

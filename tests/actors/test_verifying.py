@@ -138,6 +138,20 @@ async def test_an_interruption_without_a_rollback_costs_one_forward_pass(
         assert one.trained == steps(0, 1, 2, 3, 4)
 
 
+async def test_a_service_whose_restart_ends_models_is_not_tested(autojump_clock: Any) -> None:
+    """It would say so of a model that is gone, and gives no other one its name; its steps go on as they are."""
+    async with opened(in_run=True, restart_ends_models=True) as one:
+        await trained(one, 0, 1)
+        old = one.training.model_id
+        one.interrupt("forward_backward", lambda: None)
+        await trained(one, 2)
+        one.interrupt("optim_step", lambda: None)
+        await trained(one, 3)
+        assert one.training.model_id == old
+        assert one.service.count("forward", "get_training_run") == 0
+        assert one.trained == steps(0, 1, 2, 3)
+
+
 @pytest.mark.parametrize("what", ["written", "read"])
 async def test_a_disk_that_fails_is_told_of_by_what_is_sent_next(
     autojump_clock: Any, what: str, monkeypatch: pytest.MonkeyPatch

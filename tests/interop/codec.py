@@ -272,7 +272,12 @@ def searched(value: Any) -> Any:
 
 NARROWED: Mapping[str, Callable[[Any], Any]] = {
     "ClientConfigResponse": lambda value: attrs.evolve(
-        value, sequence_dedupe=None, training_body=None, newer_fields=None, early_numbers=None
+        value,
+        sequence_dedupe=None,
+        training_body=None,
+        newer_fields=None,
+        early_numbers=None,
+        restart_ends_models=None,
     ),
     "CreateCustomLossRequest": lambda value: attrs.evolve(value, graph=GRAPH),
     "DimuonOptimizerConfig": lambda value: attrs.evolve(value, version=1),

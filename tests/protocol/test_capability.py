@@ -41,6 +41,7 @@ flags = st.builds(
     training_body=st.none() | bodies,
     newer_fields=st.none() | st.booleans(),
     early_numbers=st.none() | st.sampled_from(["park", "refuse", "run"]),
+    restart_ends_models=st.none() | st.booleans(),
     proto_compress_fwdbwd=st.booleans(),
 )
 
@@ -73,6 +74,7 @@ def test_what_is_not_known_is_assumed_at_its_worst() -> None:
         "training_body": "json",
         "compression": False,
         "newer_fields": False,
+        "restart_ends_models": False,
         "creates_by_loading": False,
         "patience": None,
         "source": "assumed",
@@ -136,6 +138,8 @@ def test_the_user_wins_over_the_service_and_the_service_over_the_table(
     assert record.newer_fields == (first.newer_fields if said.newer_fields is None else said.newer_fields)
     assert record.compression == (first.compression or said.proto_compress_fwdbwd)
     assert record.early_numbers == (said.early_numbers or first.early_numbers)
+    ends = said.restart_ends_models
+    assert record.restart_ends_models == (first.restart_ends_models if ends is None else ends)
 
 
 def test_a_service_that_says_something_is_known() -> None:

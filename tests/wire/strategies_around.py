@@ -336,6 +336,7 @@ SERVICE: Mapping[type, st.SearchStrategy[Any]] = {
         training_body=optional(st.sampled_from(["json", "protobuf"])),
         newer_fields=optional(flags),
         early_numbers=optional(st.sampled_from(["park", "refuse", "run"])),
+        restart_ends_models=optional(flags),
     ),
     service.ClientDynamicConfigResponse: st.builds(
         service.ClientDynamicConfigResponse,

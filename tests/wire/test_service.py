@@ -35,6 +35,7 @@ FLAGS = {
     "training_body": None,
     "newer_fields": None,
     "early_numbers": None,
+    "restart_ends_models": None,
 }
 
 

@@ -6,6 +6,8 @@ right after the saved state has lost the steps since: it is made again. The same
 one, and when a process goes on with the model of an earlier one. A service may also say by itself that a model is
 corrupted.
 
+A service may say that no model survives its restart; then nothing of this has to be found out.
+
 In the first step after a saved state no result tells: a model that was set back to the very same weights has lost
 nothing but the gradients that it had accumulated. If there were any, it is made again.
 
@@ -87,6 +89,10 @@ class Verifying:
     @property
     def suspicious(self) -> bool:
         """Whether the service may have been restarted since anybody has made sure."""
+        if (
+            self._transport.capability.restart_ends_models
+        ):  # then it is told so, and there is nothing to find out
+            return False
         return self._seen != self._reachability.interruptions
 
     async def check(self, excused: Callable[[], bool] = lambda: False) -> None:
@@ -122,6 +128,8 @@ class Verifying:
     async def suspect(self, before: Accepted | None) -> None:
         """As `between`, for a model that may have been rolled back."""
         lineage, capability = self._lineage, self._transport.capability
+        if capability.restart_ends_models:
+            return
         if capability.early_numbers == "run":
             await self.test()
             return
@@ -139,6 +147,9 @@ class Verifying:
         Raises:
             ModelLost: it was, or the service says that it is corrupted.
         """
+        if self._transport.capability.restart_ends_models:
+            await trio.lowlevel.checkpoint()
+            return
         async with self._turn:
             while True:
                 seen = self._reachability.interruptions

@@ -72,7 +72,11 @@ def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
 def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigResponse:
     """Tell clients how to behave."""
     return ClientConfigResponse(
-        sequence_dedupe="replay", early_numbers="park", newer_fields=True, training_body="protobuf"
+        sequence_dedupe="replay",
+        early_numbers="park",
+        newer_fields=True,
+        training_body="protobuf",
+        restart_ends_models=True,
     )
 
 

@@ -78,6 +78,7 @@ class CapabilityRecord:
         training_body: the form it takes gradient requests in.
         compression: it takes protobuf bodies compressed with zstd.
         newer_fields: it takes fields that came after the first versions of the protocol.
+        restart_ends_models: no model survives a restart of it, so none can be rolled back by one without a word.
         creates_by_loading: it makes a model of a saved state in one request (`load_weights` with a session).
         patience: seconds of nothing but `try_again` after which a promise is not waited for any more, unless the user
             has set a time (`promise_timeout`); None has no end.
@@ -91,6 +92,7 @@ class CapabilityRecord:
     training_body: TrainingBody = "json"
     compression: bool = False
     newer_fields: bool = False
+    restart_ends_models: bool = False
     creates_by_loading: bool = False
     patience: float | None = None
     source: Source = "assumed"
@@ -116,6 +118,7 @@ KNOWN: Mapping[str, CapabilityRecord] = {
             dedupe="replay",
             early_numbers="park",
             newer_fields=True,
+            restart_ends_models=True,
             source="known",
         ),
         CapabilityRecord(service="skyrl-0.3.0", source="known"),
@@ -166,6 +169,11 @@ class Flags(Protocol):
     @property
     def newer_fields(self) -> bool | None:
         """Whether it takes fields that came later."""
+        ...
+
+    @property
+    def restart_ends_models(self) -> bool | None:
+        """Whether no model survives a restart of it."""
         ...
 
     @property
@@ -224,6 +232,7 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
         "early_numbers": flags.early_numbers,
         "training_body": flags.training_body,
         "newer_fields": flags.newer_fields,
+        "restart_ends_models": flags.restart_ends_models,
         "compression": True if flags.proto_compress_fwdbwd else None,
     }
     news = {

@@ -90,6 +90,8 @@ class ClientConfigResponse:
         training_body: the form it takes gradient requests in.
         newer_fields: it takes fields that came after version 0.24 of the official client.
         early_numbers: what it does with a number before its turn; our own services say `park`, they keep it.
+        restart_ends_models: a model that was there before a restart of the service is never answered for after it; so
+            say our own services.
     """
 
     pjwt_auth_enabled: bool = False
@@ -113,6 +115,7 @@ class ClientConfigResponse:
     training_body: str | None = None
     newer_fields: bool | None = None
     early_numbers: str | None = None
+    restart_ends_models: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
