@@ -254,11 +254,16 @@ async def test_who_is_cancelled_while_it_is_written_learns_that_it_was(tmp_path:
 
 
 async def test_who_is_cancelled_before_writes_nothing(tmp_path: Path) -> None:
-    """Cancelled in time, it was never decided."""
+    """Cancelled in time, it was never decided, and its numbers are free."""
     journal = opened(tmp_path)
+    journal.made(MODEL)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await journal.record([Intent(operation=batch())])
+        await journal.record([Intent(operation=batch(), numbers=(1, 2))])
     assert scope.cancelled_caught
     assert journal.replay() == []
+    assert journal.model is not None
+    assert journal.model.free == (1, 2)
+    await journal.record([Intent(operation=batch(), numbers=(1,))], decision(0))
+    assert journal.tokens == 3
     await journal.aclose()

@@ -124,7 +124,7 @@ class DurableJournal:
 
         try:
             await self._store.commit(work, settled)
-        except JournalError:
+        except (JournalError, trio.Cancelled):
             self._line.give_back(numbers)
             self._tokens -= new_tokens
             raise
