@@ -161,7 +161,7 @@ test-slow: $(VENV)/.dev ## the slow tests only, in full
 	@$(PYTHON) $(PYTEST) -m slow $(PYTEST_ARGS)
 
 .PHONY: mutants
-mutants: $(VENV)/.test ## break the kernel on purpose, a rule at a time: its tests must notice each time (minutes)
+mutants: $(VENV)/.test ## break kernel, journal and recovery on purpose, a rule at a time: their tests must notice each time (minutes)
 	@$(PYTHON) tools/run_mutants.py $(MUTANTS_ARGS)
 
 .PHONY: fuzz

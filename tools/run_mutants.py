@@ -1,12 +1,12 @@
-"""Break the kernel on purpose, one rule at a time, and see whether its tests notice.
+"""Break the kernel, the journal or the recovery on purpose, one rule at a time, and see whether their tests notice.
 
     python tools/run_mutants.py                  # all of tests/mutants
     python tools/run_mutants.py drain restart-b  # those whose names begin so
 
 Each patch in tests/mutants makes a *mutant*: a copy of the package with one rule broken, the one that the first line
-of the patch names. The quick tests of the kernel run against each copy. They should fail, and their first failure (or
-their hanging) kills the mutant; one that they do not notice SURVIVED, and shows what they do not look at. They run
-against an unchanged copy first, for if that fails, the failures of the others say nothing.
+of the patch names. The quick tests of what it breaks (`SUITES`) run against each copy. They should fail, and their
+first failure (or their hanging) kills the mutant; one that they do not notice SURVIVED, and shows what they do not look
+at. They run against an unchanged copy first, for if that fails, the failures of the others say nothing.
 
 It ends with 0 only if all mutants were killed.
 """
@@ -24,7 +24,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import trio
 
@@ -34,10 +34,25 @@ ROOT = Path(__file__).resolve().parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
 PACKAGE = Path(tinker_actors.__file__).parent
 PYTEST = ["-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"]
-SUITE = [*PYTEST, "-c", f"{ROOT}/pyproject.toml", f"--rootdir={ROOT}", f"{ROOT}/tests/kernel"]
+Suite: TypeAlias = Literal["kernel", "runs"]
+SUITES: dict[Suite, tuple[str, ...]] = {
+    "kernel": ("tests/kernel",),
+    "runs": (
+        "tests/protocol/test_memory_journal.py",
+        "tests/protocol/test_journal_rules.py",
+        "tests/actors/test_verifying.py",
+        "tests/actors/test_reattach.py",
+        "tests/journal",
+        "tests/runs",
+    ),
+}
+RULES: dict[Suite, Path] = {
+    "kernel": ROOT / "tests" / "kernel" / "rules.toml",
+    "runs": ROOT / "tests" / "runs" / "rules.toml",
+}
 
 _RULE = re.compile(r"Rule ([A-Z]\d+): (\S.*)")
-_BREAKER = re.compile(r"^(?:FAILED|ERROR) .*?(tests/kernel/.+?)(?: - .*)?$", re.MULTILINE)
+_BREAKER = re.compile(r"^(?:FAILED|ERROR) .*?(tests/\w+/.+?)(?: - .*)?$", re.MULTILINE)
 _WHERE = "import tinker_actors.kernel; print(tinker_actors.__file__)"
 
 
@@ -55,6 +70,22 @@ class Verdict(NamedTuple):
 def patches(names: Sequence[str] = ()) -> list[Path]:
     """Return the patches whose names begin with one of `names`, or all."""
     return [file for file in sorted(MUTANTS.glob("*.patch")) if file.stem.startswith(tuple(names) or "")]
+
+
+def suite_of(patch: Path) -> Suite:
+    """Return whose rule a patch breaks, and so whose tests judge it."""
+    return "runs" if patch.stem.startswith(("journal-", "recovery-")) else "kernel"
+
+
+def command_of(suite: Suite) -> list[str]:
+    """Return the arguments of this interpreter that run a suite."""
+    return [
+        *PYTEST,
+        "-c",
+        f"{ROOT}/pyproject.toml",
+        f"--rootdir={ROOT}",
+        *(f"{ROOT}/{place}" for place in SUITES[suite]),
+    ]
 
 
 def rule_of(patch: Path) -> tuple[str, str]:
@@ -130,13 +161,13 @@ def prepare(patch: Path | None, folder: Path) -> None:
         raise Unusable(f"another package is imported: {place}")
 
 
-async def judge(folder: Path, seconds: float) -> Verdict:
-    """Run the tests of the kernel against a copy. From its folder, so that what they leave behind lies there."""
+async def judge(folder: Path, suite: Suite, seconds: float) -> Verdict:
+    """Run a suite against a copy. From its folder, so that what the tests leave behind lies there."""
     done: subprocess.CompletedProcess[bytes] | None = None
     log = folder / "log.txt"
     with log.open("wb") as file, trio.move_on_after(seconds):
         done = await trio.run_process(
-            [sys.executable, *SUITE],
+            [sys.executable, *command_of(suite)],
             cwd=folder,
             env=surroundings(folder),
             stdout=file,
@@ -193,24 +224,25 @@ async def run(mutants: Sequence[Path], jobs: int, seconds: float) -> dict[str, b
     report = Report()
     places = trio.CapacityLimiter(jobs)
 
-    async def one(name: str, patch: Path | None) -> None:
+    async def one(name: str, suite: Suite, patch: Path | None) -> None:
         async with places:
             report.begin(name)
             with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
                 try:
                     prepare(patch, Path(folder))
-                    fine[name], text = describe(patch, await judge(Path(folder), seconds))
+                    fine[name], text = describe(patch, await judge(Path(folder), suite, seconds))
                 except Unusable as error:
                     fine[name], text = False, f"UNUSABLE: {error}"
             report.end(name, text)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(report.show_progress)
-        await one("(unchanged)", None)
+        for suite in sorted({suite_of(patch) for patch in mutants}):
+            await one(f"(unchanged-{suite})", suite, None)
         if all(fine.values()):
             async with trio.open_nursery() as crew:
                 for patch in mutants:
-                    crew.start_soon(one, patch.stem, patch)
+                    crew.start_soon(one, patch.stem, suite_of(patch), patch)
         nursery.cancel_scope.cancel()
     return fine
 
@@ -227,7 +259,9 @@ def describe(patch: Path | None, verdict: Verdict) -> tuple[bool, str]:
 
 def main() -> int:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(description="Break the kernel, one rule at a time, and run its tests.")
+    parser = argparse.ArgumentParser(
+        description="Break one rule at a time, and run the tests of what it breaks."
+    )
     parser.add_argument("names", nargs="*", help="beginnings of the names of patches (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds for one run (default: 180)")

@@ -14,6 +14,7 @@ TOOL = ROOT / "tools" / "run_mutants.py"
 tool = runpy.run_path(str(TOOL))
 PATCHES = tool["patches"]()
 Unusable, Verdict = tool["Unusable"], tool["Verdict"]
+ROOMS = ("kernel", "journal", "actors", "protocol", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(package: Path, tmp_path: Path) -> Path:
-    """Give a folder with a copy of the kernel, to be patched."""
-    shutil.copytree(package / "tinker_actors" / "kernel", tmp_path / "tinker_actors" / "kernel")
+    """Give a folder with a copy of what is patched."""
+    for room in ROOMS:
+        if (package / "tinker_actors" / room).exists():
+            shutil.copytree(package / "tinker_actors" / room, tmp_path / "tinker_actors" / room)
     return tmp_path
 
 
@@ -46,32 +49,37 @@ def sources(folder: Path) -> dict[str, str]:
     }
 
 
-def test_there_are_three_mutants_of_each_kind() -> None:
-    """Twelve patches: settling, admission, restarts and draining have three each."""
+def test_there_are_enough_mutants_of_each_kind() -> None:
+    """Of the kernel's, settling, admission, restarts and draining have three each; journal and recovery have ten."""
     kinds = Counter(patch.stem.partition("-")[0] for patch in PATCHES)
+    of_runs = kinds.pop("journal", 0) + kinds.pop("recovery", 0)
     assert kinds == {"settle": 3, "admission": 3, "restart": 3, "drain": 3}
+    assert of_runs >= 8
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_each_names_a_rule_of_the_kernel(patch: Path) -> None:
+def test_each_names_a_rule(patch: Path) -> None:
     """The first line of a patch names a rule of rules.toml and says what is broken, and the diff follows at once."""
-    chapters = tomllib.loads((ROOT / "tests" / "kernel" / "rules.toml").read_text("utf-8"))["rules"]
+    chapters = tomllib.loads(tool["RULES"][tool["suite_of"](patch)].read_text("utf-8"))["rules"]
     rule, what = tool["rule_of"](patch)
     assert rule in {name for chapter in chapters.values() for name in chapter}
     assert what.endswith(".")
-    assert patch.read_text("utf-8").splitlines()[1].startswith("--- a/tinker_actors/kernel/")
+    rooms = ROOMS[:1] if tool["suite_of"](patch) == "kernel" else ROOMS[1:]
+    beginnings = tuple(f"--- a/tinker_actors/{room}/" for room in rooms)
+    assert patch.read_text("utf-8").splitlines()[1].startswith(beginnings)
 
 
 @pytest.mark.parametrize("program", ["patch", "git"])
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_each_applies_to_the_present_kernel(
+def test_each_applies_to_the_present_package(
     patch: Path, program: str, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A patch that has fallen behind the kernel is found here, long before somebody runs the mutants."""
+    """A patch that has fallen behind the package is found here, long before somebody runs the mutants."""
     only_with(monkeypatch, program)
-    before = sources(package / "tinker_actors" / "kernel")
+    changed = package / patch.read_text("utf-8").splitlines()[1].removeprefix("--- a/")
+    before = changed.read_bytes()
     tool["apply"](patch, package, dry_run=True)
-    assert sources(package / "tinker_actors" / "kernel") == before
+    assert changed.read_bytes() == before
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
@@ -201,10 +209,17 @@ async def test_how_the_suite_ends_is_the_verdict(
     program: str, kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its status tells, not its words: 0 lives, 1 with a failing test kills, and so does a hang, which is ended."""
-    monkeypatch.setitem(tool["judge"].__globals__, "SUITE", ["-c", program])
-    verdict = await tool["judge"](tmp_path, 0.2 if "sleep" in program else 60)
+    monkeypatch.setitem(tool["judge"].__globals__, "command_of", lambda _: ["-c", program])
+    verdict = await tool["judge"](tmp_path, "kernel", 0.2 if "sleep" in program else 60)
     assert verdict.kind == kind
     assert re.search(text, verdict.text)
+
+
+def test_a_patch_is_judged_by_the_tests_of_what_it_breaks() -> None:
+    """The journal's and recovery's by theirs, all others by the kernel's."""
+    suites = [tool["suite_of"](Path(f"{name}.patch")) for name in ("journal-a", "recovery-b", "restart-c")]
+    assert suites == ["runs", "runs", "kernel"]
+    assert tool["command_of"]("runs")[-2:] == [f"{ROOT}/tests/journal", f"{ROOT}/tests/runs"]
 
 
 async def test_a_suite_that_fails_unchanged_ends_the_run(
@@ -213,10 +228,9 @@ async def test_a_suite_that_fails_unchanged_ends_the_run(
     """No mutant is judged by tests that fail anyway."""
     names = tool["run"].__globals__
     monkeypatch.setitem(names, "prepare", lambda *_: None)
-    monkeypatch.setitem(
-        names, "SUITE", ["-c", "print('FAILED tests/kernel/test_a.py::test_b'); raise SystemExit(1)"]
-    )
-    assert await tool["run"](PATCHES, 2, 60) == {"(unchanged)": False}
+    program = "print('FAILED tests/kernel/test_a.py::test_b'); raise SystemExit(1)"
+    monkeypatch.setitem(names, "command_of", lambda _: ["-c", program])
+    assert await tool["run"](PATCHES[:1], 2, 60) == {"(unchanged-kernel)": False}
     assert "FAILS, so mutants say nothing: tests/kernel/test_a.py::test_b" in capsys.readouterr().out
 
 
@@ -232,13 +246,13 @@ async def test_each_mutant_has_its_line(
 
     names = tool["run"].__globals__
     monkeypatch.setitem(names, "prepare", prepare)
-    monkeypatch.setitem(names, "SUITE", ["-c", "raise SystemExit(0)"])
+    monkeypatch.setitem(names, "command_of", lambda _: ["-c", "raise SystemExit(0)"])
     assert await tool["run"]([first, second], 2, 60) == {
-        "(unchanged)": True,
+        "(unchanged-kernel)": True,
         first.stem: False,
         second.stem: False,
     }
     lines = sorted(capsys.readouterr().out.splitlines())
-    assert [line.split()[0] for line in lines] == ["(unchanged)", first.stem, second.stem]
+    assert [line.split()[0] for line in lines] == ["(unchanged-kernel)", first.stem, second.stem]
     assert "UNUSABLE: its patch does not apply" in lines[1]
     assert "SURVIVED: " in lines[2]
