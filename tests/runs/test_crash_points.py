@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tinker_actors.errors import ResultLost
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
 from tinker_actors.testing import Exponential, Fixed, ServiceFaults
 from tinker_actors.testing.crash import RunOptions, explore
@@ -119,6 +120,16 @@ def test_a_model_that_is_lost_while_a_rollback_is_looked_for_is_made_again() -> 
     run: RunOptions = {**RUN, "checkpoints": CheckpointPolicy(steps=2)}
     options: dict[str, Any] = {"faults": faults, "dies": "service", "session": "lost", "seed": 228}
     explore(sampled, run=run, flags=CHUNKS, only=[(68,)], **options).check()
+
+
+def test_a_result_that_is_lost_ends_no_run() -> None:
+    """Where a service refuses what it has carried out, the step is in the weights; only who asks for it is told."""
+    faults = ServiceFaults(work=Fixed(1.0)).drop("answer", of="forward_backward", nth=1)
+    report = explore(trained, run=RUN, dedupe="reject", faults=faults, only=[])
+    assert len(report.expected.steps) == STEPS
+    faults = faults.drop("answer", of="optim_step", nth=2)
+    with pytest.raises(ResultLost):
+        explore(composed, run=RUN, dedupe="reject", faults=faults, only=[])
 
 
 @pytest.mark.parametrize("world", DYING)

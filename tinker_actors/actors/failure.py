@@ -25,11 +25,15 @@ class FailureLog:
         client: what it is called in errors.
         logs: those of a service that hold a failure; this one is among them while it does, and is not kept by them
             when its client has gone.
+        harmless: what is no failure if nobody waits for it.
     """
 
-    def __init__(self, client: str, logs: list[FailureLog]) -> None:
+    def __init__(
+        self, client: str, logs: list[FailureLog], harmless: tuple[type[Exception], ...] = ()
+    ) -> None:
         self._client = client
         self._logs = logs
+        self._silent = (*_DERIVED, *harmless)
         self._failed: list[Outcome[Any]] = []
 
     def watch(self, pending: Pending[Any]) -> None:
@@ -37,7 +41,7 @@ class FailureLog:
         pending.outcome.on_failure = self._note
 
     def _note(self, outcome: Outcome[Any]) -> None:
-        if isinstance(outcome.error, _DERIVED):
+        if isinstance(outcome.error, self._silent):
             return
         if not self._failed:
             self._logs.append(self)

@@ -23,7 +23,7 @@ from tinker_actors.actors.session import Adoption
 from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.actors.tree import Tree, open_tree, raise_cause
-from tinker_actors.errors import InputError, StartFailed, TinkerError, UnobservedFailure
+from tinker_actors.errors import InputError, ResultLost, StartFailed, TinkerError, UnobservedFailure
 from tinker_actors.protocol.console import session_console_url
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config, shape_of
 from tinker_actors.protocol.event import ServiceEvent
@@ -299,7 +299,9 @@ class ServiceClient(Guide):
         info = lineage.info
         if not lineage.base_model and info is not None:  # made of a state that only the service has read
             lineage.base_model = info.model_data.model_name or info.model_name or ""
-        failures = FailureLog(f"the TrainingClient of {lineage.model_id}", self._tree.failures)
+        # A run's step is in the weights, and that is what its loop goes on with; nobody need miss the result.
+        harmless = (ResultLost,) if lineage.in_run else ()
+        failures = FailureLog(f"the TrainingClient of {lineage.model_id}", self._tree.failures, harmless)
         return TrainingClient(ref, lineage, self._samplers, failures, self._tree.telemetry)
 
     async def create_sampling_client(

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from tinker_actors.actors.message import ForwardBackward, ForwardBackwardCustom
-from tinker_actors.errors import TinkerActorsError
+from tinker_actors.errors import ResultLost, TinkerActorsError
 from tinker_actors.kernel import Pending
 from tinker_actors.protocol.custom_loss import CustomLossFn
 from tinker_actors.protocol.journal import Decision
@@ -114,14 +114,20 @@ class DecidedStep:
         return output
 
     async def over(self) -> None:
-        """Wait for both results; raise the failure if nobody has asked for it. Always a checkpoint."""
-        try:
-            await self._result()
-        except TinkerActorsError:
-            if not self._asked_for:
-                raise
-            with contextlib.suppress(TinkerActorsError):
-                await self._optim
+        """Wait for both results; raise the failure if nobody has asked for it. Always a checkpoint.
+
+        A result that is lost is none: the step is in the weights, and nobody has missed it.
+        """
+        failure: TinkerActorsError | None = None
+        for pending in (self._forward, self._optim):
+            try:
+                await pending
+            except ResultLost:
+                pass
+            except TinkerActorsError as error:
+                failure = failure or error
+        if failure is not None and not self._asked_for:
+            raise failure
 
 
 class RunStep:
