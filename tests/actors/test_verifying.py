@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.actors.journaled import Opened, decision, opened
-from tests.actors.processes import Process, World, loop
+from tests.actors.processes import GOOD, Process, World, loop
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
 from tinker_actors.actors.message import OptimStep
 from tinker_actors.errors import JournalError, ModelPoisoned, RestoreMismatch
@@ -57,6 +57,51 @@ async def test_a_model_that_was_rolled_back_is_made_again(
         assert one.training.model_id != old
         assert one.trained == steps(0, 1, 2, 3)
         assert one.service.trained[old] == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_restored_model_that_was_set_back_to_its_creation_is_made_again(
+    autojump_clock: Any, mode: str
+) -> None:
+    """It has saved nothing under its own id yet: what it computed before the state was loaded into it tells."""
+    faults = ServiceFaults().refuse(503, of="get_server_capabilities")
+    async with opened(faults, mode, in_run=True) as one:
+        await trained(one, 0)
+        await one.training.save_state("a")
+        await trained(one, 1)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        await trained(one, 2)
+        second = one.training.model_id
+        one.service.restart(trio.current_time(), "rolled_back")
+        assert one.service.trained[second] == ()
+        await interrupt(one)
+        await trained(one, 3)
+        assert one.training.model_id != second
+        assert one.trained == steps(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("saves", [False, True])
+async def test_a_restored_model_is_gone_on_with_only_when_it_has_saved_something(
+    autojump_clock: Any, saves: bool
+) -> None:
+    """Else a process would not see that it was set back to its creation meanwhile."""
+    world = World()
+    await world.leave_by_kill(loop(2, save_after=(0,)))
+    world.resumption = None
+    await world.leave_by_kill(loop(3, save_after=(2,) if saves else ()))
+    world.resumption = GOOD
+    old = world.model_id
+
+    async def third(process: Process) -> None:
+        resumed = process.lineage.resumed
+        assert resumed is not None
+        assert resumed.how == ("attached" if saves else "restored")
+        assert saves or "saved nothing" in resumed.why
+        await loop(4)(process)
+
+    assert await world.process(third)
+    assert (world.model_id == old) is saves
+    assert world.trained == steps(0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("mode", ["replay", "reject"])

@@ -42,6 +42,7 @@ def test_a_model_is_gone_on_with_if_nothing_speaks_against_it(dedupe: Any) -> No
         ({"doubtful": True}, "not known"),
         ({"answers": False}, "does not know"),
         ({"corrupted": True}, "corrupted"),
+        ({"unguarded": True}, "set back"),
         ({"rolled_back": True}, "rolled back"),
     ],
 )

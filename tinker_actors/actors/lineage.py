@@ -103,6 +103,7 @@ class Lineage:
         user_metadata: stored with the model.
         model_id: its present id on the service; empty before the first.
         model_seq: its number in the session it was made in.
+        loaded: the position of the saved state that its present model was loaded from; None if that was made afresh.
         info: what the service said of it when it was first made.
         waiting: who waits for the operation at a position.
         void: what stands in line and is not sent.
@@ -140,6 +141,7 @@ class Lineage:
     user_metadata: dict[str, str]  # some services want it even when it is empty
     model_id: str = ""
     model_seq: int = 0
+    loaded: int | None = None
     info: GetInfoResponse | None = None
     waiting: dict[int, Answer] = attrs.field(factory=dict)
     void: Void | None = None

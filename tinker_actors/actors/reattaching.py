@@ -99,6 +99,7 @@ class Reattaching:
             stray=bool(stray),
             doubtful=in_doubt(taken_up),
             session_kept=self._session.session_id == model.session_id,
+            unguarded=self._verifying.is_unguarded,
         )
         verdict = decide(facts)
         if not isinstance(verdict, Restore):

@@ -122,6 +122,7 @@ class Revival:
             model.model_seq,
             self._session.epoch,
         )
+        lineage.loaded = model.loaded
         try:
             attached = await self._reattaching.attach()
         except ModelLost as error:  # restored by the next incarnation, which says why
@@ -164,14 +165,18 @@ class Revival:
                     raise
                 self._give_up(error)
                 return
+            latest = journal.checkpoint
+            lineage.loaded = None if latest is None else latest.position
             self._line.note_model()
             self._leave_behind()
             self._context.spawn(self._end_with_session)
             if lineage.info is None:
                 await self._restoring.learn()
             state = self._restoring.to_load
-            if state is not None and not await self._load(state):
-                return
+            if state is not None:
+                await self._verifying.look_at_creation()
+                if not await self._load(state):
+                    return
             self._verifying.begin()
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._line.unconfirmed = {record.position for record in records}

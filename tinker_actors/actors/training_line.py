@@ -389,6 +389,7 @@ class TrainingLine:
             next_number=numbers.next_new,
             sampler_seq=self._session.next_sampler_seq,
             free=numbers.free,
+            loaded=lineage.loaded,
         )
         lineage.journal.made(facts)
 

@@ -18,7 +18,7 @@ something else, an older saved state is tried, once; then the model is given up 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NoReturn
 
 import attrs
 import trio
@@ -37,7 +37,7 @@ from tinker_actors.protocol.event import (
 )
 from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Record, Witness
 from tinker_actors.protocol.retry import says_early
-from tinker_actors.protocol.witness import distance, has_steps, is_lost, is_same, of_rollback
+from tinker_actors.protocol.witness import distance, has_steps, is_lost, is_same, logprobs_of, of_rollback
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import GET_TRAINING_RUN
 from tinker_actors.wire.service import Empty
@@ -78,7 +78,44 @@ class Verifying:
         self._events = events
         self._turn = trio.Lock()
         self._seen = reachability.interruptions
+        self._creation: Witness | None = None
         self._apart: dict[Literal[1, 2], float] = {}  # how far a restored model was from each witness
+
+    # --- set back to its creation ------------------------------------------------------------------------
+
+    @property
+    def is_unguarded(self) -> bool:
+        """Whether a rollback would take the model to its creation, which is before the state that was loaded into it.
+
+        No witness tells of that; from its first own state on a rollback leads there.
+        """
+        lineage, latest = self._lineage, self._lineage.journal.checkpoint
+        if self._transport.capability.restart_ends_models or lineage.loaded is None:
+            return False
+        return latest is not None and latest.position == lineage.loaded
+
+    async def look_at_creation(self) -> None:
+        """See what a model computes that was just made, before a saved state is loaded into it.
+
+        Raises:
+            ModelLost: it is lost already.
+        """
+        if not self._lineage.in_run or not self.is_unguarded:
+            return
+        for witness in reversed(self._lineage.journal.witnesses()):
+            output = await self._compute(witness)
+            logprobs = None if output is None else logprobs_of(output, 0)
+            if logprobs is not None:
+                self._creation = attrs.evolve(witness, checkpoint=None, logprobs=logprobs)
+                return
+
+    async def _test_for_creation(self) -> None:
+        witness = self._creation
+        if witness is None or not self.is_unguarded:
+            return
+        output = await self._compute(witness)
+        if output is not None and is_same(distance(witness, output, 0), noise=self._lineage.noise):
+            self._found(None)
 
     # --- rolled back -------------------------------------------------------------------------------------
 
@@ -175,13 +212,17 @@ class Verifying:
             line.lose(ModelLost(message, model_id=model_id))
         if await is_corrupted(self._transport, model_id):
             line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
+        await self._test_for_creation()
         for witness in of_rollback(journal.witnesses(), journal.replay()):
             output = await self._compute(witness)
             if output is not None and is_same(distance(witness, output, 0), noise=lineage.noise):
-                path = _path(witness.checkpoint)
-                self._events.publish(RollbackFound(model_id, path))
-                message = f"model {model_id} was rolled back on the service, to {path or 'its creation'}"
-                line.lose(ModelLost(message, model_id=model_id))
+                self._found(_path(witness.checkpoint))
+
+    def _found(self, path: str | None) -> NoReturn:
+        model_id = self._lineage.model_id
+        self._events.publish(RollbackFound(model_id, path))
+        message = f"model {model_id} was rolled back on the service, to {path or 'its creation'}"
+        self._line.lose(ModelLost(message, model_id=model_id))
 
     async def _compute(self, witness: Witness) -> ForwardBackwardOutput | None:
         """Compute a witness's datum again; None if the service does not compute it, or the disk does not give it.

@@ -173,6 +173,7 @@ class ModelFacts:
         next_number: the lowest number that none of its requests has had.
         sampler_seq: the next number of a sampling session of its session.
         free: lower numbers that the service did not take; the next requests have to have them.
+        loaded: the position of the saved state that was loaded into it; None if it was made afresh.
     """
 
     model_id: str
@@ -181,6 +182,7 @@ class ModelFacts:
     next_number: int
     sampler_seq: int
     free: tuple[int, ...] = ()
+    loaded: int | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,8 @@ of the newest saved state, and what came after is sent again (*restore*). What s
     the model carries a gradient of a step that was never decided
     a request is in doubt, and the service would carry it out again
     the service does not know the model, or says that it is corrupted
+    the model was made of a saved state and has saved none since, so that a restart of the service could have set it
+        back to what nobody has seen of it
     the model was rolled back: it computes what it did right after a saved state (`protocol.witness`)
 
 That the run's lock is held is no row of the table: who has no lock has no journal.
@@ -74,6 +76,7 @@ class Facts:
         session_kept: the session it was made in lives.
         answers: the service knows the model.
         corrupted: the service says that the model is of no use any more.
+        unguarded: a restart of the service could have set the model back to where no witness tells of it.
         rolled_back: the model is not what it was.
     """
 
@@ -85,6 +88,7 @@ class Facts:
     session_kept: bool = True
     answers: bool = True
     corrupted: bool = False
+    unguarded: bool = False
     rolled_back: bool = False
 
 
@@ -124,6 +128,10 @@ _AGAINST: Final[Sequence[tuple[str, Callable[[Facts], bool]]]] = (
     ("it is not known whether a request was carried out, and the service would do it again", _is_repeated),
     ("the service does not know its model any more", lambda facts: not facts.answers),
     ("the service says that its model is corrupted", lambda facts: facts.corrupted),
+    (
+        "its model has saved nothing since it was restored, and may have been set back",
+        lambda facts: facts.unguarded,
+    ),
     ("its model was rolled back on the service", lambda facts: facts.rolled_back),
 )
 

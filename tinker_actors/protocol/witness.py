@@ -24,7 +24,17 @@ from numpy.typing import NDArray
 from tinker_actors.protocol.journal import Record, Witness
 from tinker_actors.wire.training import ForwardBackwardOutput
 
-__all__ = ["OTHER", "OTHER_WEIGHTS", "SAME", "distance", "has_steps", "is_lost", "is_same", "of_rollback"]
+__all__ = [
+    "OTHER",
+    "OTHER_WEIGHTS",
+    "SAME",
+    "distance",
+    "has_steps",
+    "is_lost",
+    "is_same",
+    "logprobs_of",
+    "of_rollback",
+]
 
 SAME: Final = 1e-4
 OTHER: Final = 1e-3
@@ -41,7 +51,7 @@ def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> flo
         output: what is computed now.
         datum: which of its datums is the witness's.
     """
-    now = _logprobs(output, datum)
+    now = logprobs_of(output, datum)
     if now is None or now.shape != witness.logprobs.shape:
         return float("inf")
     if np.array_equal(now, witness.logprobs, equal_nan=True):
@@ -50,7 +60,8 @@ def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> flo
     return float("inf") if np.isnan(apart).any() else float(np.mean(apart))
 
 
-def _logprobs(output: ForwardBackwardOutput, datum: int) -> NDArray[np.float32] | None:
+def logprobs_of(output: ForwardBackwardOutput, datum: int) -> NDArray[np.float32] | None:
+    """Return the log probabilities of one datum's targets, in one row; None if there are none."""
     outputs: Sequence[Any] = output.loss_fn_outputs
     tensor = outputs[datum].get("logprobs") if datum < len(outputs) else None
     return None if tensor is None else np.asarray(tensor.to_numpy(), np.float32).reshape(-1)
