@@ -178,6 +178,8 @@ class Parent:
         self._step_seconds = 0.0 if undisturbed is None else undisturbed.step_seconds
         self._start_seconds = 0.0 if undisturbed is None else undisturbed.start_seconds
         self._started = 0.0
+        self._striking = False
+        self._last_step = trio.Event()
         self._options = options
         self._furthest = -1
         self._behind_since: float | None = None
@@ -210,16 +212,18 @@ class Parent:
             child = await trio.lowlevel.open_process(
                 [sys.executable, CHILD, *map(str, words)], stdout=subprocess.PIPE, stderr=log
             )
-        self._started = trio.current_time()
+        self._started, self._last_step = trio.current_time(), trio.Event()
+        if self._furthest >= options.steps - 1:
+            self._last_step.set()
         try:
-            if self._kills and self._kills[0].starting:
-                await self._strike(self._kills.popleft(), child, service)
-                return
-            async for line in lines(child):
-                self._heard(json.loads(line), progress, bar)
-                due = self._kills and not self.played.sha256 and self._furthest >= self._kills[0].step
-                if due and await self._strike(self._kills.popleft(), child, service):
-                    return
+            async with trio.open_nursery() as nursery:
+                if self._kills and self._kills[0].starting:
+                    nursery.start_soon(self._strike, self._kills.popleft(), child, service)
+                async for line in lines(child):
+                    self._heard(json.loads(line), progress, bar)
+                    if not self._striking and self._kills and self._furthest >= self._kills[0].step:
+                        nursery.start_soon(self._strike, self._kills.popleft(), child, service)
+                self._last_step.set()
         finally:
             await kill(child)
 
@@ -234,6 +238,8 @@ class Parent:
         if "sha256" in said:
             self.played.sha256, self.played.model_id = said["sha256"], said["model_id"]
             self.played.stream = said["stream"]
+        if step >= self._options.steps - 1:
+            self._last_step.set()
         if step > self._furthest:
             self._furthest = step
             if self._behind_since is not None:
@@ -241,20 +247,23 @@ class Parent:
                 self._behind_since = None
         progress.update(bar, completed=step)
 
-    async def _strike(self, one: Kill, child: trio.Process, service: Service) -> bool:
-        """Kill at the right moment; returns whether it was the child."""
-        await trio.sleep(one.after * (self._start_seconds if one.starting else self._step_seconds))
+    async def _strike(self, one: Kill, child: trio.Process, service: Service) -> None:
+        """Kill at the right moment, or at once if the run is about to end."""
+        self._striking = True
+        with trio.move_on_after(one.after * (self._start_seconds if one.starting else self._step_seconds)):
+            await self._last_step.wait()
+        self._striking = False
         if child.poll() is not None:
-            return False  # it was just about to end
+            self._kills.appendleft(one)  # it has ended by itself: the next one is killed
+            return
         self.played.kills[one.victim] += 1
         if self._behind_since is None:
             self._behind_since = trio.current_time()
         if one.victim == "run":
             await kill(child)
-            return True
-        await service.kill()
-        await service.start()
-        return False
+        else:
+            await service.kill()
+            await service.start()
 
 
 # ------------------------------------------------------------------------------------------------------ the report
