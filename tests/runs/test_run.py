@@ -88,6 +88,7 @@ async def test_a_run_is_trained_in_one_go(autojump_clock: Any, tmp_path: Path) -
     assert loop.seen == list(range(6))
 
 
+@pytest.mark.lesson("L33", "W7")
 @pytest.mark.parametrize("leave", LEAVES)
 @pytest.mark.parametrize("policy", [NEVER, CheckpointPolicy(steps=2)])
 async def test_left_and_resumed_it_is_the_same(

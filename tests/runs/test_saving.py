@@ -43,6 +43,7 @@ async def test_the_first_checkpoint_holds_no_step(autojump_clock: Any, tmp_path:
         assert (one.name, one.step, one.state) == ("addition-000000", 0, "verified")
 
 
+@pytest.mark.lesson("W8")
 @pytest.mark.parametrize(
     ("policy", "steps"),
     [
@@ -91,6 +92,7 @@ async def test_a_checkpoint_is_a_barrier(autojump_clock: Any, tmp_path: Path) ->
     assert [(one.step, one.metric, one.pinned, one.state) for one in saved] == [(2, 1.0, True, "verified")]
 
 
+@pytest.mark.lesson("W8")
 async def test_the_rest_is_given_a_time_to_live(autojump_clock: Any, tmp_path: Path) -> None:
     """The two newest have none; what is pinned afterwards has none again."""
     retention = Retention(ttl_seconds=7200)
@@ -184,6 +186,7 @@ async def test_a_batch_that_never_fits_is_refused(autojump_clock: Any, tmp_path:
         await train(run, 1)
 
 
+@pytest.mark.lesson("W8")
 async def test_an_older_one_takes_the_place_of_one_that_is_gone(
     autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
