@@ -424,3 +424,16 @@ def test_a_model_made_of_a_state_is_rolled_back_to_it(caller, bodies) -> None:
     user.result("optim_step", bodies.optim_step(made, 1))
     service.restart(0.0, "rolled_back")
     assert len(service.trained[made]) == 1
+
+
+def test_after_a_restart_nobody_waits_for_what_was_lost(caller, bodies) -> None:
+    """What had come before its turn is lost with the restart, and the next number is in its turn."""
+    service = ScriptedService()
+    user = caller(service)
+    model = user.model()
+    user.result("optim_step", bodies.optim_step(model, 1))
+    lost = user.ok("optim_step", bodies.optim_step(model, 3))
+    service.restart(0.0, "rolled_back")
+    assert user.poll(lost)[0] == 410
+    user.result("optim_step", bodies.optim_step(model, 4))
+    assert len(service.trained[model]) == 1

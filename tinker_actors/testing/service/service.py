@@ -186,7 +186,8 @@ class ScriptedService:
             now: the time, as in `handle`.
             models: what became of them. `unloaded`: they are gone, and who names one is told so, in the form "400".
                 `rolled_back`: each is what its latest checkpoint holds, or what it was when it was made, under the
-                same id and without a word; which numbers it has seen is forgotten, but not which comes next.
+                same id and without a word; which numbers it has seen is forgotten, but not which comes next, and what
+                had come before its turn is lost.
         """
         for model in self._state.models.values():
             if model.lost is None and models == "unloaded":

@@ -313,6 +313,7 @@ class ServiceState:
             promise.lost = "410"
         for model in self.models.values():
             model.seen.clear()
+            model.expected = max([model.expected, *(number + 1 for number in model.parked)])
             model.parked.clear()
         self.changed()
 
