@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,11 +19,12 @@ from tests.runs.loop import NEVER
 from tinker_actors import Retention, Run
 from tinker_actors.actors.service_client import open_client
 from tinker_actors.actors.session import Adoption
+from tinker_actors.errors import TinkerActorsError
 from tinker_actors.journal.opening import open_journal
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.run_identity import Identity
 from tinker_actors.runs.living import RunPlan, identify, living_run
-from tinker_actors.testing import ScriptedService, ScriptedTransport
+from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
 from tinker_actors.transport.config import Config
 from tinker_actors.wire.model import LoraConfig
 
@@ -152,3 +154,33 @@ async def test_behind_an_end_in_good_order_it_is_restored(autojump_clock: Any, w
     point = await world.live(5, killed=False)
     assert (point.how, point.replayed) == ("restored", 0)
     assert (point.checkpoint or "").endswith("r-000003")
+
+
+async def test_a_save_that_fails_is_told_of_and_due_again(
+    autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on, and the next step boundary saves what that one should have."""
+    faults = ServiceFaults().fail(of="save_weights", nth=1).fail(of="save_weights", nth=2)
+    world = World(ScriptedService(faults, dialect=MODES["replay"]), tmp_path / "r")
+    wire = Wire(world.service)
+    with caplog.at_level(logging.WARNING, "tinker_actors.runs"):
+        async with world.process(wire) as run:
+            async for step in run.steps(3):
+                await (await step.train(batch(step.index), "cross_entropy", ADAM, after=step.index))
+                if step.index == 1:
+                    with pytest.raises(TinkerActorsError):
+                        await run.checkpoint()
+            assert (await run.checkpoint()).step == 3
+            assert [one.step for one in run.checkpoints] == [3]
+    assert caplog.text.count("was not saved") == 2
+    assert world.trained == steps(0, 1, 2)
+
+
+async def test_what_cannot_be_asked_for_is_not_gone(autojump_clock: Any, tmp_path: Path) -> None:
+    """Who loads it will see: a service that does not answer about a checkpoint costs no checkpoint."""
+    faults = ServiceFaults().refuse(500, of="weights_info")
+    world = World(ScriptedService(faults, dialect=MODES["replay"]), tmp_path / "r")
+    await world.live(3, killed=False)
+    point = await world.live(4, killed=False)
+    assert (point.checkpoint or "").endswith("r-000003")
+    assert world.trained == steps(0, 1, 2, 3)
