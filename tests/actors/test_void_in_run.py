@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -61,7 +61,7 @@ async def test_a_batch_of_which_a_part_is_refused_is_left_behind(autojump_clock:
         with pytest.raises(StepVoid):
             await trained[1].optim
         await trained[2].optim
-        tokens = [content[0] for kind, content in one.trained if kind == "gradient"]
+        tokens = [cast("tuple[int, ...]", content)[0] for kind, content in one.trained if kind == "gradient"]
         assert tokens == [0, 1, 20, 21]
 
 

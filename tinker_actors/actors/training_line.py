@@ -11,8 +11,8 @@ means for the step around it is said by `protocol.step`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import trio
 
@@ -23,6 +23,7 @@ from tinker_actors.actors.submission import Accepted, Prepared, Sent, Submission
 from tinker_actors.actors.training_operation import checkpoint_path
 from tinker_actors.actors.training_results import Results
 from tinker_actors.actors.void import Void, step_void
+from tinker_actors.actors.watcher import Watcher
 from tinker_actors.errors import (
     JournalError,
     JournalFull,
@@ -48,35 +49,6 @@ __all__ = ["TrainingLine"]
 _HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
     {"optim_step", "save_state", "save_for_sampler", "save_external"}
 )
-
-
-class Watcher(Protocol):
-    """Looks whether a model is what it should be; each may end the incarnation."""
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the service may have been restarted since anybody has made sure."""
-        ...
-
-    async def check(self, excused: Callable[[], bool] = ...) -> None:
-        """Make sure that it was not rolled back, if that may have been, and as long as one is not excused."""
-        ...
-
-    async def between(self, before: Accepted | None) -> None:
-        """The same while numbers are taken that have not been sent, so that nothing can be computed on all services.
-
-        Args:
-            before: the latest request that was taken before.
-        """
-        ...
-
-    def compare(self, record: Record, output: ForwardBackwardOutput) -> None:
-        """Compare what was computed again with what was computed before."""
-        ...
-
-    def revived(self) -> None:
-        """Take note that it has all that came before."""
-        ...
 
 
 class TrainingLine:
