@@ -102,7 +102,7 @@ class World:
 
     async def live(self, total: int, *, killed: bool) -> Any:
         """Train up to a step, and be killed there, or end in good order; return where it went on."""
-        wire = Wire(self.service)
+        wire, resumed = Wire(self.service), None
         with trio.CancelScope() as scope:
             async with self.process(wire) as run:
                 async for step in run.steps(total, ahead=99):
