@@ -237,7 +237,8 @@ async def run(mutants: Sequence[Path], jobs: int, seconds: float) -> dict[str, b
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(report.show_progress)
-        for suite in sorted({suite_of(patch) for patch in mutants}):
+        suites: list[Suite] = [suite_of(patch) for patch in mutants]
+        for suite in dict.fromkeys(suites):
             await one(f"(unchanged-{suite})", suite, None)
         if all(fine.values()):
             async with trio.open_nursery() as crew:
