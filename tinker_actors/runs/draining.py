@@ -28,7 +28,7 @@ class Signals:
     body: trio.CancelScope
     second: signal.Signals | None = None
 
-    async def receive(
+    async def receive(  # noqa: ASYNC114 - no list of such functions is kept
         self,
         drain: Callable[[str], None],
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,

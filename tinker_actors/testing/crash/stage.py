@@ -156,9 +156,9 @@ async def _live(program: Program, life: Life) -> tuple[Ended | None, BaseExcepti
             raise
         except BaseException as error:
             if life.fuse.blown:  # whatever is raised by who dies
-                return None, None
+                return None, None  # noqa: ASYNC104 - it is the life's own cancellation
             if isinstance(error, Exception):
-                return None, error
+                return None, error  # noqa: ASYNC104 - it is none
             raise
         else:
             return (None, None) if life.fuse.blown else (ended, None)
