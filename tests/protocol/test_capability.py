@@ -61,6 +61,7 @@ def test_the_services_that_were_looked_at() -> None:
     }
     assert seen == TABLE
     assert all(record.service == name and record.source == "known" for name, record in KNOWN.items())
+    assert [name for name, record in KNOWN.items() if record.unload_forgets] == ["tuft"]
 
 
 def test_what_is_not_known_is_assumed_at_its_worst() -> None:
@@ -76,6 +77,7 @@ def test_what_is_not_known_is_assumed_at_its_worst() -> None:
         "newer_fields": False,
         "restart_ends_models": False,
         "creates_by_loading": False,
+        "unload_forgets": False,
         "patience": None,
         "source": "assumed",
         "fixed": frozenset(),

@@ -110,6 +110,7 @@ class Lineage:
         poison: why nothing may be sent to it any more.
         unwritten: why the journal takes nothing more, so that nothing more is sent; what was sent runs to its end.
         given_up: ids it had that are still to be unloaded, in order.
+        savers: ids it had or has, of models of which something was, or may have been, saved.
         epoch: the session it was made in, as `Session.epoch` counts them.
         tried_in: the session in which the latest restore began.
         restores: restores in a row that came to nothing.
@@ -148,6 +149,7 @@ class Lineage:
     poison: ModelPoisoned | None = None
     unwritten: JournalError | None = None
     given_up: dict[str, None] = attrs.field(factory=dict[str, None])
+    savers: set[str] = attrs.field(factory=set[str])
     epoch: int = 0
     tried_in: int = 0
     restores: int = 0

@@ -237,7 +237,13 @@ class Restoring:
                 self._lineage.given_up.pop(model_id, None)
 
     async def unload(self, model_id: str) -> bool:
-        """Unload a model, as well as may be: most likely it is gone already. False if the service was not reached."""
+        """Unload a model, as well as may be: most likely it is gone already. False if the service was not reached.
+
+        Where that would take along what was saved of it, it stays loaded.
+        """
+        if self._transport.capability.unload_forgets and model_id in self._lineage.savers:
+            await trio.lowlevel.checkpoint()
+            return True
         try:
             await self._transport.call(UNLOAD_MODEL, UnloadModelRequest(model_id))
         except APIError as error:

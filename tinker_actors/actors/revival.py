@@ -117,6 +117,7 @@ class Revival:
             await trio.lowlevel.checkpoint()
             return
         lineage.resuming = False
+        lineage.savers.add(model.model_id)  # an earlier process may have saved something
         lineage.model_id, lineage.model_seq, lineage.epoch = (
             model.model_id,
             model.model_seq,

@@ -39,7 +39,7 @@ from tinker_actors.protocol.journal import STEP_ENDS, Decision, ModelFacts, Oper
 from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, says_not_done
 from tinker_actors.protocol.retry import says_early, says_used
-from tinker_actors.protocol.step import CHANGING, Consequence, OperationKind, Step, judge
+from tinker_actors.protocol.step import CHANGING, SAVING, Consequence, OperationKind, Step, judge
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 
@@ -148,6 +148,8 @@ class TrainingLine:
         step.closed = operation.kind == "optim_step"
         if (is_gradient or step.closed) and record.position not in step.positions:
             step.positions.append(record.position)
+
+        lineage.savers |= {lineage.model_id} if operation.kind in SAVING else set()
 
         def accepted(part: int, request_id: str) -> None:
             lineage.journal.accepted(record.position, part, request_id)

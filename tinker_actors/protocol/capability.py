@@ -21,6 +21,9 @@ less than there is costs a restore or some bytes. Assuming more may cost a gradi
 open-rl and Twinkle answer `try_again` about a promise they do not know, for ever. With them the patience has an end;
 all others may take as long as they like, for a queue may be long.
 
+TuFT forgets the checkpoints of a model that is unloaded. With it, a model of which something was saved stays loaded.
+No other service is known to do so, and slots are dear: of an unknown one it is not assumed.
+
     * The Tinker service may well answer a repeated number with its first result, but nothing says so, and it cannot be
       tried here. Fencing the model is safe either way; `dedupe` can be set by who knows better.
 """
@@ -80,6 +83,7 @@ class CapabilityRecord:
         newer_fields: it takes fields that came after the first versions of the protocol.
         restart_ends_models: no model survives a restart of it, so none can be rolled back by one without a word.
         creates_by_loading: it makes a model of a saved state in one request (`load_weights` with a session).
+        unload_forgets: a model that is unloaded takes along what was saved of it, so one that has saved stays loaded.
         patience: seconds of nothing but `try_again` after which a promise is not waited for any more, unless the user
             has set a time (`promise_timeout`); None has no end.
         source: where this comes from: a table or the service itself, an experiment, the user, or nowhere.
@@ -94,6 +98,7 @@ class CapabilityRecord:
     newer_fields: bool = False
     restart_ends_models: bool = False
     creates_by_loading: bool = False
+    unload_forgets: bool = False
     patience: float | None = None
     source: Source = "assumed"
     fixed: frozenset[str] = frozenset()
@@ -135,6 +140,7 @@ KNOWN: Mapping[str, CapabilityRecord] = {
             early_numbers="refuse",
             training_body="protobuf",
             compression=True,
+            unload_forgets=True,
             source="known",
         ),
         CapabilityRecord(service="open-rl", patience=_ENDLESS, source="known"),

@@ -22,7 +22,7 @@ from typing import Literal
 
 import attrs
 
-__all__ = ["CHANGING", "Consequence", "OperationKind", "Step", "judge"]
+__all__ = ["CHANGING", "SAVING", "Consequence", "OperationKind", "Step", "judge"]
 
 OperationKind = Literal[
     "forward",
@@ -35,6 +35,8 @@ OperationKind = Literal[
 ]
 CHANGING: frozenset[OperationKind] = frozenset({"forward_backward", "optim_step", "load_state"})
 """What changes a model: a loss is answered by doing it again."""
+SAVING: frozenset[OperationKind] = frozenset({"save_state", "save_for_sampler", "save_external"})
+"""What leaves something on the service that is to outlive the model."""
 Consequence = Literal["fail", "hold", "void", "poison"]
 
 

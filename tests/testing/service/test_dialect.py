@@ -212,3 +212,14 @@ def test_a_service_has_the_same_name_here_and_as_a_capability(name: str) -> None
     assert record.dedupe in (dialect.dedupe, "none")
     assert record.early_numbers == dialect.early_numbers
     assert dialect.bodies in (record.training_body, "both")
+
+
+@pytest.mark.parametrize(("forgets", "status"), [(False, 200), (True, 404)])
+def test_unloading_may_take_checkpoints_along(caller, bodies, forgets: bool, status: int) -> None:
+    """What was saved of other models stays either way."""
+    user = caller(ScriptedService(dialect=ServiceDialect(unload_forgets=forgets)))
+    models = [user.model(), user.model()]
+    body = {"path": "one", "seq_id": 1}
+    paths = [user.result("save_weights", {"model_id": model, **body})["path"] for model in models]
+    user.ok("unload_model", {"model_id": models[0]})
+    assert [user.call("weights_info", {"tinker_path": path})[0] for path in paths] == [status, 200]

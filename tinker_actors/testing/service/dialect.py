@@ -47,6 +47,7 @@ class ServiceDialect:
             `clock_cycle:unique`. 0 has no cycle.
         created_status: of answers that give out a promise.
         overwrite: a checkpoint may be saved again under its name; else 409.
+        unload_forgets: a model that is unloaded takes its checkpoints along.
         heartbeat_unknown: status of a heartbeat of a session that is not known.
         session_timeout: seconds without a beat after which a session is lost, its models with it; only for sessions
             that have beaten at all. None never.
@@ -71,6 +72,7 @@ class ServiceDialect:
     cycle: float = 0.0
     created_status: int = 200
     overwrite: bool = False
+    unload_forgets: bool = False
     heartbeat_unknown: int = 404
     session_timeout: float | None = None
 
@@ -128,6 +130,7 @@ DIALECTS: Final[Mapping[str, ServiceDialect]] = MappingProxyType(
             hold_status=200,
             created_status=202,
             overwrite=True,
+            unload_forgets=True,
             heartbeat_unknown=500,
             failures="status",
         ),

@@ -300,6 +300,11 @@ class ServiceState:
                 promise.lost = "410"
         self.changed()
 
+    def forget_checkpoints(self, model: Model) -> None:
+        """Forget all that was saved of a model."""
+        for path in [one.path for one in self.checkpoints.values() if one.model_id == model.model_id]:
+            del self.checkpoints[path]
+
     def roll_back(self, model: Model) -> None:
         """Set a model back to its latest checkpoint, under the same id and without a word."""
         latest = self.latest(model.model_id, "weights")

@@ -104,6 +104,8 @@ def unload_model(call: Call) -> Answer:
     promise = call.state.promise("unload_model", model.session_id)
     run(call, promise, lambda: Result({"type": "unload_model", "model_id": model.model_id}), call.now)
     call.state.lose_model(model, "404", call.now)
+    if call.state.dialect.unload_forgets:
+        call.state.forget_checkpoints(model)
     return promised(call, promise, model.model_id)
 
 
