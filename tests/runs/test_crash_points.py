@@ -73,7 +73,7 @@ async def sampled(run: Any) -> None:
 
 
 LOOPS = {"whole steps": trained, "single operations": composed, "samples": sampled}
-# Where numbers are refused, what was carried out and not answered has no result: loops that need results end there.
+# Where numbers are refused, what was carried out and not answered has no result: a loop that waits for it ends there.
 DYING: dict[str, tuple[Any, dict[str, Any]]] = {
     f"{dedupe}, {'rolled back' if rollback else 'unloaded'}, {name}": (
         loop,
@@ -82,7 +82,7 @@ DYING: dict[str, tuple[Any, dict[str, Any]]] = {
     for dedupe in ("replay", "reject", "none")
     for rollback in (True, False)
     for name, loop in LOOPS.items()
-    if dedupe != "reject" or name == "whole steps"
+    if dedupe != "reject" or name != "single operations"
 }
 
 
