@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -136,11 +136,12 @@ class Service:
         command = [sys.executable, "-m", "tinker_actors.cli", *words]
         with (self._folder / "service.log").open("ab") as log:  # noqa: ASYNC230 - opened once per start
             self._process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=log)
-        async for line in lines(self._process):
-            if line.startswith("serving on "):
-                self.url = line.split()[2]
-                self._port = self.url.rpartition(":")[2]
-                return
+        async with contextlib.aclosing(lines(self._process)) as said:
+            async for line in said:
+                if line.startswith("serving on "):
+                    self.url = line.split()[2]
+                    self._port = self.url.rpartition(":")[2]
+                    return
         raise RuntimeError(f"the service does not start: see {self._folder / 'service.log'}")
 
     async def kill(self) -> None:
@@ -156,7 +157,7 @@ async def kill(process: trio.Process) -> None:
         await process.wait()
 
 
-async def lines(process: trio.Process) -> AsyncIterator[str]:  # noqa: ASYNC900 - its end is the process's
+async def lines(process: trio.Process) -> AsyncGenerator[str]:  # noqa: ASYNC900 - its end is the process's
     """Yield what a process prints, line by line."""
     assert process.stdout is not None
     rest = b""

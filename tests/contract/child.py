@@ -7,6 +7,7 @@ as it begins, and at last what the fixed probe looks like to the final weights.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -49,8 +50,11 @@ async def main(options: argparse.Namespace) -> None:
             decided = await step.train(
                 batch(step.index), "cross_entropy", ADAM, after={"steps": step.index + 1}
             )
-            if ahead is not None:
-                await ahead  # one step is always under way while the next one is decided
+            if ahead is not None:  # one step is always under way while the next one is decided
+                with contextlib.suppress(
+                    ta.errors.ResultLost
+                ):  # it counts; TuFT does not give its result again
+                    await ahead
             ahead = decided
         output = await (await run.training.forward(batch(PROBE), "cross_entropy"))
         logprobs = [float(one) for datum in output.loss_fn_outputs for one in datum["logprobs"].to_numpy()]

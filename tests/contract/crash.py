@@ -17,13 +17,14 @@ The last line is one JSON object; the exit status is 1 if any of it does not hol
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import subprocess
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +145,11 @@ class Player:
                 await trio.sleep(self._kills.popleft().after * self._undisturbed.start_seconds)
                 self.run.kills += 1
                 return
-            async for line in lines(child):
-                self._heard(json.loads(line))
-                if await self._strikes(json.loads(line), child):
-                    return
+            async with contextlib.aclosing(lines(child)) as told:
+                async for line in told:
+                    self._heard(json.loads(line))
+                    if await self._strikes(json.loads(line), child):
+                        return
         finally:
             child.kill()
             with trio.CancelScope(shield=True):
@@ -191,7 +193,7 @@ class Player:
         return True
 
 
-async def lines(process: trio.Process) -> AsyncIterator[str]:
+async def lines(process: trio.Process) -> AsyncGenerator[str]:
     """Yield what a process prints, line by line."""
     assert process.stdout is not None
     rest = b""
