@@ -309,7 +309,7 @@ async def test_a_look_that_fails_ends_nothing_but_itself(
     with caplog.at_level(logging.ERROR):
         async with recorded() as stage:
             ref = await stage.start()
-            stage.waits.sources.append(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+            stage.waits.sources.append(lambda: 1 / 0)  # type: ignore[arg-type, return-value]  # it raises
             await trio.sleep(10)
             assert len(caplog.records) == 1
             await ref.ask(Work())

@@ -61,7 +61,7 @@ def test_what_a_process_was_told_is_there_when_it_is_killed(tmp_path: Path) -> N
             assert process.stdout is not None
             line = process.stdout.readline()
             assert int(line) == told + 1
-            time.sleep(rng.uniform(0.0, 0.15))
+            time.sleep(rng.uniform(0.0, 0.15))  # it is a real process: no virtual time serves
             process.kill()
             said = [line, *process.stdout.read().splitlines()]
         told = max(int(one) for one in said if one.strip().isdigit())

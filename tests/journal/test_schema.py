@@ -78,4 +78,4 @@ def test_what_admits_to_weights_is_never_written() -> None:
 def test_what_json_does_not_hold_is_refused() -> None:
     """It could not be sent either."""
     with pytest.raises(TypeError, match="is not JSON"):
-        written(Operation(kind="forward", loss_fn_config={"x": object()}))  # type: ignore[dict-item]
+        written(Operation(kind="forward", loss_fn_config={"x": object()}))  # type: ignore[dict-item]  # no JSON, on purpose

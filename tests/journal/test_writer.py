@@ -186,7 +186,7 @@ def test_a_segment_that_cannot_be_deleted_is_deleted_later(tmp_path: Path) -> No
         Operation(
             kind="forward_backward", data=(Datum(ModelInput.empty(), {"\ud800": TensorData([1], "int64")}),)
         ),
-        Operation(kind="forward_backward", loss_fn_config={"x": b"bytes"}),  # type: ignore[dict-item]
+        Operation(kind="forward_backward", loss_fn_config={"x": b"bytes"}),  # type: ignore[dict-item]  # no JSON, on purpose
     ],
 )
 def test_what_has_no_written_form_is_refused_and_nothing_else_is(

@@ -70,7 +70,7 @@ def test_the_usual_policy_bounds_a_replay() -> None:
 def test_a_policy_of_nothing_is_refused(field: str, value: object) -> None:
     """A count or a time that is not positive is named with its field."""
     with pytest.raises(InputError, match=rf"^checkpoints\.{field} = "):
-        CheckpointPolicy(**{field: value})  # type: ignore[arg-type]  # that is the test
+        CheckpointPolicy(**{field: value})  # type: ignore[arg-type]  # of a wrong type on purpose
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,4 @@ def test_a_newest_pair_survives_any_rules(retention: Retention, run: list[RunChe
 def test_rules_that_say_nothing_are_refused(field: str, value: object) -> None:
     """A number out of its range is named with its field."""
     with pytest.raises(InputError, match=rf"^retention\.{field} = "):
-        Retention(**{field: value})  # type: ignore[arg-type]  # that is the test
+        Retention(**{field: value})  # type: ignore[arg-type]  # of a wrong type on purpose

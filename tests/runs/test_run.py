@@ -335,7 +335,7 @@ async def test_it_says_where_a_verb_is(autojump_clock: Any, tmp_path: Path) -> N
             await done.optim
             assert repr(done) == "<DecidedStep 0: done>"
     with pytest.raises(TypeError, match="Run is not made by hand: async with tinker_actors"):
-        Run("runs/first")  # type: ignore[call-arg, arg-type]  # that is the test
+        Run("runs/first")  # type: ignore[call-arg, arg-type]  # the wrong guess that is answered
 
 
 @pytest.mark.parametrize(
