@@ -13,7 +13,7 @@ from tests.actors.journaled import Opened, decision, opened
 from tests.actors.processes import GOOD, Process, World, loop
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
 from tinker_actors.actors.message import OptimStep
-from tinker_actors.errors import JournalError, ModelPoisoned, RestoreMismatch
+from tinker_actors.errors import JournalError, ModelPoisoned, RequestFailedError, RestoreMismatch, StepVoid
 from tinker_actors.events import (
     ModelRestored,
     OptimizerUnverified,
@@ -147,6 +147,24 @@ async def test_an_optim_step_that_is_interrupted_goes_on_if_nothing_was_lost(
         await trained(one, 2, 3)
         assert (one.training.model_id == old) is kept
         assert one.trained == steps(0, 1, 2, 3)
+
+
+async def test_an_optim_step_is_not_sent_if_its_gradient_fails_while_a_rollback_is_looked_for(
+    autojump_clock: Any,
+) -> None:
+    """It would be a step of the momentum alone."""
+    faults = ServiceFaults().fail(of="forward_backward", nth=3, text="out of memory")
+    faults = faults.delay(5.0, of="forward", nth=None)
+    async with opened(faults, "none", in_run=True) as one:
+        await trained(one, 0, 1)
+        one.interrupt("forward_backward", lambda: None)
+        failed = await one.train(2)
+        with pytest.raises(RequestFailedError, match="out of memory"):
+            await failed.forward
+        with pytest.raises(StepVoid, match="out of memory"):
+            await failed.optim
+        await trained(one, 3)
+        assert one.trained == steps(0, 1, 3)
 
 
 async def test_a_state_saved_by_a_model_that_was_rolled_back_is_none_to_restore_from(

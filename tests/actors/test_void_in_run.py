@@ -114,6 +114,36 @@ async def test_the_rest_of_a_step_of_single_operations_is_not_sent(autojump_cloc
         assert one.trained == steps(3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("part", ["gradient", "end"])
+async def test_a_part_is_not_sent_if_another_fails_while_it_is_written(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, part: str, count: int
+) -> None:
+    """The end would step without a gradient, and a gradient would get into the step after it."""
+    async with opened(SLOW.fail(of="forward_backward", text="out of memory"), "none", in_run=True) as one:
+        write = one.journal.record
+
+        async def write_slowly(intents: Any, decided: Any = None) -> list[int]:
+            if len(one.journal.written) == count:
+                await trio.sleep(30.0)
+            return await write(intents, decided)
+
+        monkeypatch.setattr(one.journal, "record", write_slowly)
+        async with one.training.step() as step:
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(count)]
+            if part == "gradient":
+                parts.append(step.forward_backward(batch(8), "cross_entropy"))
+            optim = step.optim_step(ADAM)
+        with pytest.raises(RequestFailedError, match="out of memory"):
+            await parts[0]
+        with pytest.raises(StepVoid, match="out of memory"):
+            await optim
+        await (await one.train(9)).optim
+        assert one.trained == steps(9)
+        kinds = [record.operation.kind for record in one.journal.replay()]
+        assert kinds == ["forward_backward", "optim_step"]
+
+
 async def test_a_loss_of_the_users_that_fails_leaves_its_step_behind(autojump_clock: Any) -> None:
     """There was another gradient of that step on the service."""
 

@@ -184,10 +184,11 @@ class TrainingActor(Actor[Training]):
         decided.settle(None)
         line.expect(gradient[0], message.gradient)
         line.expect(optim[0], message.optim)
-        before = line.latest
-        if await line.send(*gradient):
-            if line.watcher is not None:
-                await line.watcher.between(before)
+        step, before = line.step, line.latest
+        sent = await line.send(*gradient)
+        if sent and line.watcher is not None:
+            await line.watcher.between(before)
+        if sent and step.failure is None:  # the gradient may have failed while that took its time
             await line.send(*optim)
         else:
             line.take_back(*optim)
@@ -302,12 +303,15 @@ class TrainingActor(Actor[Training]):
         self, operation: Operation, loss: CustomLoss | None = None, decision: Decision | None = None
     ) -> ReplyToken[Any]:
         self._refuse_if_poisoned()
+        line, step = self._line, self._line.step
         await self._verify()
-        line = self._line
         try:
             [(record, prepared)] = await line.decide([operation], decision)
         except JournalFull as error:
             return self._refuse(operation.kind, error)
+        if step.failure is not None and operation.kind in ("forward_backward", "optim_step"):
+            line.take_back(record, prepared)  # another part of the step has failed meanwhile
+            self._refuse_if_void(ends_step=operation.kind == "optim_step")
         token: ReplyToken[Any] = self.context.detach_reply(survives_restart=True)
         line.expect(record, token if loss is None else CustomAnswer(token, loss))
         await line.send(record, prepared)

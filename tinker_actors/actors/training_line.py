@@ -187,12 +187,12 @@ class TrainingLine:
         return True
 
     def take_back(self, record: Record, prepared: Prepared) -> None:
-        """Do not send an operation that was decided, because the gradient before it was refused."""
+        """Do not send an operation that was decided, because a gradient of its step has failed."""
         lineage = self._lineage
         self._submitter.release(prepared)
         lineage.journal.strike(record.position, freed=prepared.numbers)
         error = lineage.poison or lineage.void
-        assert error is not None, "a refused gradient has its consequences"
+        assert error is not None, "a gradient that fails has its consequences"
         self.answer(record.position, error.renewed() if isinstance(error, ModelPoisoned) else error.error())
 
     async def submit(self, operation: Operation) -> list[Sent]:
