@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let nothing more reach the disk from the nth change on; return the changes that were to be made."""
+def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing more reach the disk from the nth change on."""
     asked: list[str] = []
 
     def stop(name: str, owner: object) -> None:
@@ -29,7 +30,6 @@ def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name, owner in (("fsync", os), ("rename", Path), ("rmdir", os), ("unlink", os), ("mkdir", os)):
         stop(name, owner)
-    return asked
 
 
 def files_of(folder: Path) -> dict[str, bytes] | None:
@@ -39,78 +39,72 @@ def files_of(folder: Path) -> dict[str, bytes] | None:
 OLD, NEW = {"a": b"old", "b": b"too"}, {"a": b"new"}
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed anywhere, the process leaves the new folder or none, and a cleaned directory has nothing beside it."""
+def killed_everywhere(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    do: Callable[[Path, Path], None],
+    before: Mapping[str, bytes] | None = None,
+) -> list[dict[str, bytes] | None]:
+    """Return what a cleaned directory has of a folder after each kill, and at the end after none.
+
+    Args:
+        tmp_path: where a directory is made for each try.
+        monkeypatch: stops the process.
+        do: is killed; it is given the directory and the folder.
+        before: what is in the folder at first.
+    """
+    seen = []
     for call in range(1, 100):
         root = tmp_path / str(call)
         root.mkdir()
+        place = root / "run" / "kind" / "name"
+        if before is not None:
+            write_folder(root, place, before)
         with monkeypatch.context() as patch:
-            asked = kill_at(call, patch)
+            kill_at(call, patch)
             try:
-                write_folder(root, root / "run" / "kind" / "name", NEW)
+                do(root, place)
             except Killed:
                 done = False
             else:
                 done = True
         clean(root)
-        found = files_of(root / "run" / "kind" / "name")
-        assert found == NEW if done else found in (NEW, None)
+        seen.append(files_of(place))
         assert [path.name for path in root.iterdir() if path.name != "run"] == []
         if done:
             break
-    assert call > 5, asked
+    assert done
+    return seen
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed anywhere, the process leaves the new folder or none, and a cleaned directory has nothing beside it."""
+    seen = killed_everywhere(tmp_path, monkeypatch, lambda root, place: write_folder(root, place, NEW))
+    assert (seen[0], seen[-1]) == (None, NEW)
+    assert all(found in (NEW, None) for found in seen)
+    assert len(seen) > 5
 
 
 def test_a_folder_is_replaced_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed anywhere, the process leaves the old folder or the new one, never both, none, or a mixture."""
-    seen = []
-    for call in range(1, 100):
-        root = tmp_path / str(call)
-        root.mkdir()
-        place = root / "run" / "name"
-        write_folder(root, place, OLD)
-        with monkeypatch.context() as patch:
-            kill_at(call, patch)
-            try:
-                write_folder(root, place, NEW, replace=True)
-            except Killed:
-                done = False
-            else:
-                done = True
-        clean(root)
-        seen.append(files_of(place))
-        assert [path.name for path in root.iterdir()] == ["run"]
-        if done:
-            break
-    assert seen[0] == OLD
-    assert seen[-1] == NEW
+    seen = killed_everywhere(
+        tmp_path, monkeypatch, lambda root, place: write_folder(root, place, NEW, replace=True), OLD
+    )
+    assert (seen[0], seen[-1]) == (OLD, NEW)
     assert all(found in (OLD, NEW) for found in seen)
 
 
 def test_a_folder_is_removed_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed anywhere, the process leaves the whole folder or nothing of it; what is not there can be removed."""
-    seen = []
-    for call in range(1, 100):
-        root = tmp_path / str(call)
-        root.mkdir()
-        place = root / "run" / "name"
-        write_folder(root, place, OLD)
-        with monkeypatch.context() as patch:
-            kill_at(call, patch)
-            try:
-                remove_folder(root, place)
-            except Killed:
-                done = False
-            else:
-                done = True
-        clean(root)
-        seen.append(files_of(place))
-        if done:
-            break
+    """Killed anywhere, the process leaves the whole folder or nothing of it."""
+    seen = killed_everywhere(tmp_path, monkeypatch, remove_folder, OLD)
     assert (seen[0], seen[-1]) == (OLD, None)
     assert all(found in (OLD, None) for found in seen)
-    remove_folder(root, place)
-    assert [path.name for path in root.iterdir()] == ["run"]
+
+
+def test_what_is_not_there_can_be_removed(tmp_path: Path) -> None:
+    """Nothing is changed."""
+    remove_folder(tmp_path, tmp_path / "run" / "name")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_fails_while_a_folder_is_replaced(
