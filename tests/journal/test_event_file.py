@@ -119,10 +119,10 @@ async def test_what_has_no_known_beginning_makes_room(path: Path) -> None:
     assert events(path) == [ServerBack(1.0)]
 
 
-async def test_nobody_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it hangs, as many wait as may; the others are lost, and their number stands where they are missing."""
-    free, reached = threading.Event(), threading.Event()
-    told = EventsLost(6, "they came faster than they were written")
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Give a disk that hangs at the first event: that it does, and what lets it go on."""
+    reached, free = threading.Event(), threading.Event()
 
     class Hanging(event_pen.FileIO):
         def write(self, data: Any) -> int:
@@ -131,12 +131,20 @@ async def test_nobody_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyP
                 free.wait(20)
             return super().write(data)
 
+    monkeypatch.setattr(event_pen, "FileIO", Hanging)
+    return reached, free
+
+
+async def test_nobody_waits_for_the_disk(path: Path, hung: tuple[threading.Event, threading.Event]) -> None:
+    """While it hangs, as many wait as may; the others are lost, and their number stands where they are missing."""
+    reached, free = hung
+    told = EventsLost(6, "they came faster than they were written")
+
     def wait_until_told() -> None:
         for recorded in read_events(path, follow=True):
             if recorded.event == told:
                 return
 
-    monkeypatch.setattr(event_pen, "FileIO", Hanging)
     async with open_event_file(path, most_queued=3) as file:
         file.write(ServerBack(0.0))
         await trio.to_thread.run_sync(reached.wait, 20)
@@ -148,6 +156,28 @@ async def test_nobody_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyP
         file.write(ServerBack(10.0))
     assert [one.seconds for one in events(path) if isinstance(one, ServerBack)] == [0, 1, 2, 3, 10]
     assert isinstance(events(path)[-1], ServerBack)
+
+
+def test_the_end_is_told_however_many_wait(path: Path, hung: tuple[threading.Event, threading.Event]) -> None:
+    """A process that ends while events are lost was not killed, and its last line says so."""
+    reached, free = hung
+    file = EventFile(path, most_queued=1)
+    file.start(threaded=True)
+    file.write(ServerBack(0.0))
+    assert reached.wait(20)
+    for number in range(1, 4):
+        file.write(ServerBack(float(number)))
+    file.finish()
+    free.set()
+    assert file.wait(20)
+    told = EventsLost(2, "they came faster than they were written")
+    assert [one.event for one in read_events(path)][1:] == [
+        ServerBack(0.0),
+        ServerBack(1.0),
+        told,
+        FileEnded(),
+    ]
+    assert file.lost == 2
 
 
 class Full(event_pen.FileIO):

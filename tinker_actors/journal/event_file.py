@@ -139,14 +139,13 @@ class EventFile:
             self._thread.start()
 
     def finish(self) -> None:
-        """Take the last event, and no more after it."""
-        self.write(FileEnded())
+        """Take the last event, however many wait, and no more after it."""
         with self._lock:
+            self._queue += [*self._told(), (self._clock(), FileEnded())]
             self._closing.set()
         self._wake.set()
         if self._thread is None:
-            self._pen.close()
-            self._ended.set()
+            self._end()
 
     def wait(self, seconds: float) -> bool:
         """Wait, blocking, until all is written and the file is closed; False if it takes longer."""
@@ -160,6 +159,9 @@ class EventFile:
             self._wake.clear()
             self._work_off()
             self._closing.wait(_REST)
+        self._end()
+
+    def _end(self) -> None:
         self._work_off()
         self._pen.close()
         self._ended.set()
@@ -167,15 +169,19 @@ class EventFile:
     def _work_off(self) -> None:
         """Write what waits."""
         with self._lock:
-            batch = list(self._queue)
+            batch = [*self._queue, *self._told()]
             self._queue.clear()
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
-            batch.append((self._clock(), EventsLost(dropped, "they came faster than they were written")))
         lines = [line for t, event in batch if (line := self._line(t, event))]
         refused = self._pen.write(lines)
         with self._lock:
             self.lost += refused + len(batch) - len(lines)
+
+    def _told(self) -> list[tuple[float, object]]:
+        """Return what tells of events that were dropped, if there are such; from then on the file tells of them."""
+        dropped, self._dropped = self._dropped, 0
+        if not dropped:
+            return []
+        return [(self._clock(), EventsLost(dropped, "they came faster than they were written"))]
 
     def _line(self, t: float, event: object) -> bytes | None:
         try:
