@@ -490,3 +490,18 @@ async def test_a_disk_that_refuses_refuses_requests(
     async with connect(make_service(state=tmp_path)) as caller:
         assert await status(caller, SessionHeartbeatRequest(session_id)) == 200
         assert (await caller.poll(promise.request_id)).status_code == 410
+
+
+async def test_ends_that_cannot_be_kept_free_everything(
+    autojump_clock, make_service, connect, tmp_path: Path
+) -> None:
+    """Of all sessions that end together, also if the disk refuses to keep that of the first."""
+    service = make_service(state=tmp_path)
+    async with connect(service) as caller:
+        for number in range(2):
+            session_id = await caller.open()
+            await caller.run(creation(session_id, number))
+        assert service.statistics().models == 2
+        service._engine._state._connection.execute("PRAGMA query_only = ON")
+        await trio.sleep(400)
+        assert service.statistics().models == 0

@@ -93,6 +93,19 @@ def test_the_end_of_a_session_is_kept(state: ServiceState) -> None:
     assert list(saved.samplers) == []
 
 
+def test_an_end_that_cannot_be_kept_whole_comes_once_more(state: ServiceState) -> None:
+    """What belonged to a session goes before it: in none that has ended is anything left."""
+    state.note_session(SESSION)
+    state.note_sampler(SAMPLER)
+    state._connection.execute(
+        "CREATE TEMP TRIGGER refuse BEFORE DELETE ON samplers BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
+    with pytest.raises(OSError, match="full"):
+        state.note_end("s1", SessionState.FINISHED)
+    saved = again(state)
+    assert (list(saved.sessions), list(saved.samplers)) == ([SESSION], [SAMPLER])
+
+
 def test_old_things_are_forgotten(state: ServiceState, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of sessions that have ended, and of results, so many are kept, the newest; who is alive stays."""
     monkeypatch.setattr(module, "ENDED", 2)

@@ -308,12 +308,14 @@ class Engine:
 
     def free_ended_sessions(self) -> None:
         """Free what belonged to sessions that have ended since the last call."""
-        for session_id in self.sessions.sweep():
+        ended = self.sessions.sweep()
+        for session_id in ended:
             why = f"session {session_id!r} has ended"
             for worker in [worker for worker in self._models.values() if worker.session_id == session_id]:
                 self._remove(worker, why)
             self.samplers.end_session(session_id)
             self._creations.pop(session_id, None)
+        for session_id in ended:  # when all is free: the disk may refuse
             self._state.note_end(session_id, self.sessions.end(session_id))
 
     def create_session(

@@ -238,9 +238,12 @@ class ServiceState:
         )
 
     def note_end(self, session_id: str, state: SessionState) -> None:
-        """Keep that a session has ended; its places to sample from have ended with it."""
-        self._write("UPDATE sessions SET state = ? WHERE session_id = ?", state.value, session_id)
+        """Keep that a session has ended; its places to sample from have ended with it.
+
+        They go first: if only that is kept, the session ends once more after a restart.
+        """
         self._write("DELETE FROM samplers WHERE session_id = ?", session_id)
+        self._write("UPDATE sessions SET state = ? WHERE session_id = ?", state.value, session_id)
 
     def note_run(self, run: Run) -> None:
         """Keep a model, or when it was last used."""
