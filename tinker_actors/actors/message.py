@@ -166,7 +166,7 @@ class ForwardBackwardCustom(Message[Training, ForwardBackwardOutput]):
     """
 
     unit: ClassVar[Unit] = "part"
-    max_redeliver: ClassVar[int] = 1_000_000  # how often its model is restored is for its supervisor to say
+    max_redeliver: ClassVar[int] = ANY_NUMBER  # how often its model is restored is for its supervisor to say
 
     data: tuple[Datum, ...] = attrs.field(converter=datums)
     loss_fn: CustomLossFn

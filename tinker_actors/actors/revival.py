@@ -91,16 +91,12 @@ class Revival:
     async def begin(self) -> None:
         """Make the model; after a loss, restore it. Always a checkpoint."""
         lineage = self._lineage
-        if lineage.poison is not None:
-            self._give_up(lineage.poison)
+        end = lineage.poison or lineage.doom
+        if end is not None:
+            self._give_up(end)
             await trio.lowlevel.checkpoint()
-        elif lineage.doom is not None:
-            self._give_up(lineage.doom)
+        elif lineage.resuming:  # that is for its first message, which may fail as often as it takes
             await trio.lowlevel.checkpoint()
-        elif lineage.resuming:
-            await (
-                trio.lowlevel.checkpoint()
-            )  # that is for its first message, which may fail as often as it takes
         elif not lineage.model_id:
             await self._restoring.begin()
             self._line.note_model()

@@ -290,7 +290,6 @@ class SessionActor(Actor[SessionRole]):
         self._adoption = adoption
         self._events = events
         self._rng = rng
-        self._left = "" if adoption is None else adoption.session_id
         self._opened_at = 0.0
         self._streak = 0
 
@@ -315,17 +314,16 @@ class SessionActor(Actor[SessionRole]):
         session, reach = self._session, self._session.reachability
         session.first_number = adoption.first_number
         await reach.call(self._learn_limits)
-        alive = False
-        if self._left:
-            alive = await reach.call(self._is_left_alive)
+        left, alive = adoption.session_id, False
+        if left:
+            alive = await reach.call(lambda: self._is_alive(left))
         if alive:
-            await self._begin(self._left)
+            await self._begin(left)
         else:
             await reach.call(self._open)
 
-    async def _is_left_alive(self) -> bool:
-        """Whether the earlier process's session has not ended, as far as the service can say."""
-        session_id = self._left
+    async def _is_alive(self, session_id: str) -> bool:
+        """Whether an earlier process's session has not ended, as far as the service can say."""
         beaten = True
         try:
             await self._transport.call(SESSION_HEARTBEAT, SessionHeartbeatRequest(session_id), options=_ONCE)

@@ -284,7 +284,7 @@ class Submitter:
             if not is_loss:
                 self._numbers.give_back(number)
             return _Refused(error, is_loss)
-        if part.kind != "save_for_sampler" or part.name is not None:  # else it is not the same bytes again
+        if not part.is_unnamed:  # else it is not the same bytes again
             self.latest = Accepted(part, number, request_id)
         return Sent(number, request_id, sends)
 

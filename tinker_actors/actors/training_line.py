@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import trio
@@ -46,9 +47,7 @@ from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 __all__ = ["TrainingLine"]
 
 # What these have made is worth what came before them: they are done when that has its results.
-_HOLD_WEIGHTS: frozenset[OperationKind] = frozenset(
-    {"optim_step", "save_state", "save_for_sampler", "save_external"}
-)
+_HOLD_WEIGHTS: frozenset[OperationKind] = SAVING | {"optim_step"}
 
 
 class TrainingLine:
@@ -151,9 +150,6 @@ class TrainingLine:
 
         lineage.savers |= {lineage.model_id} if operation.kind in SAVING else set()
 
-        def accepted(part: int, request_id: str) -> None:
-            lineage.journal.accepted(record.position, part, request_id)
-
         watcher, latest, reachability = self.watcher, self._submitter.latest, self._session.reachability
         interruptions = reachability.interruptions
 
@@ -165,7 +161,7 @@ class TrainingLine:
             prepared,
             lineage.model_id,
             lineage.epoch,
-            accepted,
+            partial(lineage.journal.accepted, record.position),
             before,
             still_the_same if operation.kind == "optim_step" else None,
         )
@@ -226,10 +222,7 @@ class TrainingLine:
         if not lineage.in_run:
             return await self._result_of(operation, await self.submit(operation))
         [(record, prepared)] = await self.decide([operation])
-
-        def accepted(part: int, request_id: str) -> None:
-            lineage.journal.accepted(record.position, part, request_id)
-
+        accepted = partial(lineage.journal.accepted, record.position)
         try:
             submission = await self._submitter.submit(prepared, lineage.model_id, lineage.epoch, accepted)
             return await self._result_of(operation, self._taken(submission))
@@ -474,7 +467,7 @@ class TrainingLine:
             await self._turn(record)  # what failed before it has consequences of its own
             return True
         # It was published, and nobody knows as what.
-        return _is_unnamed(record.operation) and says_used(str(error))
+        return record.operation.is_unnamed and says_used(str(error))
 
     def _is_loss(self, error: TinkerError, operation: Operation, sent: list[Sent]) -> bool:
         """Whether a result that failed says that the model is gone, or may have changed."""
@@ -517,7 +510,3 @@ class TrainingLine:
         await trio.lowlevel.checkpoint()
         while self._lineage.waiting:
             await self.progress.wait()
-
-
-def _is_unnamed(operation: Operation) -> bool:
-    return operation.kind == "save_for_sampler" and operation.name is None

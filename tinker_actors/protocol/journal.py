@@ -97,6 +97,11 @@ class Operation:
     recipients: tuple[str, ...] | None = None
     body: str | None = None
 
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it publishes weights that cannot be found under a name; to send it again makes other ones."""
+        return self.kind == "save_for_sampler" and self.name is None
+
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Bytes each datum of its batch is taken to weigh on the wire."""

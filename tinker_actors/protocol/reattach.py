@@ -29,7 +29,7 @@ import attrs
 
 from tinker_actors.protocol.journal import STEP_ENDS, PartSent, Record
 from tinker_actors.protocol.retry import DedupeMode
-from tinker_actors.protocol.step import CHANGING, OperationKind
+from tinker_actors.protocol.step import CHANGING
 
 __all__ = [
     "GAP_SHARE",
@@ -171,13 +171,6 @@ def in_doubt(operations: Sequence[OpenOperation]) -> bool:
     )
 
 
-# What nobody waits for any more, and what cannot be found under a name.
-_FLEETING: frozenset[OperationKind] = frozenset({"forward"})
-
-
 def is_of_use(record: Record) -> bool:
     """Whether an operation of an earlier process is to be sent to a new model, although nobody waits for it."""
-    operation = record.operation
-    if operation.kind in _FLEETING:
-        return False
-    return operation.kind != "save_for_sampler" or operation.name is not None
+    return record.operation.kind != "forward" and not record.operation.is_unnamed
