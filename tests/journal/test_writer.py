@@ -38,6 +38,7 @@ class FullDisk(Disk):
         self.bytes = 10**9
         self.commits = 10**9
         self.truncates = True
+        self.syncs = True
         self.deletes = True
 
     def before(self, change: Change, path: Path) -> None:
@@ -45,7 +46,8 @@ class FullDisk(Disk):
             if not self.commits:
                 raise sqlite3.OperationalError("database or disk is full")
             self.commits -= 1
-        if (change == "truncate" and not self.truncates) or (change == "delete" and not self.deletes):
+        refused = {"truncate": not self.truncates, "sync": not self.syncs, "delete": not self.deletes}
+        if refused.get(change):
             raise OSError(errno.EIO, "no")
 
     def write(self, file: int, pieces: Sequence[Buffer]) -> None:
@@ -110,6 +112,21 @@ def test_a_tail_that_cannot_be_cut_off_is_left_behind(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "bodies").iterdir()) == ["000001.seg", "000002.seg"]
     journal = killed(journal, tmp_path)
     assert (journal.steps, journal.lost_steps) == (2, 0)
+    told(journal)
+    abandon(journal)
+
+
+def test_a_tail_is_left_behind_also_where_the_medium_takes_nothing(tmp_path: Path) -> None:
+    """What stands before it waits for the medium; later batches go into another segment all the same."""
+    disk = FullDisk()
+    journal = opened(tmp_path, disk=disk, durability="machine")
+    disk.bytes, disk.truncates, disk.syncs = 250, False, False
+    with pytest.raises(JournalError):
+        record(journal, batch(1), batch(2))
+    disk.bytes, disk.truncates, disk.syncs = 10**9, True, True
+    step(journal, 0)
+    journal = killed(journal, tmp_path)
+    assert (journal.steps, journal.lost_steps) == (1, 0)
     told(journal)
     abandon(journal)
 

@@ -79,6 +79,7 @@ class Segments:
         self._sizes: dict[int, int] = {}
         self._number = 0  # of the segment that is written to, or was last
         self._file: int | None = None
+        self._is_torn = False  # it does not end with a whole frame
         self._unsynced = False
         self._are_whole = True
         self.size = 0
@@ -145,7 +146,7 @@ class Segments:
         Raises:
             OSError: it cannot be written; nothing of it is there.
         """
-        if self._file is None or self._sizes[self._number] >= self._segment_bytes:
+        if self._file is None or self._is_torn or self._sizes[self._number] >= self._segment_bytes:
             self._begin()
         assert self._file is not None, "a segment was begun"
         length = sum(map(len, pieces))
@@ -165,6 +166,7 @@ class Segments:
     def _begin(self) -> None:
         self.roll()
         self._file = self._disk.create(self.path(self._number + 1), sync=self._sync)
+        self._is_torn = False
         self._number += 1
         self._sizes[self._number] = 0
 
@@ -173,7 +175,7 @@ class Segments:
         try:
             self._disk.truncate(path, place.offset)
         except OSError:
-            self.roll()
+            self._is_torn = True
 
     def admit(self, digest: str, place: Place) -> None:
         """Count a body as stored."""
