@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"x" * 4096)
     with pytest.raises(JournalError, match=r"journal\.sqlite cannot be read: file is not a database"):
         look_at(tmp_path)
+
+
+async def test_where_no_copy_can_be_made_it_cannot_be_read(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a file of the journal is gone before it is copied: the error names the journal."""
+    await open_journal(tmp_path, inline=True).aclose()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(JournalError, match=r"journal\.sqlite cannot be read: .*No such file") as caught:
+        look_at(tmp_path)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)

@@ -2,7 +2,8 @@
 
 Theory of operation. The writer holds the database for itself, so a copy is read: the database and what stands in its
 write-ahead log. A copy that was made while the writer moved pages from one to the other may not fit together; it is
-checked, and made anew. What it shows is the run at that moment.
+checked, and made anew; and so it is if the log went away meanwhile, as it does when the writer closes it. What it shows
+is the run at that moment.
 """
 
 from __future__ import annotations
@@ -55,15 +56,13 @@ def look_at(folder: str | os.PathLike[str]) -> RunSeen:
     file = Path(folder) / _FILE
     if not file.is_file():
         raise JournalError(f"there is no run in {folder}: {file} is missing", path=str(file))
-    for _ in range(_COPIES - 1):
+    failure: Exception | None = None
+    for _ in range(_COPIES):
         try:
             return _seen(_read_copy(file))
-        except sqlite3.DatabaseError:
-            continue
-    try:
-        return _seen(_read_copy(file))
-    except sqlite3.DatabaseError as error:
-        raise JournalError(f"{file} cannot be read: {error}", path=str(file)) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            failure = error
+    raise JournalError(f"{file} cannot be read: {failure}", path=str(file)) from failure
 
 
 def _read_copy(file: Path) -> Tables:
