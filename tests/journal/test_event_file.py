@@ -259,6 +259,16 @@ async def test_a_full_file_makes_room(path: Path) -> None:
     assert parts == list(range(parts[0], parts[0] + 4))
 
 
+async def test_a_name_may_have_brackets(tmp_path: Path) -> None:
+    """It is a name and no pattern: the older files are found, and none takes the place of another."""
+    path = tmp_path / "run[1].jsonl"
+    async with open_event_file(path, max_bytes=1000, files=4, inline=True) as file:
+        for number in range(45):
+            file.write(ServerBack(float(number)))
+    assert len(paths(path)) > 2
+    assert [one.seconds for one in events(path) if isinstance(one, ServerBack)] == list(range(45))
+
+
 async def test_a_new_file_wants_a_whole_picture(path: Path) -> None:
     """So that each file can be understood alone; it is asked for once."""
     async with open_event_file(path, max_bytes=1000, inline=True) as file:

@@ -11,6 +11,7 @@ second.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def place(path: Path, number: int) -> Path:
 def _numbers(path: Path) -> list[int]:
     """Return how often each of the files that there are has made room, the oldest first."""
     numbers = [0] if path.exists() else []
-    for found in path.parent.glob(f"{path.stem}.*{path.suffix}"):
+    for found in path.parent.glob(f"{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
         middle = found.name.removeprefix(f"{path.stem}.").removesuffix(path.suffix)
         if middle.isdecimal() and int(middle) > 0:
             numbers.append(int(middle))
