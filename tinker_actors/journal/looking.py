@@ -20,13 +20,13 @@ from typing import Final
 import attrs
 
 from tinker_actors.errors import JournalError
+from tinker_actors.journal.schema import DATABASE
 from tinker_actors.journal.tables import Tables, read_tables
 from tinker_actors.protocol.retention import RunCheckpoint
 from tinker_actors.wire.codec import JsonValue
 
 __all__ = ["RunSeen", "look_at"]
 
-_FILE: Final = "journal.sqlite"
 _COPIES: Final = 5  # that are tried; a writer moves pages seldom
 
 
@@ -53,7 +53,7 @@ def look_at(folder: str | os.PathLike[str]) -> RunSeen:
     Raises:
         JournalError: there is none, or it cannot be read.
     """
-    file = Path(folder) / _FILE
+    file = Path(folder) / DATABASE
     if not file.is_file():
         raise JournalError(f"there is no run in {folder}: {file} is missing", path=str(file))
     failure: Exception | None = None

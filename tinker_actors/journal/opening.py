@@ -19,7 +19,7 @@ from tinker_actors.journal.disk import Disk
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.journal.ledger import Ledger, meta
 from tinker_actors.journal.reading import contents_of
-from tinker_actors.journal.schema import FORMAT, SCHEMA, Statement
+from tinker_actors.journal.schema import DATABASE, FORMAT, SCHEMA, Statement
 from tinker_actors.journal.segments import Segments
 from tinker_actors.journal.store import Store
 from tinker_actors.journal.tables import Tables, read_tables
@@ -100,7 +100,7 @@ def _boot() -> str:
 
 
 def _refusal(path: Path, error: sqlite3.Error) -> JournalError:
-    file = path / "journal.sqlite"
+    file = path / DATABASE
     if isinstance(error, sqlite3.OperationalError):
         return JournalError(f"{file} cannot be used: {error}", path=str(file))
     why = " ".join(str(error).split())
@@ -121,7 +121,7 @@ def _open(
     disk.make_folder(bodies, sync=durability == "machine")
     _lock(path, disk, here)
     database = _connect(path, disk, bodies, durability)
-    tables = read_tables(database, path / "journal.sqlite")
+    tables = read_tables(database, path / DATABASE)
     segments = Segments(disk, bodies, sync=durability == "machine")
     segments.load(tables.places)
     ledger = Ledger(segments, next_position=tables.next_position, bodies=tables.bodies, max_bytes=max_bytes)
@@ -152,7 +152,7 @@ def _lock(path: Path, disk: Disk, here: Station) -> None:
 
 
 def _connect(path: Path, disk: Disk, bodies: Path, durability: Durability) -> sqlite3.Connection:
-    file = path / "journal.sqlite"
+    file = path / DATABASE
     is_new = not file.exists()
     if is_new and any(bodies.glob("*.seg")):
         why = f"{file} is missing, but there are batches in {bodies}: {_WHAT_TO_DO}"

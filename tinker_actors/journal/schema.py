@@ -25,9 +25,12 @@ from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.optimizer import AdamParams, DimuonParams, OptimParams, OptimParamsBase
 
-__all__ = ["FORMAT", "SCHEMA", "Statement", "operation_of", "written"]
+__all__ = ["DATABASE", "FORMAT", "SCHEMA", "Statement", "operation_of", "written"]
 
 Statement: TypeAlias = tuple[str, tuple[object, ...]]
+
+DATABASE: Final = "journal.sqlite"
+"""The file that the tables are in, in the run's directory."""
 
 FORMAT: Final = 1
 """Of the tables; another one is not read."""

@@ -46,8 +46,8 @@ def cut(tables: Tables, database: sqlite3.Connection, segments: Segments, *, che
     """Take out of the tables what depends on batches that are not there; say what was taken.
 
     Args:
-        database: where they were read from.
         tables: what the database says.
+        database: where they were read from.
         segments: what the segments have.
         check: the machine may have died: batches that look whole may not be.
 
