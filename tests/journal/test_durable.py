@@ -194,7 +194,7 @@ def test_where_and_when_it_was_written_last_is_known(tmp_path: Path) -> None:
     clock = [10.0]
     journal = opened(tmp_path, now=lambda: clock[0])
     clock[0] = 20.0
-    journal.touch()
+    journal.revived()
     clock[0] = 30.0
     again = killed(journal, tmp_path, now=lambda: clock[0])
     assert again.before is not None
@@ -263,7 +263,6 @@ def test_a_journal_that_is_closed_takes_nothing(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     trio.run(journal.aclose)
     trio.run(journal.aclose)
-    journal.touch()
     journal.made(MODEL)
     with pytest.raises(JournalError, match="closed"):
         record(journal, batch())

@@ -146,7 +146,7 @@ def test_a_transaction_that_fails_ends_all_writing(tmp_path: Path) -> None:
     assert caught.value.path.endswith("journal.sqlite")
     with pytest.raises(JournalError):
         trio.run(journal.flush)
-    journal.touch()
+    journal.revived()
     journal = killed(journal, tmp_path)
     assert told(journal) == before
     step(journal, 1)

@@ -344,10 +344,6 @@ class DurableJournal:
         after = self._facts | facts
         await self._store.commit(lambda: [meta("facts", after)], lambda: self._facts.update(facts))
 
-    def touch(self) -> None:
-        """Write that the run is alive; each transaction does."""
-        self._store.touch()
-
     # --- room --------------------------------------------------------------------------------------------
 
     @property

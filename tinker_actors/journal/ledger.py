@@ -14,7 +14,7 @@ import orjson
 from tinker_actors.errors import InputError, JournalError, JournalFull
 from tinker_actors.journal.disk import Buffer
 from tinker_actors.journal.schema import Statement, written
-from tinker_actors.journal.segments import Place, Segments, digest_of
+from tinker_actors.journal.segments import Segments, digest_of
 from tinker_actors.protocol.body import batch_parts
 from tinker_actors.protocol.journal import Intent
 
@@ -132,10 +132,6 @@ class Ledger:
                 self._segments.forget([digest])
                 rows.append(("DELETE FROM bodies WHERE digest = ?", (digest,)))
         return rows
-
-    def place(self, digest: str) -> Place | None:
-        """Return where a body lies."""
-        return self._segments.place(digest)
 
 
 def _detail(intent: Intent) -> str:

@@ -44,11 +44,6 @@ class Line:
         self.live = True
         return [meta("live", True)]
 
-    def lost(self) -> list[Statement]:
-        """Note that the model holds what the journal does not: it is never gone on with."""
-        self.live = False
-        return [meta("live", False)]
-
     def take(self, numbers: Sequence[int]) -> list[Statement]:
         """Count numbers as used."""
         if self.model is None or not numbers:

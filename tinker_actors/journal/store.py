@@ -49,7 +49,6 @@ class Store:
         self._disk = disk
         self._database = database
         self._inline = inline
-        self._stamp = stamp
         kind = Inline if inline else Threaded
         self._writer: Writer = kind(disk, database, segments, stamp)
         self._closed = False
@@ -63,10 +62,6 @@ class Store:
         """Do something in the writer, sooner or later; see `Entry`."""
         if not self._closed:
             self._writer.put(Entry(work, after=after))
-
-    def touch(self) -> None:
-        """Write when and where this was, and nothing else."""
-        self.later(lambda: [self._stamp()])
 
     async def commit(self, work: Callable[[], Sequence[Statement]], settled: Callable[[], None]) -> None:
         """Have something written, and wait until it is committed, whoever cancels. A checkpoint.
@@ -141,8 +136,3 @@ class Store:
         self._writer.stop()
         self._disk.disconnect(self._database)
         self._disk.close_files()
-
-    @property
-    def broken(self) -> JournalError | None:
-        """Why nothing is written any more."""
-        return self._writer.broken
