@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import trio
 
-from tinker_actors.journal.disk import Disk
+from tests.protocol.operations import optim, save
+from tinker_actors.journal.disk import Change, Disk
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.journal.opening import open_journal
 from tinker_actors.protocol.journal import Decision, Intent, ModelFacts, Operation
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.optimizer import AdamParams
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
@@ -26,25 +26,32 @@ def batch(token: int = 7, *, kind: OperationKind = "forward_backward", length: i
     return Operation(kind=kind, data=(datum,), loss_fn="ppo")
 
 
-def optim(rate: float = 1.0) -> Operation:
-    return Operation(kind="optim_step", optim_params=AdamParams(learning_rate=rate))
-
-
-def save(name: str) -> Operation:
-    return Operation(kind="save_state", name=name)
-
-
-def load(path: str, *, optimizer: bool = True) -> Operation:
-    return Operation(kind="load_state", path=path, optimizer=optimizer)
-
-
 def output(value: float, length: int = 3) -> ForwardBackwardOutput:
     logprobs = TensorData(np.full(length, value, np.float32), "float32")
     return ForwardBackwardOutput("x", [{"logprobs": logprobs}], {"loss:sum": -value * length})
 
 
+class Noted(Disk):
+    """Notes what is changed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[Change] = []
+
+    def before(self, change: Change, path: Path) -> None:
+        self.changes.append(change)
+
+
 def opened(folder: Path, **options: Any) -> DurableJournal:
     return open_journal(folder, **({"inline": True} | options))
+
+
+def opened_live(folder: Path) -> DurableJournal:
+    """Open a journal and have its model be live."""
+    journal = opened(folder)
+    journal.made(MODEL)
+    journal.revived()
+    return journal
 
 
 def record(journal: DurableJournal, *operations: Operation, decision: Decision | None = None) -> list[int]:

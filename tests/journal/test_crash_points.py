@@ -11,17 +11,16 @@ import pytest
 
 from tests.journal.doing import (
     MODEL,
+    Noted,
     abandon,
     batch,
     decision,
-    load,
     opened,
-    optim,
     output,
     record,
-    save,
     told,
 )
+from tests.protocol.operations import load, optim, save
 from tinker_actors.journal.disk import Buffer, Change, Disk
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.protocol.journal import Operation
@@ -125,17 +124,6 @@ LIFE: tuple[Saying, ...] = (
 def said(journal: DurableJournal) -> dict[str, Any]:
     """Return what a journal says, but for the size of what it has not yet deleted."""
     return {name: value for name, value in told(journal).items() if name != "held_bytes"}
-
-
-class Noted(Disk):
-    """Notes what is changed, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changes: list[Change] = []
-
-    def before(self, change: Change, path: Path) -> None:
-        self.changes.append(change)
 
 
 @attrs.frozen

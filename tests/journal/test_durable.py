@@ -14,14 +14,14 @@ from tests.journal.doing import (
     decision,
     killed,
     opened,
-    optim,
+    opened_live,
     output,
     record,
-    save,
     saved,
     step,
     told,
 )
+from tests.protocol.operations import optim, save
 from tinker_actors.errors import JournalError, JournalFull
 from tinker_actors.protocol.journal import Intent, Journal, Operation, PartSent
 from tinker_actors.protocol.retention import RunCheckpoint
@@ -68,9 +68,7 @@ def test_a_skipped_step_is_decided_without_an_operation(tmp_path: Path) -> None:
 
 def test_open_requests_and_their_promises_survive(tmp_path: Path) -> None:
     """Another process asks for the results of what this one sent, on the same model."""
-    journal = opened(tmp_path)
-    journal.made(MODEL)
-    journal.revived()
+    journal = opened_live(tmp_path)
     operation = Operation(kind="forward_backward", data=batch().data * 2)
     (position,) = trio.run(journal.record, [Intent(operation=operation, numbers=(1, 2), plan=(1, 1))])
     journal.accepted(position, 1, "promise")
@@ -107,9 +105,7 @@ def test_numbers_that_came_back_are_free_until_they_are_used(tmp_path: Path) -> 
 
 def test_a_new_model_is_not_live_and_knows_no_request(tmp_path: Path) -> None:
     """Numbers and promises were the old one's."""
-    journal = opened(tmp_path)
-    journal.made(MODEL)
-    journal.revived()
+    journal = opened_live(tmp_path)
     (position,) = record(journal, batch())
     journal.accepted(position, 0, "old")
     journal.made(type(MODEL)(model_id="m1", session_id="s", model_seq=1, next_number=1, sampler_seq=0))
@@ -421,14 +417,3 @@ def test_numbers_and_their_intent_take_one_place_in_line(tmp_path: Path) -> None
 
         trio.run(write)
         abandon(journal)
-
-
-async def test_a_cancelled_caller_decides_nothing(tmp_path: Path) -> None:
-    """Who was cancelled before the intent is in line has written nothing."""
-    journal = opened(tmp_path)
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await journal.record([Intent(operation=batch(), numbers=(1,), plan=(1,))])
-    assert scope.cancelled_caught
-    assert journal.replay() == []
-    await journal.aclose()

@@ -17,7 +17,8 @@ from tests.journal.doing import abandon, batch, opened
 CHILD = """
 import sys
 import trio
-from tests.journal.doing import batch, optim, save
+from tests.journal.doing import batch
+from tests.protocol.operations import optim, save
 from tinker_actors.journal.opening import open_journal
 from tinker_actors.protocol.journal import Decision, Intent, ModelFacts
 

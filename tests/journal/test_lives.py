@@ -26,14 +26,12 @@ from tests.journal.doing import (
     batch,
     decision,
     killed,
-    load,
     opened,
-    optim,
     output,
     record,
-    save,
     told,
 )
+from tests.protocol.operations import load, optim, save
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.protocol.journal import Operation
 from tinker_actors.protocol.memory_journal import MemoryJournal

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.journal.doing import abandon, batch, killed, opened, record, saved, step, told
+from tests.journal.doing import Noted, abandon, batch, killed, opened, record, saved, step, told
 from tinker_actors.errors import JournalError, RunLocked
 from tinker_actors.journal.disk import Disk
 
@@ -208,17 +208,6 @@ def test_a_database_that_somebody_else_has_locked_is_not_damaged(tmp_path: Path)
 
 
 # --- durability ------------------------------------------------------------------------------------------
-
-
-class Noted(Disk):
-    """Notes what is changed, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changes: list[str] = []
-
-    def after(self, change: str, path: Path) -> None:
-        self.changes.append(change)
 
 
 @pytest.mark.parametrize(

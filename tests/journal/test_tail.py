@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.journal.doing import (
-    MODEL,
     abandon,
     batch,
     decision,
     opened,
-    optim,
+    opened_live,
     record,
-    save,
     saved,
     step,
     told,
 )
+from tests.protocol.operations import optim, save
 from tinker_actors.errors import JournalError
 
 
@@ -29,9 +28,7 @@ def segment(folder: Path, number: int = 1) -> Path:
 
 def three_steps(folder: Path) -> tuple[int, ...]:
     """Decide three steps on a live model; return the size of the segment after each."""
-    journal = opened(folder)
-    journal.made(MODEL)
-    journal.revived()
+    journal = opened_live(folder)
     sizes = []
     for number in range(3):
         step(journal, number)
@@ -150,9 +147,7 @@ def test_more_than_one_batch_may_be_torn(tmp_path: Path) -> None:
 
 def test_an_evaluation_without_its_batch_is_dropped_alone(tmp_path: Path) -> None:
     """Nobody waits for it, and no step depends on it; but the model is not gone on with."""
-    journal = opened(tmp_path)
-    journal.made(MODEL)
-    journal.revived()
+    journal = opened_live(tmp_path)
     record(journal, batch(kind="forward"))
     journal._store.segments.roll()
     step(journal, 0)

@@ -17,12 +17,11 @@ from tests.journal.doing import (
     decision,
     killed,
     opened,
-    optim,
     record,
-    save,
     step,
     told,
 )
+from tests.protocol.operations import optim, save
 from tinker_actors.errors import JournalError
 from tinker_actors.journal.disk import Buffer, Change, Disk
 from tinker_actors.protocol.journal import Intent, Operation

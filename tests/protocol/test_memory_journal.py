@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.protocol.operations import load, optim, save
 from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.journal import (
     Checkpoint,
@@ -31,7 +32,6 @@ from tinker_actors.protocol.journal import (
 from tinker_actors.protocol.memory_journal import MemoryJournal
 from tinker_actors.protocol.step import OperationKind
 from tinker_actors.wire.input import Datum, ModelInput
-from tinker_actors.wire.optimizer import AdamParams
 
 T = TypeVar("T")
 ROOMY = 10**9
@@ -42,18 +42,6 @@ DATUMS = tuple(Datum(ModelInput.from_ints([token] * length)) for token, length i
 
 def batch(kind: OperationKind = "forward_backward", size: int = 0, loss: Any = "ppo") -> Operation:
     return Operation(kind=kind, data=(DATUMS[size],), loss_fn=loss)
-
-
-def optim(rate: float = 1.0) -> Operation:
-    return Operation(kind="optim_step", optim_params=AdamParams(learning_rate=rate))
-
-
-def save(name: str) -> Operation:
-    return Operation(kind="save_state", name=name)
-
-
-def load(path: str, *, optimizer: bool = True) -> Operation:
-    return Operation(kind="load_state", path=path, optimizer=optimizer)
 
 
 def full(max_bytes: int, *operations: Operation) -> MemoryJournal:
