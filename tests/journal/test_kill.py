@@ -71,6 +71,8 @@ def test_what_a_process_was_told_is_there_when_it_is_killed(tmp_path: Path) -> N
         assert journal.steps in (told + 1, told + 2)
         assert journal.lost_steps == 0
         told = journal.steps - 1
+        assert journal.model is not None
+        assert journal.model.next_number == 1 + 2 * journal.steps + len(journal.checkpoints)
         assert journal.loop_state == b"%d" % told
         first = None
         for record in journal.replay():
