@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tinker_actors.errors import InputError
-from tinker_actors.journal import event_pen
+from tinker_actors.journal import event_pen, rotation
 from tinker_actors.journal.event_file import ATTEMPT, EventFile, open_event_file
 from tinker_actors.journal.rotation import paths
 from tinker_actors.observe import read_events
@@ -318,6 +318,21 @@ async def test_the_oldest_files_keep_what_happened(path: Path) -> None:
     assert [all(wholes) for wholes in thinned.values()] == [True, True, False, False]
     assert all(thinned.values())
     assert [one.seconds for one in events(path) if isinstance(one, ServerBack)] == list(range(1, 101))
+
+
+def test_a_file_that_cannot_be_thinned_stays_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing lies beside it, where the disk is full already."""
+    content = b'{"t":1.0,"kind":"ServerBack","seconds":1.0}\n' * 3
+    put(path, content)
+
+    def full(_: bytes) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rotation, "is_picture", full)
+    with pytest.raises(OSError, match="No space left"):
+        rotation.thin(path)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert raw(path) == content
 
 
 async def test_where_no_new_file_can_be_begun_the_old_one_grows(

@@ -90,8 +90,10 @@ def thin(path: Path) -> None:
         OSError: it could not be done; the file is as it was.
     """
     thinner = path.with_name(f"{path.name}.thin")
-    with path.open("rb") as old, thinner.open("wb") as new:
-        for line in old:
-            if not is_picture(line) or is_picture(line, whole=True):
-                new.write(line)
-    thinner.replace(path)
+    try:
+        with path.open("rb") as old, thinner.open("wb") as new:
+            new.writelines(line for line in old if not is_picture(line) or is_picture(line, whole=True))
+        thinner.replace(path)
+    except OSError:
+        thinner.unlink(missing_ok=True)  # the disk may be full
+        raise
