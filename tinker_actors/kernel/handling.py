@@ -162,7 +162,7 @@ class Handling:
 
     def running(self) -> tuple[RunningMessage, ...]:
         """Return what its handlers do now."""
-        return tuple(picture(reader, is_timed=self._mailbox.watched) for reader in self.busy())
+        return tuple(picture(reader, is_measured=self._mailbox.watched) for reader in self.busy())
 
     @trio.lowlevel.enable_ki_protection
     def retire(self) -> None:

@@ -65,7 +65,6 @@ class MailboxLedger:
         self._sight = sight
         self._trace = None if sight is None else sight.trace
         self.is_timed: bool = sight is not None and sight.timed
-        self.watched: bool = self.is_timed or self._trace is not None
         self._failed = 0
         self._abandoned = 0
         self._expired = 0
@@ -78,8 +77,8 @@ class MailboxLedger:
         self._waited: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
         self._took: deque[float] | None = deque(maxlen=_RECENT) if self.is_timed else None
         self._past: deque[_Past] | None = None
-        if sight is not None and sight.remembers:
-            self.remember(sight.remembers)
+        self.watched: bool
+        self.remember(0 if sight is None else sight.remembers)
 
     def remember(self, count: int) -> None:
         """Keep in mind, from now on, the last `count` messages that ended; none if it is 0."""
@@ -118,17 +117,13 @@ class MailboxLedger:
 
     def _seen_to_end(self, envelope: Envelope[Any], now: float, seconds: float | None) -> None:
         """Remember and trace an end, if that is wanted; `seconds` is how long the handler ran, if that is known."""
+        kind = type(envelope.message)
+        failure = None if envelope.error is None else type(envelope.error)
         if self._past is not None:
-            failure = None if envelope.error is None else type(envelope.error)
-            self._past.append((type(envelope.message), envelope.seq, now, seconds, envelope.state, failure))
+            self._past.append((kind, envelope.seq, now, seconds, envelope.state, failure))
         if self._trace is not None:
-            self._trace_end(envelope)
-
-    def _trace_end(self, envelope: Envelope[Any]) -> None:
-        assert self._trace is not None
-        kind = type(envelope.message).__name__
-        error = None if envelope.error is None else type(envelope.error).__name__
-        self._trace(MessageSettled(self.owner, envelope.seq, kind, envelope.state.value, error))
+            error = None if failure is None else failure.__name__
+            self._trace(MessageSettled(self.owner, envelope.seq, kind.__name__, envelope.state.value, error))
 
     def ended(self, envelope: Envelope[Any], before: State) -> None:
         """Count a message that has ended in another way than by a reply, and bury it if nobody hears of it."""

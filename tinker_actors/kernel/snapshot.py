@@ -117,10 +117,10 @@ class SupervisorSnapshot:
 Snapshot: TypeAlias = ActorSnapshot | SupervisorSnapshot
 
 
-def picture(reader: Reader, *, is_timed: bool) -> RunningMessage:
+def picture(reader: Reader, *, is_measured: bool) -> RunningMessage:
     """Return what a reader does that has a message."""
     envelope = reader.envelope
-    since = envelope.stamp if is_timed and envelope.stamp >= 0 else None
+    since = envelope.stamp if is_measured and envelope.stamp >= 0 else None
     return RunningMessage(
         kind=type(envelope.message).__name__,
         seq=envelope.seq,
