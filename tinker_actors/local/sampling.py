@@ -23,7 +23,7 @@ import trio
 from tinker_actors.errors import InputError
 from tinker_actors.wire.sampling import CreateSamplingSessionRequest, SampleRequest, SampleSubmitted
 
-from .archive import read_arrays, read_config
+from .archive import CONFIG_FILE, read_arrays, read_config
 from .boot import number_of, numbered
 from .catalog import Catalog
 from .conversion import sample_job, sample_response
@@ -281,9 +281,8 @@ class Samplers:
         self._store.check_exists(path, self._date())
         key = (path, self._store.version(path))
         if key not in self._paths:
-            base = self._catalog.get(
-                read_config(self._store.load(path, self._date())).base_model_name_or_path
-            )
+            config = read_config(self._store.load(path, self._date(), [CONFIG_FILE]))
+            base = self._catalog.get(config.base_model_name_or_path)
             self._paths[key] = Source(key, base, functools.partial(self._load, path, base))
             if len(self._paths) > PATHS:
                 del self._paths[next(iter(self._paths))]
