@@ -34,6 +34,7 @@ import tinker_actors as ta
 from tinker_actors.actors.recorder import Recorder
 from tinker_actors.journal.event_file import EventFile, open_event_file
 from tinker_actors.kernel import Actor, ChildSpec, Message, Supervisor, handles, open_supervisor
+from tinker_actors.protocol.tree_seen import MOST_PAST
 
 MODEL = "Qwen/Qwen3-8B"
 WARM_UP = 2.0  # seconds before anything counts
@@ -42,7 +43,6 @@ SETTLE = 0.1  # seconds after each change that do not count
 BAR = 1.0  # per cent of a core
 COSTINGS = 5  # pairs
 ASKS = 20_000  # messages that the cost of remembering is measured with
-REMEMBERED = 10
 
 
 @attrs.define
@@ -119,7 +119,7 @@ async def seconds_per_ask(remembered: int) -> float:
 
 def cost_of_remembering(rounds: int) -> float:
     """Return the CPU seconds that a message costs more where its end is remembered."""
-    pairs = [(trio.run(seconds_per_ask, REMEMBERED), trio.run(seconds_per_ask, 0)) for _ in range(rounds)]
+    pairs = [(trio.run(seconds_per_ask, MOST_PAST), trio.run(seconds_per_ask, 0)) for _ in range(rounds)]
     return statistics.median(with_it - without for with_it, without in pairs)
 
 
@@ -204,7 +204,7 @@ async def measure(
                     phases = dict[bool, Phase]()
                     for looking in (False, True) if number % 2 == 0 else (True, False):
                         parts.looking = looking
-                        root.remember(REMEMBERED if looking else 0)
+                        root.remember(MOST_PAST if looking else 0)
                         phases[looking] = await phase(root, parts, seconds, path)
                     pairs.append((phases[False], phases[True]))
                 nursery.cancel_scope.cancel()
