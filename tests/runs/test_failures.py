@@ -14,6 +14,7 @@ from tinker_actors import Datum, ModelInput, Run, RunStep
 from tinker_actors.errors import JournalError, TinkerActorsError
 from tinker_actors.journal.disk import Disk
 from tinker_actors.journal.durable import DurableJournal
+from tinker_actors.runs.keeping import Keeping
 
 BAD = [Datum(ModelInput.from_ints([10**6]), {"target_tokens": [10**6], "weights": [1.0]})]
 """No token of the model: the service refuses it, here or in its result."""
@@ -90,6 +91,27 @@ async def test_the_loop_s_own_exception_leaves_as_it_is(autojump_clock: Any, tmp
     async with opened(tmp_path) as run:
         assert [one.step for one in run.checkpoints] == [0]
         assert (run.decided, run.resumed.replayed) == (2, 2)
+
+
+async def test_what_breaks_beside_the_loop_is_what_leaves(
+    autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in housekeeping cancels the body, and is not hidden behind that cancellation."""
+
+    async def broken(_: Keeping) -> None:
+        await trio.sleep(1)
+        raise ZeroDivisionError
+
+    left: BaseException | None = None
+    try:
+        async with opened(tmp_path) as run:
+            await trio.sleep(1)
+            monkeypatch.setattr(Keeping, "look_over", broken)
+            run.rate(run.checkpoints[0].name, 1.0)
+            await trio.sleep_forever()
+    except BaseException as error:  # noqa: BLE001 - pytest-trio lets a test pass that a stray cancellation leaves
+        left = error
+    assert isinstance(left, ZeroDivisionError)
 
 
 async def test_a_cancelled_run_can_be_gone_on_with(autojump_clock: Any, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tinker_actors.kernel.spec import ChildSpec
 from tinker_actors.kernel.token import ReplyToken
 from tinker_actors.kernel.watch import Down
 
-__all__ = ["Handling", "Home", "collapse", "failure_in"]
+__all__ = ["Handling", "Home", "collapse", "failure_in", "without_cancelled"]
 
 _LOG = logging.getLogger("tinker_actors.kernel")
 _IDLE_READERS = 16  # so many wait for the next burst; further ones end when they have nothing to do
@@ -57,6 +57,14 @@ def failure_in(error: BaseException) -> Exception | None:
     group = _as_group(error)
     failure = error if group is None else collapse(group.subgroup(Exception) or error)
     return failure if isinstance(failure, Exception) else None
+
+
+def without_cancelled(error: BaseException | None) -> BaseException | None:
+    """Return what of an exception is no cancellation; None if nothing is."""
+    group = None if error is None else _as_group(error)
+    if group is not None:
+        return group.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
 
 
 class Home(Protocol):

@@ -11,11 +11,10 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncGenerator, Iterator
-from typing import cast
 
 import trio
 
-from tinker_actors.kernel.handling import collapse
+from tinker_actors.kernel.handling import collapse, without_cancelled
 from tinker_actors.kernel.instrument import Observer, Sight
 from tinker_actors.kernel.patrol import Patrol
 from tinker_actors.kernel.reader import Reader
@@ -154,13 +153,6 @@ async def _stop_now(supervisor: Supervisor, timeout: float) -> None:  # noqa: AS
         raise
 
 
-def _without_cancelled(error: BaseException | None) -> BaseException | None:
-    """Return what of an exception is no cancellation; None if nothing is."""
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
-    return None if isinstance(error, trio.Cancelled) else error
-
-
 def _what_leaves(
     body: BaseException | None, broken: BaseException | None, failure: Exception | None
 ) -> BaseException | None:
@@ -172,7 +164,7 @@ def _what_leaves(
         failure: what was escalated.
     """
     if broken is not None:
-        body = _without_cancelled(body)  # a task that raises also cancels the body
+        body = without_cancelled(body)  # a task that raises also cancels the body
     interrupted = broken is not None and not isinstance(broken, Exception)
     errors = [error for error in (body, broken, failure) if error is not None]
     if broken is not None and interrupted:

@@ -25,7 +25,7 @@ import trio
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.errors import TinkerError
-from tinker_actors.kernel.handling import collapse
+from tinker_actors.kernel.handling import collapse, without_cancelled
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, run_name
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.resume import ResumePoint
@@ -123,7 +123,7 @@ async def living_run(
                 leaving = error
             nursery.cancel_scope.cancel(reason="the run has ended")
     except BaseException as error:  # noqa: ASYNC103, BLE001 - as above
-        leaving = leaving or collapse(error)
+        leaving = without_cancelled(leaving) or collapse(error)  # a task that raises also cancels the body
     try:
         if leaving is not None:
             raise leaving
