@@ -370,7 +370,12 @@ async def test_a_file_is_no_directory(autojump_clock: Any, tmp_path: Path) -> No
         ({"identity": 3}, "identity"),
         ({"accept": "loss"}, "accept"),
         ({"checkpoints": 5}, "checkpoints"),
+        ({"checkpoints": False}, "checkpoints"),
         ({"retention": 5}, "retention"),
+        ({"retention": 0}, "retention"),
+        ({"durability": "disk"}, "durability"),
+        ({"journal_max_bytes": 0}, "journal_max_bytes"),
+        ({"journal_max_bytes": 1e9}, "journal_max_bytes"),
         ({"signals": 1}, "signals"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack, cast, get_args
 
 from tinker_actors.errors import InputError
+from tinker_actors.kernel.bound import check_count
 from tinker_actors.opening.backend import Backend
 from tinker_actors.opening.service import open_chosen
 from tinker_actors.opening.settings import Settings, check_names, choose
@@ -111,6 +112,7 @@ async def open_run(
     from tinker_actors.runs.succession import adoption_of, resumption_of
 
     check_flag("signals", signals)
+    _check_journal(durability, journal_max_bytes)
     given = Identity(
         base_model=check_base_model(base_model),
         lora=lora_config(
@@ -122,8 +124,8 @@ async def open_run(
     plan = RunPlan(
         directory=_check_directory(run_dir),
         accept=check_accept(accept),
-        checkpoints=_check_kind("checkpoints", checkpoints or CheckpointPolicy(), CheckpointPolicy),
-        retention=_check_kind("retention", retention or Retention(), Retention),
+        checkpoints=_check_kind("checkpoints", checkpoints, CheckpointPolicy),
+        retention=_check_kind("retention", retention, Retention),
         user_metadata=metadata(settings.get("user_metadata")) or {},
         optimizer=check_optimizer(optimizer),
         signals=signals,
@@ -176,7 +178,15 @@ def _check_loss(loss: object) -> str | None:
     return cast("str | None", loss)
 
 
-def _check_kind(field: str, value: _T, kind: type[_T]) -> _T:
+def _check_kind(field: str, value: _T | None, kind: type[_T]) -> _T:
+    if value is None:
+        return kind()
     if not isinstance(cast("object", value), kind):
         raise InputError(field, value, f"must be a {kind.__name__}, or None")
     return value
+
+
+def _check_journal(durability: object, max_bytes: object) -> None:
+    if durability not in ("process", "machine"):
+        raise InputError("durability", durability, "must be 'process' or 'machine'")
+    check_count("journal_max_bytes", max_bytes, 1)
