@@ -12,6 +12,7 @@ import trio
 from tests.runs.loop import ADAM, Left, Loop, batch, embedded, opened, weights_of
 from tinker_actors import Datum, ModelInput, Run, RunStep
 from tinker_actors.errors import JournalError, TinkerActorsError
+from tinker_actors.events import StepDecided
 from tinker_actors.journal.disk import Disk
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.runs.keeping import Keeping
@@ -143,21 +144,25 @@ async def test_a_model_that_is_lost_costs_nothing_but_time(autojump_clock: Any, 
 async def test_a_step_whose_caller_left_is_waited_for(
     autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is in line, so it is decided; the next one begins behind it."""
+    """It is in line, so it is decided and told of; the next one begins behind it."""
     record = DurableJournal.record
 
     async def slow(journal: DurableJournal, *arguments: Any) -> list[int]:
         await trio.sleep(5)
         return await record(journal, *arguments)
 
-    async with opened(tmp_path) as run:
+    async with opened(tmp_path) as run, run.service.ref.subscribe(StepDecided) as events:
         await trio.sleep(1)
         monkeypatch.setattr(DurableJournal, "record", slow)
         seen = []
         async for step in run.steps(3):
             seen.append(step.index)
             with trio.move_on_after(1):
+                if step.index == 1:
+                    await step.skip(after=step.index)
                 await step.train(batch(step.index), "cross_entropy", ADAM, after=step.index)
             assert not step.decided
         assert seen == [0, 1, 2]
         assert run.loop_state == 2
+        told = [events.receive_nowait() for _ in seen]
+    assert told == [StepDecided(0), StepDecided(1, skipped=True), StepDecided(2)]

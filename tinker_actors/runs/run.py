@@ -144,6 +144,7 @@ class Run(Guide):
         self._keeping = keeping
         self._losses = losses
         self._draining = ""
+        self._told = journal.steps  # how many steps were told of, by earlier processes too
         self._of_step = 0  # bytes of the present step's batches
         self._largest = 0  # bytes of the batches of the largest step so far
         self._under_way: deque[DecidedStep] = deque()
@@ -265,7 +266,7 @@ class Run(Guide):
         self._losses.check(loss_fn)
         await self._make_room(data)
         trained = await self.training.train(data, loss_fn, optim_params, loss_fn_config, decision)
-        self.service.ref.publish(StepDecided(decision.step))
+        self._tell(decision)
         await self._losses.note(loss_fn)
         done = DecidedStep(decision.step, trained.forward, trained.optim)
         self._under_way.append(done)
@@ -286,13 +287,18 @@ class Run(Guide):
     async def optim_step(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
         """Decide a step by its end; `RunStep.optim_step` is for users."""
         pending = await self.training.decide(optim_params, decision)
-        self.service.ref.publish(StepDecided(decision.step))
+        self._tell(decision)
         return pending
 
     async def skip(self, decision: Decision) -> None:
         """Decide that a step trains nothing; `RunStep.skip` is for users."""
         await self.training.skip(decision)
-        self.service.ref.publish(StepDecided(decision.step, skipped=True))
+        self._tell(decision)
+
+    def _tell(self, decision: Decision) -> None:
+        """Tell that a step is decided."""
+        self._told = decision.step + 1
+        self.service.ref.publish(StepDecided(decision.step, skipped=decision.skipped))
 
     async def _make_room(self, data: Sequence[Datum]) -> None:
         """See that the journal has room for a batch; one that is none is refused by what it is put into."""
@@ -312,13 +318,15 @@ class Run(Guide):
             RuntimeError: nothing has decided it.
         """
         await trio.lowlevel.checkpoint()
-        if step.is_deciding and not step.decided:
+        if step.deciding is not None and not step.decided:
             await self.training.reach()  # its caller was cancelled; what it has put in line comes first
         if not step.decided:
             raise RuntimeError(
                 f"step {step.index} ended without a decision: its body must call step.train, step.optim_step "
                 f"or step.skip, or leave the loop"
             )
+        if step.deciding is not None and self._told <= step.index:
+            self._tell(step.deciding)  # its caller was cancelled before it could
 
     async def settle(self, ahead: int) -> None:
         """Wait until no more than so many steps are without their results.

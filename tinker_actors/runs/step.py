@@ -135,14 +135,14 @@ class RunStep:
 
     Attributes:
         index: which step, from 0.
-        is_deciding: a call that decides it has begun, and was not refused.
+        deciding: what a call has begun to decide it with, and was not refused; None: none has.
     """
 
     def __init__(self, index: int, home: StepHome) -> None:
         self.index = index
         self._home = home
         self._has_gradients = False
-        self.is_deciding = False
+        self.deciding: Decision | None = None
 
     def __repr__(self) -> str:
         return f"<RunStep {self.index}: {'decided' if self.decided else 'not decided'}>"
@@ -182,7 +182,7 @@ class RunStep:
         """
         self._refuse("train", also_after_gradients=True)
         decision = self._decision(after, groups)
-        with self._deciding():
+        with self._deciding(decision):
             return await self._home.train(data, loss_fn, optim_params, loss_fn_config, decision)
 
     async def skip(self, *, after: object, groups: Sequence[str] = ()) -> None:
@@ -197,7 +197,7 @@ class RunStep:
         """
         self._refuse("skip", also_after_gradients=True)
         decision = self._decision(after, groups, skipped=True)
-        with self._deciding():
+        with self._deciding(decision):
             await self._home.skip(decision)
 
     async def forward_backward(
@@ -249,12 +249,12 @@ class RunStep:
         """
         self._refuse("optim_step", also_after_gradients=False)
         decision = self._decision(after, groups)
-        with self._deciding():
+        with self._deciding(decision):
             return await self._home.optim_step(optim_params, decision)
 
     def _refuse(self, verb: str, *, also_after_gradients: bool) -> None:
         """Refuse what cannot come in this step any more."""
-        if self.decided or self.is_deciding:
+        if self.decided or self.deciding is not None:
             raise RuntimeError(f"{verb}: step {self.index} is decided; take the next one of run.steps()")
         if self._has_gradients and also_after_gradients:
             why = "has gradients of its own, which only optim_step applies"
@@ -266,13 +266,13 @@ class RunStep:
         )
 
     @contextlib.contextmanager
-    def _deciding(self) -> Iterator[None]:
+    def _deciding(self, decision: Decision) -> Iterator[None]:
         """Let nothing else decide it meanwhile; after a refusal it is as it was."""
-        self.is_deciding = True
+        self.deciding = decision
         try:
             yield
         except Exception:
-            self.is_deciding = False
+            self.deciding = None
             raise
 
 
