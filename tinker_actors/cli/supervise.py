@@ -126,7 +126,13 @@ class _Keeper:
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--max-restarts", default=10, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--max-restarts",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="So many restarts within the window; after one more failure it is given up.",
+)
 @click.option(
     "--window",
     default=3600.0,
