@@ -18,12 +18,12 @@ from tests.actors.scripted import ADAM, MODES, batch, lineage, steps
 from tests.runs.loop import NEVER
 from tinker_actors import Retention, Run
 from tinker_actors.actors.service_client import open_client
-from tinker_actors.actors.session import Adoption
 from tinker_actors.errors import TinkerActorsError
 from tinker_actors.journal.opening import open_journal
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.run_identity import Identity
 from tinker_actors.runs.living import RunPlan, identify, living_run
+from tinker_actors.runs.succession import adoption_of
 from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
 from tinker_actors.transport.config import Config
 from tinker_actors.wire.model import LoraConfig
@@ -80,10 +80,6 @@ class World:
             signals=False,
         )
         journal = open_journal(self.folder, inline=True)
-        model = journal.model
-        adoption = Adoption(
-            session_id="" if model is None else model.session_id, first_number=journal.incarnation * 10_000
-        )
         opening = open_client(
             CONFIG,
             rng=random.Random(journal.incarnation),
@@ -91,7 +87,7 @@ class World:
             chosen="a test",
             through=wire,
             beat_through=borrowed,
-            adoption=adoption,
+            adoption=adoption_of(journal),
         )
         resumption = Resumption(same_machine=True, gap=self.gap, session_limit=100.0)
         async with contextlib.aclosing(journal), opening as service:

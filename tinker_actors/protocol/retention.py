@@ -8,20 +8,23 @@ newer than the older of them, for it may be about to take its place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import attrs
 
 from tinker_actors.errors import InputError
+from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.saving import check_ttl
 
-__all__ = ["CheckpointState", "Kept", "Retention", "RunCheckpoint", "sort_out"]
+__all__ = ["SAFE", "CheckpointState", "Kept", "Retention", "RunCheckpoint", "sort_out"]
 
 CheckpointState = Literal["begun", "done", "verified", "gone"]
 """What is known of a checkpoint: it was put in line, saved, seen on the service, or is not there any more."""
 
-_SAFE = 2  # the newest, and the one to fall back on
-_A_WEEK = 7 * 24 * 3600
+SAFE: Final = 2
+"""So many stay whatever the rules say: the newest, and the one to fall back on."""
+
+_A_WEEK: Final = 7 * 24 * 3600
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +46,7 @@ class Retention:
         InputError: a number out of its range.
     """
 
-    last: int = _SAFE
+    last: int = SAFE
     every: int | None = None
     best: int = 0
     best_is: Literal["highest", "lowest"] = "highest"
@@ -51,7 +54,7 @@ class Retention:
     delete: bool = False
 
     def __attrs_post_init__(self) -> None:
-        _check_count("last", self.last, _SAFE)
+        _check_count("last", self.last, SAFE)
         if self.every is not None:
             _check_count("every", self.every, 1)
         _check_count("best", self.best, 0)
@@ -61,8 +64,7 @@ class Retention:
             check_ttl(self.ttl_seconds)
         except InputError as error:
             raise InputError("retention.ttl_seconds", self.ttl_seconds, error.why) from error
-        if not isinstance(cast("object", self.delete), bool):
-            raise InputError("retention.delete", self.delete, "must be True or False")
+        check_flag("retention.delete", self.delete)
 
 
 def _check_count(name: str, value: object, least: int) -> None:
@@ -120,10 +122,10 @@ def sort_out(retention: Retention, checkpoints: Sequence[RunCheckpoint]) -> Kept
     there = [one for one in checkpoints if one.state != "gone"]
     verified = [one for one in there if one.state == "verified"]
     kept: dict[str, str] = {}
-    if len(verified) < _SAFE:
+    if len(verified) < SAFE:
         kept |= {one.name: "two that are verified must be there" for one in there}
     else:
-        kept |= {one.name: "newest" for one in there[there.index(verified[-_SAFE]) :]}
+        kept |= {one.name: "newest" for one in there[there.index(verified[-SAFE]) :]}
     rules: list[tuple[str, list[RunCheckpoint]]] = [
         ("pinned", [one for one in there if one.pinned]),
         (f"last {retention.last}", verified[-retention.last :]),

@@ -19,12 +19,9 @@ from tinker_actors.errors import InputError, RunMismatch
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.model import LoraConfig
 
-__all__ = ["FIXED", "Identity", "check_accept", "check_mine", "merge"]
+__all__ = ["Identity", "check_accept", "check_mine", "merge"]
 
-FIXED: Final = frozenset({"rank", "seed", "train_mlp", "train_attn", "train_unembed"})
-"""The shape and the start of the weights that are there: accepting a difference is to go on with them as they are."""
-
-_NAMES: Final = FIXED | {"base_model", "loss"}
+_NAMES: Final = frozenset({"base_model", "loss", *attrs.fields_dict(LoraConfig)})
 _MINE: Final = "identity"
 
 

@@ -18,6 +18,7 @@ from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.errors import InputError, RunMismatch
 from tinker_actors.kernel import Pending
+from tinker_actors.kernel.bound import check_count
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.journal import Decision
@@ -179,12 +180,9 @@ class Run(Guide):
             RuntimeError: (from the loop) the body of a step has decided nothing.
             TinkerActorsError: (from the loop) a step failed, and nobody has awaited it.
         """
-        for field, value, least in (("total", total, 0), ("ahead", ahead, 0)):
-            if value is None and field == "total":
-                continue
-            whole = isinstance(cast("object", value), int) and not isinstance(value, bool)
-            if not whole or cast("int", value) < least:
-                raise InputError(field, value, f"must be a whole number from {least}")
+        if total is not None:
+            check_count("total", total, 0)
+        check_count("ahead", ahead, 0)
         return RunSteps(self, math.inf if total is None else total, ahead)
 
     async def checkpoint(self, *, metric: float | None = None, pin: bool = False) -> RunCheckpoint:

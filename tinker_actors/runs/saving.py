@@ -20,7 +20,7 @@ from tinker_actors.errors import TinkerActorsError
 from tinker_actors.kernel import Pending
 from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, Unsaved, checkpoint_name, due
-from tinker_actors.protocol.retention import RunCheckpoint
+from tinker_actors.protocol.retention import SAFE, RunCheckpoint
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.keeping import Keeping
 from tinker_actors.wire.weights import SaveWeightsResponse
@@ -28,7 +28,6 @@ from tinker_actors.wire.weights import SaveWeightsResponse
 __all__ = ["Saving"]
 
 _LOG: Final = logging.getLogger("tinker_actors.runs")
-_SAFE: Final = 2  # the newest, and the one to fall back on
 
 
 @attrs.frozen
@@ -134,8 +133,7 @@ class Saving:
         await self._keeping.look_over()
         latest = self.latest
         assert latest is not None, "there is one, or it was waited for"
-        self._journal.describe(latest.name, metric=metric, pinned=pin or None)
-        return self._keeping.find(latest.name)
+        return self._keeping.describe(latest.name, metric=metric, pinned=pin or None)
 
     def look_over_soon(self) -> None:
         """See in the background what follows from what is new about a checkpoint."""
@@ -163,7 +161,7 @@ class Saving:
         Two, because what lies before the older of the two newest is let go. What does not help is told of: the journal
         will refuse what is recorded next.
         """
-        for _ in range(_SAFE):
+        for _ in range(SAFE):
             if not self._journal.room_needed(wanted):
                 return
             coming = self._coming
@@ -207,7 +205,7 @@ class Saving:
     ) -> None:
         try:
             await pending
-            self._journal.describe(name, metric=metric, pinned=pin)
+            self._keeping.describe(name, metric=metric, pinned=pin)
             await self._keeping.look_over()
         except TinkerActorsError as error:
             _LOG.warning("checkpoint %s of the run was not saved: %s", name, error)
