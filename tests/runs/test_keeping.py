@@ -135,7 +135,7 @@ async def test_what_cannot_be_deleted_is_still_there(
 async def test_housekeeping_that_fails_harms_nothing(
     autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even if the journal is closed meanwhile."""
+    """What it failed with is told of in the log, and nothing is raised."""
     journal = await saved(tmp_path, 1)
 
     def refuse(_: CheckpointSaved) -> None:
