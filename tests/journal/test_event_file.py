@@ -18,7 +18,7 @@ import trio
 
 from tinker_actors.errors import InputError
 from tinker_actors.journal import event_pen, rotation
-from tinker_actors.journal.event_file import ATTEMPT, EventFile, open_event_file
+from tinker_actors.journal.event_file import ATTEMPT, FILES, MAX_BYTES, EventFile, open_event_file
 from tinker_actors.journal.rotation import paths
 from tinker_actors.observe import read_events
 from tinker_actors.protocol.event import ActorFailed, ServerBack
@@ -267,6 +267,13 @@ async def test_a_name_may_have_brackets(tmp_path: Path) -> None:
             file.write(ServerBack(float(number)))
     assert len(paths(path)) > 2
     assert [one.seconds for one in events(path) if isinstance(one, ServerBack)] == list(range(45))
+
+
+def test_the_page_says_how_large_files_become() -> None:
+    """One of them, and all together."""
+    page = (Path(__file__).parents[2] / "docs" / "event-file.md").read_text("utf-8")
+    assert f"makes room at {MAX_BYTES // 2**20} MiB" in page
+    assert f"up to {FILES * MAX_BYTES // 2**20} MiB in all" in page
 
 
 async def test_a_new_file_wants_a_whole_picture(path: Path) -> None:
