@@ -24,6 +24,8 @@ from tests.journal.doing import (
 from tests.protocol.operations import optim, save
 from tinker_actors.errors import JournalError
 from tinker_actors.journal.disk import Buffer, Change, Disk
+from tinker_actors.journal.schema import Statement
+from tinker_actors.journal.writer import Entry
 from tinker_actors.protocol.journal import Intent, Operation
 from tinker_actors.wire.input import Datum, ModelInput
 from tinker_actors.wire.tensor import TensorData
@@ -127,6 +129,32 @@ def test_a_tail_is_left_behind_also_where_the_medium_takes_nothing(tmp_path: Pat
     journal = killed(journal, tmp_path)
     assert (journal.steps, journal.lost_steps) == (1, 0)
     told(journal)
+    abandon(journal)
+
+
+def test_a_medium_that_failed_once_is_not_believed_afterwards(tmp_path: Path) -> None:
+    """A system tells of a failure once: when it is asked again, it has forgotten what it has lost."""
+    disk = FullDisk()
+    journal = opened(tmp_path, disk=disk, durability="machine")
+    segments = journal._store.segments
+    told_of: list[JournalError | None] = []
+
+    def write() -> list[Statement]:
+        segments.put("00" * 32, [b"a batch"])
+        return []
+
+    def roll() -> list[Statement]:
+        disk.syncs = False
+        try:
+            segments.roll()
+        finally:
+            disk.syncs = True
+        return []
+
+    journal._store._writer._write([Entry(write, told_of.append), Entry(roll, told_of.append)])
+    assert [type(one) for one in told_of] == [JournalError, JournalError]
+    with pytest.raises(JournalError):
+        record(journal, batch())
     abandon(journal)
 
 

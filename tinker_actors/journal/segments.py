@@ -80,6 +80,7 @@ class Segments:
         self._number = 0  # of the segment that is written to, or was last
         self._file: int | None = None
         self._is_torn = False  # it does not end with a whole frame
+        self._sync_failure: OSError | None = None
         self._unsynced = False
         self._are_whole = True
         self.size = 0
@@ -186,10 +187,16 @@ class Segments:
         """Wait until everything appended is on the medium, if that was asked for.
 
         Raises:
-            OSError: it is not known whether it is.
+            OSError: it is not known whether it is, now or at an earlier time: a system tells of that only once.
         """
+        if self._sync_failure is not None:
+            raise self._sync_failure
         if self._unsynced and self._file is not None:
-            self._disk.sync(self._file, self.path(self._number))
+            try:
+                self._disk.sync(self._file, self.path(self._number))
+            except OSError as error:
+                self._sync_failure = error
+                raise
         self._unsynced = False
 
     def roll(self) -> None:
