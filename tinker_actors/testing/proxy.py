@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from .http_server import ServerConnection, listen
 from .recording import Exchange, Recording, describe_reply, describe_request
 
 __all__ = ["RecordingProxy", "open_recording_proxy"]
@@ -33,13 +34,13 @@ class RecordingProxy:
 
     Attributes:
         recording: what came through.
-        url: where clients find it.
+        url: where clients find it, once it listens.
     """
 
-    def __init__(self, upstream: str, url: str) -> None:
+    def __init__(self, upstream: str) -> None:
         split = urlsplit(upstream)
         self.recording = Recording()
-        self.url = url
+        self.url = ""
         self._address = split.hostname or "127.0.0.1", split.port or 80
         self._to_lose: dict[str, int] = {}
         self._under_way: set[int] = set()
@@ -67,9 +68,7 @@ class RecordingProxy:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one client's connection."""
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
-            async with stream:
-                await _Connection(self, stream).run()
+        await _Connection(self, stream).run()
 
     def note(self, request: h11.Request, body: bytes) -> Exchange:
         """Note a request that has come."""
@@ -137,12 +136,12 @@ class _Connection:
     def __init__(self, proxy: RecordingProxy, stream: trio.SocketStream) -> None:
         self._proxy = proxy
         self._stream = stream
-        self._http = h11.Connection(h11.SERVER)
+        self._client = ServerConnection(stream)
         self._left = False
 
     async def run(self) -> None:
         """Pass requests on until one side has had enough."""
-        while (came := await self._request()) is not None:
+        while (came := await self._client.read_request()) is not None:
             request, body = came
             exchange = self._proxy.note(request, body)
             answer = await self._ask(exchange, request, body)
@@ -150,9 +149,8 @@ class _Connection:
                 return
             await self._send(*answer)
             exchange.delivered = True
-            if h11.MUST_CLOSE in (self._http.our_state, self._http.their_state):
+            if not self._client.begin_next():
                 return
-            self._http.start_next_cycle()
 
     async def _ask(
         self, exchange: Exchange, request: h11.Request, body: bytes
@@ -163,8 +161,7 @@ class _Connection:
             asking = trio.CancelScope()
 
             async def watch() -> None:
-                while data := await self._receive():
-                    self._http.receive_data(data)
+                await self._client.watch()
                 self._left = True
                 if exchange.endpoint in _POLLS:
                     asking.cancel(reason="the client has left")
@@ -178,38 +175,14 @@ class _Connection:
             nursery.cancel_scope.cancel(reason="the answer is known")
         return None if self._left else answer
 
-    async def _receive(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(_CHUNK))
-        except trio.BrokenResourceError:
-            return b""
-
-    async def _request(self) -> tuple[h11.Request, bytes] | None:
-        head: h11.Request | None = None
-        content = bytearray()
-        while True:
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                if self._http.they_are_waiting_for_100_continue:
-                    go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    await self._stream.send_all(self._http.send(go_on) or b"")
-                self._http.receive_data(await self._receive())
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                content += event.data
-            elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return head, bytes(content)
-            else:
-                return None
-
     async def _send(self, response: h11.Response, body: bytes) -> None:
         headers = [(name, value) for name, value in response.headers if name not in _HOP]
         if response.status_code not in (204, 304):
             headers.append((b"content-length", b"%d" % len(body)))
         head = h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)
-        data = (self._http.send(head) or b"") + (self._http.send(h11.Data(data=body)) or b"")
-        await self._stream.send_all(data + (self._http.send(h11.EndOfMessage()) or b""))
+        http = self._client.http
+        data = (http.send(head) or b"") + (http.send(h11.Data(data=body)) or b"")
+        await self._stream.send_all(data + (http.send(h11.EndOfMessage()) or b""))
 
 
 @contextlib.asynccontextmanager
@@ -222,16 +195,7 @@ async def open_recording_proxy(upstream: str, *, host: str = "127.0.0.1") -> Asy
         upstream: the service's base URL, `http`; what stands behind the port is ignored.
         host: the address to listen on.
     """
-    listeners = await trio.open_tcp_listeners(0, host=host)
-    proxy = RecordingProxy(upstream, f"http://{host}:{listeners[0].socket.getsockname()[1]}")
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, proxy.serve, listeners)
-        try:
-            yield proxy
-        except Exception as error:  # noqa: BLE001 - it leaves as it came, in no exception group
-            failure = error
-        finally:
-            nursery.cancel_scope.cancel(reason="the proxy is not needed any more")
-    if failure is not None:
-        raise failure
+    proxy = RecordingProxy(upstream)
+    async with listen(proxy.serve, host=host) as port:
+        proxy.url = f"http://{host}:{port}"
+        yield proxy
