@@ -28,7 +28,7 @@ from tinker_actors.wire.compression import decompress
 from tinker_actors.wire.payload import PROTOBUF
 from tinker_actors.wire.training import ForwardRequest
 
-__all__ = ["Exchange", "Recording", "Update", "describe_reply", "describe_request", "differences", "repeated"]
+__all__ = ["Exchange", "Recording", "Update", "describe_reply", "describe_request", "differences"]
 
 _LARGEST = 256 << 20  # bytes of a body, decompressed; as the embedded service takes
 _PREFIX = "/api/v1/"
@@ -235,11 +235,6 @@ def _read_body(content_type: str, encoding: str, body: bytes) -> Any:  # JSON
 
 def _plain(value: Mapping[str, object]) -> Fields:
     return {name: one for name, one in value.items() if isinstance(one, str | int | float | bool)}
-
-
-def repeated(counts: Mapping[str, int]) -> int:
-    """Return how many were more than the first of their content."""
-    return sum(count - 1 for count in counts.values())
 
 
 def differences(expected: Sequence[Update], found: Sequence[Update]) -> tuple[int, int]:
