@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,13 @@ trio.run(main)
 
 
 @pytest.mark.slow
-def test_what_a_process_was_told_is_there_when_it_is_killed(tmp_path: Path) -> None:
-    """Killed at twenty moments: every step it was told of is decided, with its batch, and no number is used twice."""
+def test_what_a_process_was_told_is_there_when_it_is_killed(
+    tmp_path: Path, slow_count: Callable[[int], int]
+) -> None:
+    """At drawn moments: every step it was told of is decided, with its batch, and no number is used twice."""
     rng = random.Random(1)
     told = -1
-    for _ in range(20):
+    for _ in range(slow_count(20)):
         with subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
         ) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,6 @@ def test_any_life_on_disk_is_that_in_memory() -> None:
 
 
 @pytest.mark.slow
-def test_any_life_of_many_is_that_in_memory() -> None:
+def test_any_life_of_many_is_that_in_memory(slow_count: Callable[[int], int]) -> None:
     """The same, of more of them."""
-    live(100)
+    live(slow_count(100))

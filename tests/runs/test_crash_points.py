@@ -14,6 +14,7 @@ from tinker_actors.testing.crash import RunOptions, explore
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
 
 STEPS = 5
+MOST = 10_000  # more points than any of these loops has: all of them
 RUN: RunOptions = {"rank": 8, "checkpoints": CheckpointPolicy(steps=2), "seed": 7}
 CHUNKS = {"fwdbwd_max_chunk_len": 1}
 WORLDS: dict[str, dict[str, Any]] = {
@@ -144,9 +145,7 @@ def test_a_run_outlives_its_service(world: str) -> None:
 def test_a_run_outlives_its_service_anywhere(world: str, slow_count: Callable[[int], int]) -> None:
     """The same at every point, and at pairs of points."""
     loop, options = DYING[world]
-    most = slow_count(10_000)
-    sample = most if most < 10_000 else None
-    explore(loop, run=RUN, flags=CHUNKS, sample=sample, **options).check()
+    explore(loop, run=RUN, flags=CHUNKS, sample=slow_count(MOST), **options).check()
     explore(loop, run=RUN, flags=CHUNKS, sample=slow_count(25), double=True, **options).check()
 
 
@@ -155,9 +154,8 @@ def test_a_run_outlives_its_service_anywhere(world: str, slow_count: Callable[[i
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_run_survives_a_crash_anywhere(world: str, loop: str, slow_count: Callable[[int], int]) -> None:
     """The same at every point there is, and at a part of those of the loop that samples: 3,900 schedules in all."""
-    most = slow_count(60 if loop == "samples" else 10_000)
-    sample = most if most < 10_000 else None
-    explore(LOOPS[loop], run=RUN, flags=CHUNKS, sample=sample, **WORLDS[world]).check()
+    count = slow_count(60 if loop == "samples" else MOST)
+    explore(LOOPS[loop], run=RUN, flags=CHUNKS, sample=count, **WORLDS[world]).check()
 
 
 @pytest.mark.slow
