@@ -18,17 +18,16 @@ import contextlib
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
+from stub_process import set_work, stub
 
 import tinker_actors as ta
 from tinker_actors.actors.recorder import Recorder
@@ -124,22 +123,6 @@ def cost_of_remembering(rounds: int) -> float:
 
 
 # --- the load -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def stub() -> Iterator[str]:
-    """Start the stub in a process of its own, and give its address."""
-    here = Path(__file__).parent
-    process = subprocess.Popen([sys.executable, str(here / "stub.py")], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
-        work = json.dumps({"sample_ms": 200, "batch_ms": 100, "optim_ms": 20}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{url}/stub/settings", work))
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 async def train(training: Any) -> None:
@@ -256,6 +239,7 @@ def main() -> int:
     print(f"remembering costs a message {per_message * 1e6:.2f} microseconds", flush=True)
     found, met = {}, True
     with stub() as url:
+        set_work(url, sample_ms=200, batch_ms=100, optim_ms=20)
         for rate in options.rates.split(","):
             found[rate] = figures(url, float(rate), options.seconds, options.rounds, per_message)
             is_met = found[rate]["percent"] <= BAR

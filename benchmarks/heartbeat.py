@@ -19,17 +19,16 @@ import contextlib
 import itertools
 import json
 import random
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Self
 
 import httpx
 import numpy as np
 import trio
+from stub_process import set_work, stub
 
 import tinker_actors as ta
 from tinker_actors.actors.service_client import open_client
@@ -123,19 +122,6 @@ def _get(url: str) -> Any:
         return json.load(response)
 
 
-@contextlib.contextmanager
-def stub() -> Iterator[str]:
-    """Start the stub in a process of its own, and give its address."""
-    here = Path(__file__).parent
-    process = subprocess.Popen([sys.executable, str(here / "stub.py")], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait()
-
-
 class Elsewhere(httpx.AsyncBaseTransport):
     """Carries beats, over the connections that beats have, to another place than they are addressed to."""
 
@@ -162,7 +148,7 @@ class Elsewhere(httpx.AsyncBaseTransport):
 async def on_stub(seconds: float) -> list[float]:
     """Return when beats came to a second stub, each in a process of its own."""
     with stub() as url, stub() as listener:
-        _work(url)
+        set_work(url, sample_ms=200, batch_ms=20, optim_ms=5)
         config = Config(base_url=url, api_key="tml-bench", heartbeat_period=PERIOD)
         async with open_client(
             config,
@@ -175,15 +161,10 @@ async def on_stub(seconds: float) -> list[float]:
             return list(_get(f"{listener}/stub/beats")["beats"])
 
 
-def _work(url: str) -> None:
-    work = json.dumps({"sample_ms": 200, "batch_ms": 20, "optim_ms": 5}).encode()
-    urllib.request.urlopen(urllib.request.Request(f"{url}/stub/settings", work))
-
-
 async def on_one_stub(seconds: float) -> list[float]:
     """Return when beats came to the stub that answers the samples."""
     with stub() as url:
-        _work(url)
+        set_work(url, sample_ms=200, batch_ms=20, optim_ms=5)
         async with ta.open_service(url, api_key="tml-bench", heartbeat_period=PERIOD) as service:
             await load(service, "Qwen/Qwen3-8B", 512, seconds)
             return list(_get(f"{url}/stub/beats")["beats"])
