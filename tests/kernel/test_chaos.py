@@ -404,8 +404,12 @@ def test_whatever_happens_every_promise_is_kept(program: Program, schedule: obje
 
 
 @pytest.mark.slow
-@given(PROGRAMS, st.random_module())
-@settings(max_examples=5000)
-def test_the_same_with_many_more_programs(program: Program, schedule: object) -> None:
+def test_the_same_with_many_more_programs(slow_count: Callable[[int], int]) -> None:
     """The same promises, for thousands of programs and schedules."""
-    check(program)
+
+    @given(PROGRAMS, st.random_module())
+    @settings(max_examples=slow_count(5000))
+    def play(program: Program, schedule: object) -> None:
+        check(program)
+
+    play()
