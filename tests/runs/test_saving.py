@@ -76,6 +76,23 @@ async def test_nothing_is_saved_twice(autojump_clock: Any, tmp_path: Path) -> No
         assert list(known(run)) == [0, 2]
 
 
+async def test_those_who_save_at_once_save_one(autojump_clock: Any, tmp_path: Path) -> None:
+    """All of them wait for the same checkpoint, and what each says of it is noted."""
+    saved: list[RunCheckpoint] = []
+    async with opened(tmp_path / "r") as run:
+        await train(run, 1)
+
+        async def save(metric: float | None, pin: bool) -> None:
+            saved.append(await run.checkpoint(metric=metric, pin=pin))
+
+        async with trio.open_nursery() as nursery:
+            for metric, pin in ((0.5, False), (None, True), (None, False)):
+                nursery.start_soon(save, metric, pin)
+        assert [one.name for one in saved] == ["r-000001"] * 3
+        assert [one.step for one in run.checkpoints] == [0, 1]
+        assert (run.checkpoints[-1].metric, run.checkpoints[-1].pinned) == (0.5, True)
+
+
 async def test_a_checkpoint_is_a_barrier(autojump_clock: Any, tmp_path: Path) -> None:
     """It holds exactly the steps before it, however many are in line behind it meanwhile."""
     saved: list[RunCheckpoint] = []

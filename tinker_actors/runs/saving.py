@@ -69,6 +69,7 @@ class Saving:
         self._nursery = nursery
         self._since = trio.current_time()
         self._under_way: _UnderWay | None = None
+        self._beginning = trio.Lock()  # from the question whether one is due until it is in line
 
     # --- when --------------------------------------------------------------------------------------------
 
@@ -109,12 +110,11 @@ class Saving:
         await trio.lowlevel.checkpoint()
         if expected <= self._journal.max_bytes:
             await self.make_room(expected)
-        if self._coming is not None:
-            return
-        why = due(self._policy, self.unsaved)
-        if why is not None:
-            _LOG.debug("a checkpoint is due: %s since the last one", why)
-            await self._begin()
+        async with self._beginning:
+            why = None if self._coming is not None else due(self._policy, self.unsaved)
+            if why is not None:
+                _LOG.debug("a checkpoint is due: %s since the last one", why)
+                await self._begin()
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -126,8 +126,12 @@ class Saving:
         Raises:
             TinkerActorsError: why it was not saved.
         """
-        if self.unsaved.steps > 0 or (self._coming is None and self.latest is None):
-            return await (await self._begin(metric, pin=pin)).wait()
+        outcome: Outcome[RunCheckpoint] | None = None
+        async with self._beginning:
+            if self.unsaved.steps > 0 or (self._coming is None and self.latest is None):
+                outcome = await self._begin(metric, pin=pin)
+        if outcome is not None:
+            return await outcome.wait()
         if self._coming is not None:
             await self._coming.outcome.wait()
         await self._keeping.look_over()
@@ -153,7 +157,8 @@ class Saving:
 
     async def begin_first(self) -> None:
         """Put the checkpoint in line that holds no step. A checkpoint."""
-        await self._begin()
+        async with self._beginning:
+            await self._begin()
 
     async def make_room(self, wanted: int) -> None:
         """Save checkpoints until the journal has room for so many bytes more, but no more than two.
@@ -164,8 +169,9 @@ class Saving:
         for _ in range(SAFE):
             if not self._journal.room_needed(wanted):
                 return
-            coming = self._coming
-            outcome = await self._begin() if coming is None else coming.outcome
+            async with self._beginning:
+                coming = self._coming
+                outcome = await self._begin() if coming is None else coming.outcome
             try:
                 await outcome.wait()
                 await self._journal.flush()
@@ -174,7 +180,7 @@ class Saving:
                 return
 
     async def _begin(self, metric: float | None = None, *, pin: bool = False) -> Outcome[RunCheckpoint]:
-        """Put a checkpoint in line; return the outcome of saving and verifying it."""
+        """Put a checkpoint in line; return the outcome of saving and verifying it. One at a time."""
         name = self._free_name(self._journal.steps)
         pending = await self._training.submit(SaveState(name))
         self._since = trio.current_time()
