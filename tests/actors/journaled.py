@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,14 +11,13 @@ import httpx
 import trio
 
 from tests.actors.disk import DiskJournal
-from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage
+from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage, open_over
 from tinker_actors.actors.lineage import Lineage
-from tinker_actors.actors.service_client import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.protocol.creation import lora_config
 from tinker_actors.protocol.journal import Decision
 from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
-from tinker_actors.transport.config import Config
 
 PLAIN = ServiceFaults()
 
@@ -84,19 +82,7 @@ async def opened(
     flags = more if chunk is None else {"fwdbwd_max_chunk_len": chunk, **more}
     scripted = ScriptedService(faults, dialect=MODES[mode], flags=flags)
     wire = Wire(scripted)
-
-    @contextlib.asynccontextmanager
-    async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
-        yield wire
-
-    async with open_client(
-        Config(base_url="http://scripted", heartbeat="loop", telemetry=False),
-        rng=random.Random(0),
-        backend="scripted",
-        chosen="a test",
-        through=wire,
-        beat_through=borrowed,
-    ) as service:
+    async with open_over(wire) as service:
         shape = lora_config(8, 1, True, True, True, draw=lambda: 1)
         events = service.subscribe()
         training = await service.start_lineage(Lineage(MODEL, shape, journal, {}, in_run=in_run))

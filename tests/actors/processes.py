@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
@@ -12,16 +11,15 @@ import httpx
 import trio
 
 from tests.actors.disk import DiskJournal
-from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage
+from tests.actors.scripted import ADAM, MODEL, MODES, batch, lineage, open_over
 from tinker_actors.actors.lineage import Lineage
-from tinker_actors.actors.service_client import ServiceClient, open_client
+from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.session import Adoption
 from tinker_actors.actors.training_client import TrainingClient
 from tinker_actors.protocol.creation import lora_config
 from tinker_actors.protocol.journal import Decision
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
-from tinker_actors.transport.config import Config
 
 When = Literal["before", "after"]
 QUIET = ("session_heartbeat", "client/config", "client_dynamic_config", "client/dynamic_config")
@@ -135,21 +133,7 @@ class World:
             session_id="" if model is None else model.session_id, first_number=10_000 * self.incarnation
         )
         self.incarnation += 1
-
-        @contextlib.asynccontextmanager
-        async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
-            yield wire
-
-        config = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, grace=0.001)
-        async with open_client(
-            config,
-            rng=random.Random(self.incarnation),
-            backend="scripted",
-            chosen="a test",
-            through=wire,
-            beat_through=borrowed,
-            adoption=adoption,
-        ) as client:
+        async with open_over(wire, seed=self.incarnation, adoption=adoption, grace=0.001) as client:
             shape = lora_config(8, 1, True, True, True, draw=lambda: 1)
             events = client.subscribe()
             model_lineage = Lineage(MODEL, shape, journal, {}, in_run=True, resumption=self.resumption)

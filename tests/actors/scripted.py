@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import attrs
+import httpx
 import trio
 
+from tinker_actors.actors.service_client import ServiceClient, open_client
+from tinker_actors.actors.session import Adoption
 from tinker_actors.testing import ScriptedService, ServiceDialect, ServiceFaults, open_scripted_service
 from tinker_actors.transport.config import Config
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
@@ -40,6 +45,26 @@ def open_mode(
     config = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, **settings)
     dialect = attrs.evolve(MODES[mode], **changes)
     return open_scripted_service(faults, dialect=dialect, flags=flags, config=config)
+
+
+def open_over(
+    wire: httpx.AsyncBaseTransport, *, seed: int = 0, adoption: Adoption | None = None, **settings: Any
+) -> contextlib.AbstractAsyncContextManager[ServiceClient]:
+    """Open a client all of whose requests go one way, its beats too."""
+
+    @contextlib.asynccontextmanager
+    async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
+        yield wire
+
+    return open_client(
+        Config(base_url="http://scripted", heartbeat="loop", telemetry=False, **settings),
+        rng=random.Random(seed),
+        backend="scripted",
+        chosen="a test",
+        through=wire,
+        beat_through=borrowed,
+        adoption=adoption,
+    )
 
 
 _SETTINGS = {field.name for field in attrs.fields(Config)}

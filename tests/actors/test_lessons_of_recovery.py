@@ -36,6 +36,17 @@ def lose_at(lost: set[str]) -> Any:
     return rule
 
 
+async def held_restore(service: Any, stub: Any) -> Any:
+    """Return a model that is lost, with a saved state whose load is held."""
+    lost: set[str] = set()
+    stub.rules["forward_backward"] = lose_at(lost)
+    training = await service.create_lora_training_client(MODEL)
+    await training.save_state("a")
+    lost.add(training.model_id)
+    stub.held["load_weights"] = trio.Event()
+    return training
+
+
 async def train(training: Any, token: int) -> Any:
     """Put a step in line; return its end."""
     await training.forward_backward(batch(token), "cross_entropy")
@@ -123,13 +134,6 @@ async def test_a_load_that_fails_leaves_no_model_behind(
         await (await train(training, 1))
         await training.save_state("a")
         lost.add(training.model_id)
-
-        def fail(body: dict[str, Any], count: int) -> httpx.Response | None:
-            return httpx.Response(
-                200, json=stub.promise(f"bad-{count}", {"error": "disk", "category": "server"})
-            )
-
-        stub.rules["load_weights"] = lambda body, count: fail(body, count) if count < 3 else None
         stub.rules["load_weights"] = lambda body, count: httpx.Response(500) if count < 12 else None
         await (await train(training, 2))
         numbers = [body["model_seq_id"] for body in stub.bodies("create_model")]
@@ -172,13 +176,8 @@ async def test_a_model_that_was_restored_is_looked_after_like_the_first(autojump
 @pytest.mark.lesson("L33", "W6")
 async def test_a_restore_holds_up_nothing_else(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """Other models are made and trained, samples drawn and questions asked, while one is loaded."""
-    lost: set[str] = set()
-    stub.rules["forward_backward"] = lose_at(lost)
     async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await training.save_state("a")
-        lost.add(training.model_id)
-        stub.held["load_weights"] = trio.Event()
+        training = await held_restore(service, stub)
         pending = await train(training, 1)
         await trio.sleep(10.0)
         began = trio.current_time()
@@ -233,13 +232,8 @@ async def test_a_state_that_has_expired_is_not_the_end(autojump_clock: Any) -> N
 @pytest.mark.lesson("L33", "W9")
 async def test_a_load_that_never_ends_is_given_up(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """After an hour in which the service could be reached, another model is made and loaded."""
-    lost: set[str] = set()
-    stub.rules["forward_backward"] = lose_at(lost)
     async with open_stub() as service:
-        training = await service.create_lora_training_client(MODEL)
-        await training.save_state("a")
-        lost.add(training.model_id)
-        stub.held["load_weights"] = trio.Event()
+        training = await held_restore(service, stub)
         pending = await train(training, 1)
         await trio.sleep(4000.0)
         assert stub.names().count("create_model") == 3
@@ -253,7 +247,6 @@ async def test_restores_that_come_to_nothing_end_at_some_point(
     autojump_clock: Any, open_stub: Any, stub: Any
 ) -> None:
     """Later and later, and a bounded number of times in a row; then the first cause is told."""
-    lost = {"s0:train:0"}
     stub.rules["forward_backward"] = lambda body, _: httpx.Response(400, json=NOT_LOADED)
     times: list[float] = []
 
@@ -269,20 +262,14 @@ async def test_restores_that_come_to_nothing_end_at_some_point(
         waits = [later - earlier for earlier, later in itertools.pairwise(times[1:])]
         assert waits == sorted(waits)
         assert waits[-1] > 3.0
-    assert lost
 
 
 @pytest.mark.lesson("L33", "W11")
 async def test_a_restore_can_be_seen_and_stopped(autojump_clock: Any, open_stub: Any, stub: Any) -> None:
     """It is among the waits of the service, its end is an event, and who stops the model stops its restore."""
-    lost: set[str] = set()
-    stub.rules["forward_backward"] = lose_at(lost)
     async with open_stub() as service:
         events = service.subscribe()
-        training = await service.create_lora_training_client(MODEL)
-        await training.save_state("a")
-        lost.add(training.model_id)
-        stub.held["load_weights"] = trio.Event()
+        training = await held_restore(service, stub)
         pending = await training.forward_backward(batch(1), "cross_entropy")
         await trio.sleep(60.0)
         assert ("s0:train:1", "LoadWeights") in {(one.subject, one.what) for one in service.waits()}

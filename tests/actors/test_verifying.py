@@ -30,6 +30,13 @@ async def trained(one: Opened, *tokens: int) -> None:
         await (await one.train(token)).optim
 
 
+async def trained_and_saved(one: Opened, *later: int) -> None:
+    """Train a first step, save its state, and train others."""
+    await trained(one, 0)
+    await one.training.save_state("a")
+    await trained(one, *later)
+
+
 async def interrupt(one: Opened) -> None:
     """Have a call fail as it would while a service is started again."""
     await one.client.rest.get_server_capabilities()
@@ -66,9 +73,7 @@ async def test_a_restored_model_that_was_set_back_to_its_creation_is_made_again(
     """It has saved nothing under its own id yet: what it computed before the state was loaded into it tells."""
     faults = ServiceFaults().refuse(503, of="get_server_capabilities")
     async with opened(faults, mode, in_run=True) as one:
-        await trained(one, 0)
-        await one.training.save_state("a")
-        await trained(one, 1)
+        await trained_and_saved(one, 1)
         one.service.lose_model(one.training.model_id, trio.current_time())
         await trained(one, 2)
         second = one.training.model_id
@@ -190,9 +195,7 @@ async def test_an_interruption_without_a_rollback_costs_one_forward_pass(
     """For each saved state, once; and no number is lost by it."""
     faults = ServiceFaults().refuse(503, of="get_server_capabilities")
     async with opened(faults, mode, in_run=True) as one:
-        await trained(one, 0)
-        await one.training.save_state("a")
-        await trained(one, 1, 2)
+        await trained_and_saved(one, 1, 2)
         old = one.training.model_id
         await interrupt(one)
         await trained(one, 3, 4)
@@ -317,9 +320,7 @@ async def lose_model(one: Opened) -> None:
 async def test_a_restore_is_verified_by_the_two_steps_after_the_state(autojump_clock: Any) -> None:
     """With fewer of them nobody can tell whether the optimizer came along, and that is said."""
     async with opened(in_run=True) as one:
-        await trained(one, 0)
-        await one.training.save_state("a")
-        await trained(one, 1)
+        await trained_and_saved(one, 1)
         await lose_model(one)
         [unverified] = heard(one.events, OptimizerUnverified, RestoreVerified)
         assert isinstance(unverified, OptimizerUnverified)
@@ -376,9 +377,7 @@ async def test_a_model_is_given_up_if_no_state_brings_it_back(autojump_clock: An
 async def test_a_lost_optimizer_shows_in_the_second_step(autojump_clock: Any) -> None:
     """The first step computes the same, for the weights are there."""
     async with opened(in_run=True) as one:
-        await trained(one, 0)
-        await one.training.save_state("a")
-        await trained(one, 1, 2)
+        await trained_and_saved(one, 1, 2)
         [second] = [
             one_of
             for one_of in one.journal.witnesses()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import httpx
 import pytest
 import trio
 
-from tests.actors.scripted import ADAM, MODES, batch, lineage, steps
+from tests.actors.scripted import ADAM, MODES, batch, lineage, open_over, steps
 from tests.runs.loop import NEVER
 from tinker_actors import Retention, Run
-from tinker_actors.actors.service_client import open_client
 from tinker_actors.errors import TinkerActorsError
 from tinker_actors.journal.opening import open_journal
 from tinker_actors.protocol.reattach import Resumption
@@ -25,10 +23,8 @@ from tinker_actors.protocol.run_identity import Identity
 from tinker_actors.runs.living import RunPlan, identify, living_run
 from tinker_actors.runs.succession import adoption_of
 from tinker_actors.testing import ScriptedService, ScriptedTransport, ServiceFaults
-from tinker_actors.transport.config import Config
 from tinker_actors.wire.model import LoraConfig
 
-CONFIG = Config(base_url="http://scripted", heartbeat="loop", telemetry=False, grace=0.001)
 IDENTITY = Identity(base_model="scripted/model", lora=LoraConfig(rank=8, seed=1))
 
 
@@ -65,11 +61,6 @@ class World:
     @contextlib.asynccontextmanager
     async def process(self, wire: Wire) -> AsyncIterator[Run]:
         """Open the run in a process of its own."""
-
-        @contextlib.asynccontextmanager
-        async def borrowed() -> AsyncIterator[httpx.AsyncBaseTransport]:
-            yield wire
-
         plan = RunPlan(
             directory=self.folder,
             accept=(),
@@ -80,15 +71,8 @@ class World:
             signals=False,
         )
         journal = open_journal(self.folder, inline=True)
-        opening = open_client(
-            CONFIG,
-            rng=random.Random(journal.incarnation),
-            backend="scripted",
-            chosen="a test",
-            through=wire,
-            beat_through=borrowed,
-            adoption=adoption_of(journal),
-        )
+        adoption = adoption_of(journal)
+        opening = open_over(wire, seed=journal.incarnation, adoption=adoption, grace=0.001)
         resumption = Resumption(same_machine=True, gap=self.gap, session_limit=100.0)
         async with contextlib.aclosing(journal), opening as service:
             identity = await identify(journal, IDENTITY, (), seed_given=True)
