@@ -43,7 +43,6 @@ def test_a_model_is_gone_on_with_if_nothing_speaks_against_it(dedupe: Any) -> No
         ({"answers": False}, "does not know"),
         ({"corrupted": True}, "corrupted"),
         ({"unguarded": True}, "set back"),
-        ({"rolled_back": True}, "rolled back"),
     ],
 )
 def test_one_thing_against_it_is_enough(change: dict[str, Any], why: str) -> None:

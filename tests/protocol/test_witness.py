@@ -40,11 +40,10 @@ def test_the_distance_is_the_mean_of_log_probabilities() -> None:
 
 
 def test_the_same_weights_give_nearly_the_same() -> None:
-    """Up to what the service varies by."""
+    """And what cannot be compared is not the same."""
     assert is_same(0.0)
     assert is_same(SAME)
     assert not is_same(2 * SAME)
-    assert is_same(0.02, noise=0.03)
     assert not is_same(float("inf"))
 
 
@@ -53,7 +52,6 @@ def test_lost_weights_show_in_the_first_step_and_a_lost_optimizer_in_the_second(
     first, second = witness(0.0), witness(0.0, which=2)
     assert not is_lost(first, 0.004)
     assert is_lost(first, 0.006)
-    assert not is_lost(first, 0.006, noise=0.001)
     assert is_lost(first, float("nan"))
     assert is_lost(second, 2 * OTHER)
     assert not is_lost(second, 2 * OTHER, first=OTHER)

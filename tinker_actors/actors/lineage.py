@@ -128,7 +128,6 @@ class Lineage:
         resuming: the journal is that of an earlier process, and nothing has been done about it yet.
         resumed: how it was gone on with.
         left_behind: positions of what the model had and a new one is not to have.
-        noise: by how much the service's log probabilities vary, in the mean, when it computes the same twice.
         mismatch: the model was restored from one saved state, and was something else than before.
         doom: why it is given up instead of being restored once more.
         excused: the latest loss says nothing against the restore before it.
@@ -167,7 +166,6 @@ class Lineage:
     resuming: bool = False
     resumed: Resumed | None = None
     left_behind: list[int] = attrs.field(factory=list[int])
-    noise: float = 0.0
     mismatch: RestoreMismatch | None = None
     doom: RestoreMismatch | None = None
     excused: bool = False

@@ -114,7 +114,7 @@ class Verifying:
         if witness is None or not self.is_unguarded:
             return
         output = await self._compute(witness)
-        if output is not None and is_same(distance(witness, output, 0), noise=self._lineage.noise):
+        if output is not None and is_same(distance(witness, output, 0)):
             self._found(None)
 
     # --- rolled back -------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class Verifying:
         await self._test_for_creation()
         for witness in of_rollback(journal.witnesses(), journal.replay()):
             output = await self._compute(witness)
-            if output is not None and is_same(distance(witness, output, 0), noise=lineage.noise):
+            if output is not None and is_same(distance(witness, output, 0)):
                 self._found(_path(witness.checkpoint))
 
     def _found(self, path: str | None) -> NoReturn:
@@ -268,7 +268,7 @@ class Verifying:
         if witness is None:
             return
         apart = self._apart[witness.which] = distance(witness, output, witness.datum)
-        if is_lost(witness, apart, first=self._apart.get(1, 0.0), noise=lineage.noise):
+        if is_lost(witness, apart, first=self._apart.get(1, 0.0)):
             self._mismatch(witness, apart)
 
     def _mismatch(self, witness: Witness, apart: float) -> None:

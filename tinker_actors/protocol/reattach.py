@@ -12,7 +12,9 @@ of the newest saved state, and what came after is sent again (*restore*). What s
     the service does not know the model, or says that it is corrupted
     the model was made of a saved state and has saved none since, so that a restart of the service could have set it
         back to what nobody has seen of it
-    the model was rolled back: it computes what it did right after a saved state (`protocol.witness`)
+
+A model that was rolled back shows it when it computes (`protocol.witness`): it is tested after it was gone on with, and
+before any result is taken from it.
 
 That the run's lock is held is no row of the table: who has no lock has no journal.
 
@@ -77,7 +79,6 @@ class Facts:
         answers: the service knows the model.
         corrupted: the service says that the model is of no use any more.
         unguarded: a restart of the service could have set the model back to where no witness tells of it.
-        rolled_back: the model is not what it was.
     """
 
     resumption: Resumption
@@ -89,7 +90,6 @@ class Facts:
     answers: bool = True
     corrupted: bool = False
     unguarded: bool = False
-    rolled_back: bool = False
 
 
 @attrs.frozen
@@ -132,7 +132,6 @@ _AGAINST: Final[Sequence[tuple[str, Callable[[Facts], bool]]]] = (
         "its model has saved nothing since it was restored, and may have been set back",
         lambda facts: facts.unguarded,
     ),
-    ("its model was rolled back on the service", lambda facts: facts.rolled_back),
 )
 
 

@@ -9,8 +9,8 @@ tells two things apart that no status code does:
   saved; in the second step, another optimizer: one that begins afresh takes the first step differently.
 
 Two results are compared by the mean distance of their log probabilities. A service that computes the same twice gives
-less than `SAME`; a lost optimizer moves them by more than `OTHER`. What a service is known to vary by (`noise`) is
-added to that, and the distance in the first step to what is allowed in the second.
+less than `SAME`; a lost optimizer moves them by more than `OTHER`. What the first step differs by is allowed in the
+second several times.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ SAME: Final = 1e-4
 OTHER: Final = 1e-3
 OTHER_WEIGHTS: Final = 5e-3
 _SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second
-_TIMES_NOISE: Final = 10.0
 
 
 def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> float:
@@ -67,27 +66,21 @@ def logprobs_of(output: ForwardBackwardOutput, datum: int) -> NDArray[np.float32
     return None if tensor is None else np.asarray(tensor.to_numpy(), np.float32).reshape(-1)
 
 
-def is_same(apart: float, *, noise: float = 0.0) -> bool:
-    """Whether two results are those of the same weights.
-
-    Args:
-        apart: their distance.
-        noise: what the service varies by.
-    """
-    return apart <= max(SAME, noise)
+def is_same(apart: float) -> bool:
+    """Whether two results that are so far apart are those of the same weights."""
+    return apart <= SAME
 
 
-def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float = 0.0) -> bool:
+def is_lost(witness: Witness, apart: float, *, first: float = 0.0) -> bool:
     """Whether a restored model has not got all that was saved: weights by the first witness, optimizer by the second.
 
     Args:
         witness: what was computed before.
         apart: how far from it the restored model is.
         first: how far it was in the first step.
-        noise: what the service varies by.
     """
     least = OTHER_WEIGHTS if witness.which == 1 else max(OTHER, _SEVERAL * first)
-    return not apart <= max(least, _TIMES_NOISE * noise)
+    return not apart <= least
 
 
 def has_steps(witnesses: Iterable[Witness], records: Sequence[Record]) -> bool:
