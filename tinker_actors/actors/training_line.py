@@ -47,7 +47,7 @@ from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 __all__ = ["TrainingLine"]
 
 # What these have made is worth what came before them: they are done when that has its results.
-_HOLD_WEIGHTS: frozenset[OperationKind] = SAVING | {"optim_step"}
+_HOLD_WEIGHTS: frozenset[OperationKind] = frozenset({"optim_step", *SAVING})
 
 
 class TrainingLine:
