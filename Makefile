@@ -221,7 +221,7 @@ bench-events: $(BENCH_VENV)/.bench ## what writing the event file costs while sa
 	@$(BENCH_VENV)/bin/python benchmarks/event_file.py $(BENCH_ARGS)
 
 .PHONY: bench-journal
-bench-journal: $(BENCH_VENV)/.bench ## what the journal of a run costs: steps, batches, opening 100,000 steps (3 minutes)
+bench-journal: $(BENCH_VENV)/.bench ## what the journal of a run costs: steps, batches, a whole run, opening 100,000 steps (3 minutes)
 	@$(BENCH_VENV)/bin/python benchmarks/journal.py $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- checks

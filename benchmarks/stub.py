@@ -36,6 +36,7 @@ NUM_SAMPLES = re.compile(rb'"num_samples"\s*:\s*(\d+)')
 MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d+)')
 SEQ_ID = re.compile(rb'"seq_id"\s*:\s*(\d+)')
 REQUEST_ID = re.compile(rb'"request_id"\s*:\s*"([^"]*)"')
+PATH = re.compile(rb'"path"\s*:\s*"([^"]*)"')
 MODEL_ID = re.compile(rb'"model_id"\s*:\s*"([^"]*)"')
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 NOT_FOUND = json_response({"detail": "not found"}, b"404 Not Found")
@@ -123,6 +124,7 @@ class Service:
             "/api/v1/retrieve_future": self._retrieve_future,
             "/api/v1/forward_backward": self._forward_backward,
             "/api/v1/optim_step": self._optim_step,
+            "/api/v1/save_weights": self._save_weights,
             "/api/v1/create_model": self._create_model,
             "/api/v1/unload_model": self._unload_model,
             "/api/v1/get_info": self._get_info,
@@ -260,6 +262,13 @@ class Service:
         )
         number, seconds = int(_text(SEQ_ID, body, "0")), self.settings["optim_ms"] / 1000
         self._model(_text(MODEL_ID, body)).take(number, promise, seconds)
+        respond(json_response({"request_id": request_id}))
+
+    def _save_weights(self, body: bytes, respond: Respond) -> None:
+        model_id, name = _text(MODEL_ID, body), _text(PATH, body)
+        path = f"tinker://{model_id}/weights/{name}"
+        request_id, promise = self._promise("save", json_response({"type": "save_weights", "path": path}))
+        self._model(model_id).take(int(_text(SEQ_ID, body, "0")), promise, 0.0)
         respond(json_response({"request_id": request_id}))
 
 

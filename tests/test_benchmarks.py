@@ -153,10 +153,20 @@ def run_journal(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_journal_measures_what_it_says() -> None:
     """The last line holds every number, also where the medium is waited for."""
     done = run_journal("--quick", "--machine")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("tinker_actors: ") for line in done.stderr.splitlines()), done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == {
-        *("step_cpu_ms", "body_ms", "body_cpu_ms", "body_loop_ms", "share", "share_strict"),
+        *(
+            "step_cpu_ms",
+            "body_ms",
+            "body_cpu_ms",
+            "body_grow_ms",
+            "body_loop_ms",
+            "share",
+            "share_strict",
+            "share_run",
+        ),
         *("open_s", "open_none_s", "disk_mb"),
     }
     assert all(math.isfinite(number) for number in found.values())
