@@ -1,7 +1,7 @@
 """The run that is killed on other people's servers: a few steps by `open_run`, then a look at the weights.
 
 `crash.py` starts it, again and again in the same folder. It prints one JSON object per line: how it goes on, each step
-as it begins, and at last what the fixed probe looks like to the final weights.
+as it begins, and at last what the fixed probe looks like to the final weights, and to those before the last step.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ async def main(options: argparse.Namespace) -> None:
     ) as run:
         tell(resumed=attrs.asdict(run.resumed))
         ahead = None
+        before: list[float] = []
         async for step in run.steps(options.steps):
             tell(step=step.index)
+            if step.index == options.steps - 1:
+                before = await probe(run.training)
             decided = await step.train(
                 batch(step.index), "cross_entropy", ADAM, after={"steps": step.index + 1}
             )
@@ -56,9 +59,14 @@ async def main(options: argparse.Namespace) -> None:
                 ):  # it counts; TuFT does not give its result again
                     await ahead
             ahead = decided
-        output = await (await run.training.forward(batch(PROBE), "cross_entropy"))
-        logprobs = [float(one) for datum in output.loss_fn_outputs for one in datum["logprobs"].to_numpy()]
-        tell(model_id=run.training.model_id, state=run.loop_state, logprobs=logprobs)
+        logprobs = await probe(run.training)
+        tell(model_id=run.training.model_id, state=run.loop_state, logprobs=logprobs, before=before)
+
+
+async def probe(training: ta.TrainingClient) -> list[float]:
+    """Return the log probabilities of a fixed batch to the weights as they are now."""
+    output = await (await training.forward(batch(PROBE), "cross_entropy"))
+    return [float(one) for datum in output.loss_fn_outputs for one in datum["logprobs"].to_numpy()]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ and to which the answers to a gradient and to a step of the optimizer are lost. 
       the server took is read off the recording; promises that no client asked for are asked for here.
     * the loop's state is that of the last step.
     * the log probabilities of a fixed probe are those of the undisturbed run, up to what the server's own two
-      undisturbed runs differ by.
+      undisturbed runs differ by, which is less than what one step makes of them.
+    * it was killed as often as was asked for: a kill that finds the run at its end strikes it when it is started again.
 
 The last line is one JSON object; the exit status is 1 if any of it does not hold.
 """
@@ -20,16 +21,16 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import numpy as np
 import trio
 
@@ -37,12 +38,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the project's root
 
 from tests.contract.launch import KINDS, Server, open_server
 from tests.contract.smoke import tour
-from tinker_actors.testing import Recording, RecordingProxy, open_recording_proxy
-from tinker_actors.testing.recording import differences
-
-SLACK = 1e-6  # of a log probability in float32
-FACTOR = 3.0  # two runs are a small sample of what a server's runs differ by
-UPDATES = ("forward_backward", "optim_step")
+from tests.contract.verdict import UPDATES, Run, holds, judge
+from tinker_actors.testing import RecordingProxy, open_recording_proxy
 
 
 @attrs.frozen
@@ -71,38 +68,6 @@ def draw_kills(seed: int, steps: int, count: int) -> list[Kill]:
     return kills
 
 
-@attrs.define
-class Run:
-    """What became of one run.
-
-    Attributes:
-        recording: what came to the server.
-        model_id: the model it ended with.
-        logprobs: of the probe.
-        state: of the loop, at the end.
-        ways: how it went on after each start: `fresh`, `attached`, `restored`.
-        kills: how often it was killed.
-        start_seconds: how long the first start took.
-        steps_began: when it told of its steps.
-        seconds: in all.
-    """
-
-    recording: Recording = attrs.field(factory=Recording)
-    model_id: str = ""
-    logprobs: np.ndarray = attrs.field(factory=lambda: np.zeros(0))
-    state: dict[str, int] = attrs.field(factory=dict)
-    ways: list[str] = attrs.field(factory=list)
-    kills: int = 0
-    start_seconds: float = 0.0
-    steps_began: list[float] = attrs.field(factory=list)
-    seconds: float = 0.0
-
-    @property
-    def step_seconds(self) -> float:
-        """How long a step takes; of a run that nobody disturbed."""
-        return (self.steps_began[-1] - self.steps_began[0]) / (len(self.steps_began) - 1)
-
-
 class Player:
     """Plays one run: starts its process, kills it, and starts it again until it has its result."""
 
@@ -114,9 +79,12 @@ class Player:
         self._kills: deque[Kill] = deque()
         self._undisturbed = Run()
         self._started = 0.0
+        self._furthest = -1
+        self._aims = self._struck = False
+        self._ends = trio.Event()
 
     async def play(self, kills: Sequence[Kill] = (), undisturbed: Run | None = None) -> Run:
-        """Play it to its end.
+        """Play it until it has its result and every kill was carried out.
 
         Args:
             kills: to carry out; the server's answers to one gradient and one step of the optimizer are lost as well.
@@ -129,7 +97,7 @@ class Player:
             self.run.recording = proxy.recording
             for endpoint in UPDATES if kills else ():
                 proxy.lose_answers(endpoint)
-            while not self.run.model_id:
+            while self._kills or not self.run.model_id:
                 await self._live(proxy)
             await proxy.settle()
         self.run.seconds = trio.current_time() - began
@@ -139,24 +107,50 @@ class Player:
         path = self._folder / "child.log"
         with path.open("ab") as log:  # noqa: ASYNC230 - opened once per start
             child = await trio.lowlevel.open_process(self._command(proxy), stdout=subprocess.PIPE, stderr=log)
-        self._started = trio.current_time()
+        self._started, self._aims, self._struck = trio.current_time(), False, False
+        self.run.model_id = ""
         try:
+            await self._watch(child)
+        finally:
+            await end(child)  # noqa: ASYNC102 - it shields itself
+        if self._struck:
+            self.run.model_id = ""  # what it told before it was killed is not how it ended
+        elif child.returncode or not self.run.model_id:
+            said = path.read_text("utf-8", errors="replace").splitlines()[-20:]
+            raise RuntimeError("\n".join(["the run ended by itself, without a result; its log ends:", *said]))
+
+    async def _watch(self, child: trio.Process) -> None:
+        """Hear a child until its end, and kill it at its moment."""
+        async with trio.open_nursery() as nursery:
             if self._kills and self._kills[0].starting:
-                await trio.sleep(self._kills.popleft().after * self._undisturbed.start_seconds)
-                self.run.kills += 1
-                return
+                self._aims = True
+                nursery.start_soon(self._strike_start, child)
             async with contextlib.aclosing(lines(child)) as told:
                 async for line in told:
                     self._heard(json.loads(line))
-                    if await self._strikes(json.loads(line), child):
-                        return
-        finally:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
-        if not self.run.model_id:
-            said = path.read_text("utf-8", errors="replace").splitlines()[-20:]
-            raise RuntimeError("\n".join(["the run ended by itself, without a result; its log ends:", *said]))
+                    if self._kills and not self._aims and self._furthest >= self._kills[0].step:
+                        nursery.start_soon(self._strike, child)
+                        self._aims = True
+            nursery.cancel_scope.cancel(reason="the child has ended")
+
+    async def _strike_start(self, child: trio.Process) -> None:
+        """Kill a run that is starting; one that has ended before is started again, and killed sooner."""
+        kill = self._kills[0]
+        self._kills[0] = attrs.evolve(kill, after=kill.after / 2)
+        await trio.sleep(kill.after * self._undisturbed.start_seconds)
+        await self._kill(child)
+
+    async def _strike(self, child: trio.Process) -> None:
+        """Kill a run so long after a step has begun, or at once when its last step begins."""
+        with trio.move_on_after(self._kills[0].after * self._undisturbed.step_seconds):
+            await self._ends.wait()
+        await self._kill(child)
+
+    async def _kill(self, child: trio.Process) -> None:
+        if await end(child):
+            self._struck = True
+            self._kills.popleft()
+            self.run.kills += 1
 
     def _command(self, proxy: RecordingProxy) -> list[str]:
         server = self._server
@@ -179,18 +173,20 @@ class Player:
         if "step" in said:
             self.run.start_seconds = self.run.start_seconds or trio.current_time() - self._started
             self.run.steps_began.append(trio.current_time())
+            self._furthest = max(self._furthest, said["step"])
+        if self._furthest >= self._options.steps - 1:
+            self._ends.set()
         if "model_id" in said:
             self.run.model_id, self.run.state = said["model_id"], said["state"]
-            self.run.logprobs = np.array(said["logprobs"])
+            self.run.logprobs, self.run.before = np.array(said["logprobs"]), np.array(said["before"])
 
-    async def _strikes(self, said: dict[str, Any], child: trio.Process) -> bool:
-        if not self._kills or said.get("step", -1) < self._kills[0].step:
-            return False
-        await trio.sleep(self._kills.popleft().after * self._undisturbed.step_seconds)
-        if child.poll() is not None:
-            return False
-        self.run.kills += 1
-        return True
+
+async def end(child: trio.Process) -> bool:
+    """End a child by `kill -9`; return whether that was its end, and not one that it had come to by itself."""
+    child.kill()
+    with trio.CancelScope(shield=True):
+        await child.wait()
+    return child.returncode == -signal.SIGKILL
 
 
 async def lines(process: trio.Process) -> AsyncGenerator[str]:
@@ -201,43 +197,6 @@ async def lines(process: trio.Process) -> AsyncGenerator[str]:
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
             yield line.decode()
-
-
-async def failed_promises(server: Server, recording: Recording) -> set[str]:
-    """Ask the server for the promises that no client asked for; return those that failed."""
-    headers = {"x-api-key": server.api_key}
-    failed = set()
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False, timeout=60) as client:
-        for promise in recording.open_promises(*UPDATES):
-            reply = await client.post("/api/v1/retrieve_future", json={"request_id": promise})
-            body = reply.json() if "json" in reply.headers.get("content-type", "") else {}
-            if reply.status_code in (400, 409, 422) or "error" in body:
-                failed.add(promise)
-    return failed
-
-
-async def judge(server: Server, undisturbed: tuple[Run, Run], killed: Run) -> dict[str, Any]:
-    """Hold the killed run against the undisturbed ones."""
-    first, second = undisturbed
-    expected = first.recording.lineage(first.model_id)
-    found = killed.recording.lineage(killed.model_id, failed=await failed_promises(server, killed.recording))
-    doubled, missing = differences(expected, found)
-    noise = float(np.abs(first.logprobs - second.logprobs).max())
-    difference = float(np.abs(first.logprobs - killed.logprobs).max())
-    return {
-        "client_kills": killed.kills,
-        "ways": dict(Counter(killed.ways)),
-        "updates": len(found),
-        "doubled": doubled,
-        "missing": missing,
-        "in_order": found == expected,
-        "state_equal": killed.state == first.state,
-        "noise": noise,
-        "difference": difference,
-        "within_noise": difference <= FACTOR * noise + SLACK,
-        "seconds": round(killed.seconds, 1),
-        "seconds_undisturbed": round(first.seconds, 1),
-    }
 
 
 async def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -260,7 +219,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
                 )
                 print(*kills, sep="\n", flush=True)
                 killed = await Player(server, folder / "killed", options).play(kills, second)
-                verdict = await judge(server, (undisturbed[0], undisturbed[1]), killed)
+                verdict = await judge(server, (undisturbed[0], undisturbed[1]), killed, options.steps)
     return {"server": options.server, "steps": options.steps, **verdict}
 
 
@@ -273,16 +232,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patience", type=float, default=900.0, help="seconds for everything")
     parser.add_argument("--folder", type=Path, help="keep runs and logs there")
-    return parser.parse_args(arguments)
-
-
-def holds(verdict: dict[str, Any]) -> bool:
-    """Whether everything is as it must be."""
-    right = ("in_order", "state_equal", "within_noise")
-    return all(verdict[name] for name in right) and not verdict["doubled"] and not verdict["missing"]
+    options = parser.parse_args(arguments)
+    if options.kills - options.kills // 5 > options.steps - 1:
+        parser.error("each kill needs a step of its own, and the last one is spared")
+    return options
 
 
 if __name__ == "__main__":
-    verdict = trio.run(main, parse())
+    chosen = parse()
+    verdict = trio.run(main, chosen)
     print(json.dumps(verdict))
-    sys.exit(0 if holds(verdict) else 1)
+    sys.exit(0 if holds(verdict, chosen.kills) else 1)

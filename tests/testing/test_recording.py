@@ -134,6 +134,46 @@ def test_an_answer_that_says_nothing_of_the_outcome_is_no_failure(status: int, r
     assert line.recording.open_promises("forward_backward") == [gradient]
 
 
+@pytest.mark.parametrize(
+    "later", [(409, {"detail": "gone"}), (400, {"detail": "no"}), (200, {"error": "no"})]
+)
+def test_what_was_told_to_be_done_stays_done(later: tuple[int, dict[str, str]]) -> None:
+    """A service that gives a result once may answer the next who asks by an error; the update is there all the same."""
+    line = Line()
+    gradient = line.step("m1", "a")
+    line.poll(gradient, {"type": "try_again"})
+    line.poll(gradient, {"type": "forward_backward"})
+    line.poll(gradient, later[1], later[0])
+    assert line.lineage("m1") == "a"
+    assert line.recording.failed() == frozenset()
+
+
+def test_a_checkpoint_that_nobody_saved_shows_in_the_lineage() -> None:
+    """What it holds is unknown, so no lineage with it is that of a run that loaded none."""
+    line = Line()
+    line.add("load_weights", model_id="m2", path="tinker://m1/weights/one")
+    line.step("m2", "a")
+    unknown, *others = line.recording.lineage("m2")
+    assert unknown == Update("load_weights", "tinker://m1/weights/one")
+    assert differences(others, [unknown, *others]) == (1, 0)
+
+
+def test_updates_without_an_answer_are_told_of_the_models_that_carry_them_on() -> None:
+    """A service that was asked and did not answer may have done it; what a model never had does not concern it."""
+    line = Line()
+    line.step("m1", "a")
+    line.add("optim_step", "adam", status=None, reply={}, model_id="m1")
+    line.add("save_weights", model_id="m1", path="one")
+    line.add("forward_backward", "b", status=502, reply={}, model_id="m1")
+    line.add("forward_backward", "b", status=429, reply={}, model_id="m1")
+    line.add("load_weights", model_id="m2", path="tinker://m1/weights/one")
+    line.step("m2", "c")
+    line.add("forward", "d", status=None, reply={}, model_id="m2")
+    assert line.recording.unanswered("m1") == [Update("optim_step", "adam"), Update("forward_backward", "b")]
+    assert line.recording.unanswered("m2") == [Update("optim_step", "adam")]
+    assert line.lineage("m2") == "ac"
+
+
 def test_what_is_known_from_elsewhere_counts_too() -> None:
     """A promise that nobody asked for can be asked for later, and be told to the recording."""
     line = Line()

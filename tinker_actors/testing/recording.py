@@ -9,7 +9,11 @@ for, and a model that loads it has just that: so a *lineage* is followed over al
 Requests are compared by their `content`: a digest of all that is in them but the names of model and session and the
 request's number. So what two runs sent for one step is the same, as long as both sent JSON, or both protobuf.
 
-A poll that is answered by 404 or 410 says nothing about the work: the service does not know the promise (any more).
+A poll that is answered by 404 or 410 says nothing about the work: the service does not know the promise (any more). And
+once a result was told, no later answer makes the update undone: some services give a result once.
+
+Two things leave it open what is in a model: an update that got no answer, or one of a server in trouble (5xx), which
+`unanswered` tells of; and a checkpoint that nobody saved here, which stands in the lineage as such.
 """
 
 from __future__ import annotations
@@ -35,9 +39,12 @@ _PREFIX = "/api/v1/"
 _NAMES = frozenset({"model_id", "session_id", "sampling_session_id", "seq_id", "model_seq_id", "model_path"})
 """Fields that say whom a request is for, or where it stands, but not what it asks for."""
 _UPDATES = ("forward_backward", "optim_step")
+_CHECKPOINTS = ("save_weights", "load_weights")
 _UNTOLD = frozenset({404, 408, 410, 429, 500, 502, 503, 504})
 """Statuses of answers to polls that leave open what became of the request."""
 Fields = Mapping[str, Any]
+_Entry = tuple["Update", bool]
+"""An update, and whether its request was answered."""
 
 
 @attrs.define(kw_only=True)
@@ -92,11 +99,11 @@ class Update:
     """A change of a model.
 
     Attributes:
-        kind: a gradient or a step of the optimizer.
-        content: the digest of its request.
+        kind: a gradient, a step of the optimizer, or the loading of a checkpoint of which nothing is known.
+        content: the digest of its request; of a checkpoint, its path.
     """
 
-    kind: Literal["forward_backward", "optim_step"]
+    kind: Literal["forward_backward", "optim_step", "load_weights"]
     content: str
 
 
@@ -119,11 +126,16 @@ class Recording:
         polls = (
             one for one in self.exchanges if one.endpoint == "retrieve_future" and one.status is not None
         )
-        return frozenset(_asked(one) for one in polls if _says_failed(one))
+        return frozenset(_asked(one) for one in polls if _says_failed(one)) - self._told()
+
+    def _told(self) -> frozenset[str]:
+        """Return the ids of the promises whose results were told."""
+        polls = self.of("retrieve_future")
+        return frozenset(_asked(one) for one in polls if not _says_later(one) and not _says_failed(one))
 
     def open_promises(self, *endpoints: str) -> list[str]:
         """Return the ids of promises of some endpoints whose outcome was never asked for, or not to the end."""
-        told = {_asked(one) for one in self.of("retrieve_future") if not _says_later(one)} | self.failed()
+        told = self._told() | self.failed()
         given = dict.fromkeys(_promise(one) for one in self.of(*endpoints))
         return [promise for promise in given if promise and promise not in told]
 
@@ -134,27 +146,47 @@ class Recording:
             model_id: the model.
             failed: promises that are known to have failed, beside those the recording tells of.
         """
-        return self._lineages(self.failed() | frozenset(failed)).get(model_id, [])
+        lines = self._lineages(self.failed() | frozenset(failed))
+        return [update for update, answered in lines.get(model_id, ()) if answered]
 
-    def _lineages(self, failed: frozenset[str]) -> dict[str, list[Update]]:
-        models: dict[str, list[Update]] = {}
-        saved: dict[str, list[Update]] = {}
+    def unanswered(self, model_id: str) -> list[Update]:
+        """Return the updates that may be in a model or not, for the service was asked for them and did not answer.
+
+        Args:
+            model_id: the model; what the checkpoints that it was loaded from may hold counts as well.
+        """
+        lines = self._lineages(self.failed())
+        return [update for update, answered in lines.get(model_id, ()) if not answered]
+
+    def _lineages(self, failed: frozenset[str]) -> dict[str, list[_Entry]]:
+        models: dict[str, list[_Entry]] = {}
+        saved: dict[str, list[_Entry]] = {}
         paths = self._saved_paths()
         promises: set[str] = set()
-        for one in self.of(*_UPDATES, "save_weights", "load_weights"):
-            promise, model_id = _promise(one), one.model_id
-            if promise in failed or promise in promises or model_id is None or one.fields.get("forward_only"):
+        for one in self._changes(failed):
+            promise, model_id = _promise(one), str(one.model_id)
+            if promise in promises:
                 continue
             promises |= {promise} if promise else set()
             content = models.setdefault(model_id, [])
             if one.endpoint == "load_weights":
-                models[model_id] = list(saved.get(str(one.fields.get("path")), ()))
+                path = str(one.fields.get("path"))
+                models[model_id] = list(saved.get(path, [(Update("load_weights", path), True)]))
             elif one.endpoint == "save_weights":
                 path = paths.get(promise, f"tinker://{model_id}/weights/{one.fields.get('path')}")
                 saved[path] = list(content)
             else:
-                content.append(Update(cast("Any", one.endpoint), one.content))
+                content.append((Update(cast("Any", one.endpoint), one.content), one.accepted))
         return models
+
+    def _changes(self, failed: frozenset[str]) -> Iterator[Exchange]:
+        """Yield what makes up lineages: what was taken and did not fail, and updates without an answer."""
+        for one in self.exchanges:
+            if one.model_id is None or one.fields.get("forward_only") or _promise(one) in failed:
+                continue
+            update = one.endpoint in _UPDATES
+            if (update and _leaves_open(one)) or (one.accepted and (update or one.endpoint in _CHECKPOINTS)):
+                yield one
 
     def _saved_paths(self) -> dict[str, str]:
         """Return where each promised checkpoint lies, as the service said."""
@@ -170,6 +202,11 @@ class Recording:
         taken = (one for one in self.of(*endpoints) if _promise(one) not in failed)
         seen = {(one.content, _promise(one) or str(one.number)) for one in taken}
         return Counter(content for content, _ in seen)
+
+
+def _leaves_open(one: Exchange) -> bool:
+    """Whether there is no answer that says if the request was taken."""
+    return one.status is None or one.status >= 500
 
 
 def _promise(one: Exchange) -> str:
