@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import tinker_actors as ta
 from tests.runs.loop import ADAM, batch, opened
 from tinker_actors.cli.checkpoints import checkpoints, gc
-from tinker_actors.errors import ConfigError, JournalError, RunLocked
+from tinker_actors.errors import ConfigError, JournalError, RunLocked, RunMismatch
 
 
 def call(command: Any, *arguments: str) -> Result:
@@ -103,3 +103,11 @@ def test_a_run_whose_service_is_not_known_wants_to_be_told(tmp_path: Path) -> No
     open_journal(tmp_path / "r", inline=True).close()
     with pytest.raises(ConfigError, match="--backend"):
         call(gc, str(tmp_path / "r"))
+
+
+def test_another_service_is_not_asked_for_them(folder: Path) -> None:
+    """What it lacks is not gone: the run has to be opened there first."""
+    before = call(checkpoints, str(folder)).stdout.splitlines()
+    with pytest.raises(RunMismatch, match=r"backend was 'local' and is 'http://127.0.0.1:1'"):
+        call(gc, str(folder), "--backend", "http://127.0.0.1:1")
+    assert call(checkpoints, str(folder)).stdout.splitlines()[1:] == before[1:]

@@ -34,6 +34,7 @@ def test_a_model_is_gone_on_with_if_nothing_speaks_against_it(dedupe: Any) -> No
     ("change", "why"),
     [
         ({"live": False}, "being restored"),
+        ({"resumption": attrs.evolve(GOOD.resumption, same_backend=False)}, "another backend"),
         ({"resumption": attrs.evolve(GOOD.resumption, same_machine=False)}, "another machine"),
         ({"resumption": attrs.evolve(GOOD.resumption, gap=80.0)}, "stood still"),
         ({"resumption": attrs.evolve(GOOD.resumption, gap=float("nan"))}, "stood still"),

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tinker_actors.errors import InputError, RunMismatch
-from tinker_actors.protocol.run_identity import Identity, check_accept, check_mine, merge
+from tinker_actors.protocol.run_identity import Identity, check_accept, check_mine, is_moved, merge
 from tinker_actors.wire.model import LoraConfig
 
 BEGUN = Identity(
@@ -117,3 +117,15 @@ def test_names_are_taken_in_any_collection() -> None:
     names = ["loss", "identity", "identity.data", "rank"]
     assert check_accept(names) == set(names)
     assert check_accept(()) == frozenset()
+
+
+def test_another_backend_is_named() -> None:
+    """It is refused unless it is accepted; a run that was nowhere yet may be opened anywhere."""
+    assert not is_moved(None, "local", ())
+    assert not is_moved("http://a", "http://a", ())
+    assert is_moved("http://a", "local", check_accept(["backend"]))
+    with pytest.raises(
+        RunMismatch, match=r"backend was 'http://a' and is 'local'.*accept=\('backend',\)"
+    ) as caught:
+        is_moved("http://a", "local", {"base_model"})
+    assert caught.value.fields == {"backend": ("http://a", "local")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ import click
 
 from tinker_actors.errors import ConfigError
 from tinker_actors.protocol.retention import Retention, RunCheckpoint
+from tinker_actors.protocol.run_identity import BACKEND, is_moved
 
 if TYPE_CHECKING:
     from tinker_actors.runs.keeping import Collected
@@ -94,16 +96,20 @@ def gc(
 async def _collect(run_dir: Path, retention: Retention, backend: str | None, dry_run: bool) -> Collected:
     from tinker_actors.journal.looking import look_at
     from tinker_actors.journal.opening import open_journal
-    from tinker_actors.opening.run import BACKEND, embedded_of
+    from tinker_actors.opening.backend import choose_backend
+    from tinker_actors.opening.run import embedded_of
     from tinker_actors.opening.service import open_rest_client
     from tinker_actors.runs.keeping import Keeping
+    from tinker_actors.transport.config import Environment
 
     look_at(run_dir)  # or a directory without a run would be made one
     async with contextlib.aclosing(open_journal(run_dir)) as journal:
         where = backend or journal.facts.get(BACKEND)
         if not isinstance(where, str):
             raise ConfigError("it is not known where the run was trained: say it with --backend")
-        embedded = embedded_of(run_dir) if where == "local" else None
+        chosen = choose_backend(where, None, None, Environment.read(os.environ))
+        is_moved(journal.facts.get(BACKEND), chosen.name, ())  # nothing is known of what another service has
+        embedded = embedded_of(run_dir) if chosen.base_url is None else None
         async with open_rest_client(where, embedded=embedded) as rest:
             keeping = Keeping(journal, rest, retention, lambda _: None)
             return await keeping.collect(dry_run=dry_run)

@@ -60,6 +60,7 @@ class DurableJournal:
         before: where it was written before it was opened; None if it is new. `here` and `before` of the same host and
             boot are of the same machine, which has not been restarted since.
         incarnation: how often it has been opened, this time included: from 1.
+        steadfast: no saved state is given up meanwhile, whoever says that it is gone.
         lost_steps: decided steps that a torn tail has taken with it; they count as never decided.
     """
 
@@ -80,6 +81,7 @@ class DurableJournal:
         self.before = contents.before
         self.here = here
         self.lost_steps = contents.lost_steps
+        self.steadfast = False
 
     # --- deciding ----------------------------------------------------------------------------------------
 
@@ -254,9 +256,14 @@ class DurableJournal:
         """Forget the newest saved state, which is gone, for the one before.
 
         Returns:
-            False: there is nothing to fall back on.
+            False: there is nothing to fall back on, or none is given up meanwhile.
         """
-        return self._states.fall_back()
+        return not self.steadfast and self._states.fall_back()
+
+    @property
+    def starts(self) -> Sequence[Checkpoint | None]:
+        """The states that a restore can start from, the newest last; None is the model's creation."""
+        return self._rules.checkpoints
 
     @property
     def checkpoints(self) -> tuple[RunCheckpoint, ...]:
@@ -269,8 +276,10 @@ class DurableJournal:
         When two that a restore can start from are verified, what is older is let go.
 
         Returns:
-            False: no such state is known, or it is the only one to restore from and stays so.
+            False: no such state is known, or it is the only one to restore from and stays so, or `steadfast`.
         """
+        if state == "gone" and self.steadfast:
+            return False
         return self._states.mark(name, state)
 
     def describe(

@@ -17,7 +17,7 @@ import attrs
 from tinker_actors.errors import ConfigError
 from tinker_actors.protocol.capability import TINKER_SERVICE, record_for
 from tinker_actors.protocol.credential import Credential, Secret, choose_credential
-from tinker_actors.transport.config import Environment, check_base_url
+from tinker_actors.transport.config import Environment, check_base_url, normal_url
 from tinker_actors.transport.credential_file import load_credentials
 
 __all__ = ["Backend", "choose_backend"]
@@ -38,6 +38,11 @@ class Backend:
     api_key: str | None = attrs.field(repr=False)
     why: str
     credential_command: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What a run notes of it, and compares: a URL as it is compared, or `local`."""
+        return "local" if self.base_url is None else normal_url(self.base_url)
 
     @property
     def line(self) -> str:

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack, cast, get_args
 
+import attrs
+
 from tinker_actors.errors import InputError
 from tinker_actors.kernel.bound import check_count
-from tinker_actors.opening.backend import Backend
 from tinker_actors.opening.service import open_chosen
 from tinker_actors.opening.settings import Settings, check_names, choose
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config
 from tinker_actors.protocol.retention import Retention
-from tinker_actors.protocol.run_identity import Identity, check_accept, check_mine
-from tinker_actors.protocol.run_journal import RunJournal
+from tinker_actors.protocol.run_identity import BACKEND, Identity, check_accept, check_mine, is_moved
 from tinker_actors.protocol.saving import metadata
 from tinker_actors.wire.optimizer import OptimizerConfig
 from tinker_actors.wire.training import LossFnType
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from tinker_actors.local.service import EmbeddedService
     from tinker_actors.runs.run import Run
 
-__all__ = ["BACKEND", "embedded_of", "open_run"]
+__all__ = ["embedded_of", "open_run"]
 
 _T = TypeVar("_T")
-
-BACKEND: Final = "backend"
-"""The name of the fact that says where a run is trained: `local`, or a base URL."""
 
 _GIB: Final = 1024**3
 
@@ -79,9 +76,9 @@ async def open_run(
         loss: the loss of all its steps; None: it may be any, but one that was not used before is refused for the first
             step after the run was resumed.
         identity: whatever else must not change unnoticed, such as versions of data and prompts, as JSON.
-        accept: names of what may differ from what the run was begun with: `base_model`, `rank`, `seed`, `train_mlp`,
-            `train_attn`, `train_unembed`, `loss`, `identity`, `identity.<key>`. What differs is taken as it is now; but
-            weights that are there keep their shape.
+        accept: names of what may differ from what the run was begun with: `backend`, `base_model`, `rank`, `seed`,
+            `train_mlp`, `train_attn`, `train_unembed`, `loss`, `identity`, `identity.<key>`. What differs is taken as
+            it is now; but weights that are there keep their shape.
         checkpoints: when one is saved without being asked for; None is every 100 steps, and every half an hour.
         retention: which are kept; None is the two newest, and the others for a week.
         durability: `process`: what is decided survives the death of the process. `machine`: also that of the machine.
@@ -98,7 +95,7 @@ async def open_run(
     Raises:
         InputError: an argument that cannot be; nothing was opened.
         RunLocked: another process has the run open.
-        RunMismatch: the run was begun with something else; it names the fields.
+        RunMismatch: the run was begun with something else, or was on another backend; it names the fields.
         JournalError: the journal cannot be read or written.
         ModelPoisoned: the model cannot be restored.
         ConfigError, TypeError, APIConnectionError, TinkerError, UnobservedFailure: as `open_service`.
@@ -131,29 +128,25 @@ async def open_run(
         signals=signals,
     )
     chosen, settings = choose(backend, base_url, api_key, embedded, settings)
+    plan = attrs.evolve(plan, backend=chosen.name)
     inline = settings.get("heartbeat") == "loop"  # nothing runs in a thread, as virtual time needs it
     journal = open_journal(plan.directory, durability=durability, max_bytes=journal_max_bytes, inline=inline)
     async with contextlib.aclosing(journal):
+        moved = is_moved(journal.facts.get(BACKEND), plan.backend, plan.accept)
         whole = await identify(journal, given, plan.accept, seed_given=seed is not None)
-        await _note_backend(journal, chosen)
         if chosen.base_url is None and embedded is None:
             embedded = embedded_of(plan.directory, whole.lora.seed or 0)
         # Each time it is opened draws something else, and the same again if it is done again.
         rng = random.Random(None if seed is None else f"{seed}/{journal.incarnation}")
         async with (
             open_event_file(plan.directory / "events.jsonl", inline=inline) as events,
-            open_chosen(chosen, rng, embedded, settings, events, adoption_of(journal)) as service,
+            open_chosen(
+                chosen, rng, embedded, settings, events, adoption_of(journal, moved=moved)
+            ) as service,
         ):
-            resumption = resumption_of(journal, durability)
+            resumption = resumption_of(journal, durability, moved=moved)
             async with living_run(service, journal, whole, plan, resumption) as run:
                 yield run
-
-
-async def _note_backend(journal: RunJournal, chosen: Backend) -> None:
-    """Note where the run is trained, for those who look after its checkpoints later."""
-    where = chosen.base_url or "local"
-    if journal.facts.get(BACKEND) != where:
-        await journal.note(**{BACKEND: where})
 
 
 def embedded_of(directory: Path, seed: int = 0) -> EmbeddedService:

@@ -3,6 +3,7 @@
 *Re-attach* goes on with the very same weights. It is done only if nothing speaks against it; else a new model is made
 of the newest saved state, and what came after is sent again (*restore*). What speaks against it, first things first:
 
+    the run is opened on another backend
     the model of the earlier process was itself still being restored
     the journal was written on another machine, or before its last start, and not synced to the disk
     the run stood still for longer than 0.8 of what the service lets a session live without a beat
@@ -58,11 +59,13 @@ class Resumption:
         same_machine: the journal was written on this machine since it was started, or was synced to the disk.
         gap: seconds since it was last written.
         session_limit: seconds that the service lets a session live without a beat.
+        same_backend: it is opened where it was.
     """
 
     same_machine: bool
     gap: float
     session_limit: float
+    same_backend: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +120,7 @@ def _is_repeated(facts: Facts) -> bool:
 
 
 _AGAINST: Final[Sequence[tuple[str, Callable[[Facts], bool]]]] = (
+    ("it was opened on another backend before", lambda facts: not facts.resumption.same_backend),
     ("its model was being restored when the last process ended", lambda facts: not facts.live),
     (
         "the journal was last written on another machine, or before its last start",

@@ -3,6 +3,9 @@
 A run that is resumed with another model, loss or data set does not fail: it trains, and its curve says nothing any
 more. So what it was begun with is written down, and a difference is refused by name unless it is accepted by name.
 
+Nor does one that is opened on another service: the checkpoints of the run are not there, and to go on without them is
+to lose them. So where it was trained last is written down as well, once it was opened there.
+
 The user's own part, `identity`, is JSON: versions of data, prompts, code, whatever must not change unnoticed. Its
 entries are named `identity.<key>`; `identity` alone accepts all of them.
 """
@@ -19,9 +22,12 @@ from tinker_actors.errors import InputError, RunMismatch
 from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.model import LoraConfig
 
-__all__ = ["Identity", "check_accept", "check_mine", "merge"]
+__all__ = ["BACKEND", "Identity", "check_accept", "check_mine", "is_moved", "merge"]
 
-_NAMES: Final = frozenset({"base_model", "loss", *attrs.fields_dict(LoraConfig)})
+BACKEND: Final = "backend"
+"""The name of the fact that says where a run was opened last: `local`, or a base URL."""
+
+_NAMES: Final = frozenset({BACKEND, "base_model", "loss", *attrs.fields_dict(LoraConfig)})
 _MINE: Final = "identity"
 
 
@@ -132,6 +138,28 @@ def merge(begun: Identity, given: Identity, accept: Collection[str], *, seed_giv
         loss=cast("str | None", now["loss"]),
         mine=given.mine,
     )
+
+
+def is_moved(noted: object, here: str, accept: Collection[str]) -> bool:
+    """Return whether a run is opened on another backend than it was last.
+
+    Args:
+        noted: where it was opened last, as it is in the journal; None: it has never been.
+        here: where it is opened now: `local`, whatever embedded service that is, or a base URL as it is compared.
+        accept: the names of what may differ.
+
+    Raises:
+        RunMismatch: it is, and that is not accepted.
+    """
+    if noted is None or noted == here:
+        return False
+    if BACKEND not in accept:
+        raise RunMismatch(
+            f"backend was {noted!r} and is {here!r}: what the run has saved is where it was (if it is the same "
+            f"service at another address, open the run with accept=({BACKEND!r},))",
+            fields={BACKEND: (noted, here)},
+        )
+    return True
 
 
 def _flat(identity: Identity) -> dict[str, JsonValue]:

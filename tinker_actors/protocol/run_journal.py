@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from tinker_actors.protocol.journal import Journal
+from tinker_actors.protocol.journal import Checkpoint, Journal
 from tinker_actors.protocol.retention import RunCheckpoint
 from tinker_actors.wire.codec import JsonValue
 
@@ -23,9 +23,11 @@ class RunJournal(Journal, Protocol):
 
     Attributes:
         incarnation: how often it was opened, this time included.
+        steadfast: no checkpoint is given up meanwhile: there is nothing to fall back on, and none is marked as gone.
     """
 
     incarnation: int
+    steadfast: bool
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
@@ -58,6 +60,11 @@ class RunJournal(Journal, Protocol):
     @property
     def checkpoints(self) -> Sequence[RunCheckpoint]:
         """All checkpoints that are known, in the order in which they were begun."""
+        ...
+
+    @property
+    def starts(self) -> Sequence[Checkpoint | None]:
+        """What a model can be restored from, the newest last; None is its creation."""
         ...
 
     def mark(self, name: str, state: Literal["verified", "gone"]) -> bool:

@@ -5,6 +5,10 @@ is started on the journal; it goes on with the very same model, or restores it, 
 an explicit seed, which is in the journal before the model is made, and a checkpoint that holds no step comes first in
 its line.
 
+A checkpoint that the service says it lacks is gone, and the one before it takes its place. But who lacks all of them is
+hardly the service that they are on; nor is one that the run was not on before, if it lacks any: then none is given up,
+and the run is as it was. Where it is opened is noted when that has come to something.
+
 The body returns: the last checkpoint is saved if there is anything to save, and those under way are waited for. The
 body raises or is cancelled: nothing is saved, for the journal holds what was decided, and the next process sends it
 again. What leaves is the body's own exception.
@@ -24,13 +28,14 @@ import trio
 
 from tinker_actors.actors.lineage import Lineage
 from tinker_actors.actors.service_client import ServiceClient
-from tinker_actors.errors import TinkerError
+from tinker_actors.errors import RunMismatch, TinkerError
 from tinker_actors.kernel.handling import collapse, without_cancelled
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, run_name
+from tinker_actors.protocol.journal import Checkpoint
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.resume import ResumePoint
 from tinker_actors.protocol.retention import Retention
-from tinker_actors.protocol.run_identity import Identity, merge
+from tinker_actors.protocol.run_identity import BACKEND, Identity, merge
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.draining import Signals
 from tinker_actors.runs.existence import is_there
@@ -58,6 +63,7 @@ class RunPlan:
         user_metadata: stored with its models.
         optimizer: which optimizer they have; None is the usual one.
         signals: SIGINT and SIGTERM drain it.
+        backend: where it is opened; empty is not noted.
     """
 
     directory: Path
@@ -67,6 +73,7 @@ class RunPlan:
     user_metadata: dict[str, str]
     optimizer: OptimizerConfig | None
     signals: bool
+    backend: str = ""
 
 
 async def identify(
@@ -105,6 +112,7 @@ async def living_run(
         resumption: what is known of the time since an earlier process; without it the model is restored.
 
     Raises:
+        RunMismatch: it is on another backend than before, which does not have its newest checkpoint.
         TinkerError: the model could not be made or restored.
         KeyboardInterrupt, SystemExit: the run was cancelled by a second signal.
     """
@@ -141,7 +149,8 @@ async def _start(
     nursery: trio.Nursery,
 ) -> tuple[Run, Saving]:
     """Bring the model to life and say how it came to it."""
-    await _forget_what_is_gone(service, journal)
+    moved = resumption is not None and not resumption.same_backend
+    await _forget_what_is_gone(service, journal, plan.backend if moved else "")
     lineage = Lineage(
         identity.base_model,
         identity.lora,
@@ -153,6 +162,9 @@ async def _start(
     )
     training = await service.start_lineage(lineage)
     resumed = _resume_point(journal, lineage)
+    if plan.backend and journal.facts.get(BACKEND) != plan.backend:
+        await journal.note(**{BACKEND: plan.backend})
+    journal.steadfast = False
     name = run_name(plan.directory.name)
     sys.stderr.write(f"tinker_actors: {resumed.line(name)}\n")
     service.ref.publish(resumed.event(name))
@@ -167,19 +179,50 @@ async def _start(
     return run, saving
 
 
-async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal) -> None:
-    """Fall back from checkpoints that the service says it does not have. Always a checkpoint."""
+async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal, moved_to: str) -> None:
+    """Fall back from checkpoints that the service says it does not have. Always a checkpoint.
+
+    Args:
+        service: the service.
+        journal: of the run.
+        moved_to: the backend, if it is another one than before.
+
+    Raises:
+        RunMismatch: it is, and the newest checkpoint is not there.
+    """
+    lacking = await _lacking(service, journal)
+    if lacking and moved_to:
+        before, newest = journal.facts.get(BACKEND), lacking[0].path
+        raise RunMismatch(
+            f"backend was {before!r} and is {moved_to!r}, which does not have checkpoint {newest} of the run: "
+            "open it where it was, or bring its checkpoints there. Nothing was changed",
+            fields={BACKEND: (before, moved_to)},
+        )
+    journal.steadfast = bool(moved_to) or (len(lacking) == len(journal.starts))
+    if journal.steadfast and lacking:
+        _LOG.warning("the service has none of the run's checkpoints, so none of them is given up")
+        return
+    for one in lacking:
+        _LOG.warning("checkpoint %s is gone: the one before it takes its place", one.path)
+        journal.fall_back()
+
+
+async def _lacking(service: ServiceClient, journal: RunJournal) -> list[Checkpoint]:
+    """Return the checkpoints that the service says it does not have, from the newest to one that is there.
+
+    A checkpoint. If one cannot be asked for there are none: who loads it will see.
+    """
     await trio.lowlevel.checkpoint()
-    while (newest := journal.checkpoint) is not None:
+    lacking: list[Checkpoint] = []
+    for one in reversed(journal.starts):
         try:
-            seen = await is_there(service.rest, newest.path)
+            seen = True if one is None else await is_there(service.rest, one.path)
         except TinkerError:
-            return  # who loads it will see
-        if seen is not False:
-            return
-        _LOG.warning("checkpoint %s is gone: the one before it takes its place", newest.path)
-        if not journal.fall_back():
-            return
+            return []
+        if one is None or seen is not False:
+            break
+        lacking.append(one)
+    return lacking
 
 
 def _resume_point(journal: RunJournal, lineage: Lineage) -> ResumePoint:

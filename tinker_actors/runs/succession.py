@@ -17,13 +17,20 @@ _SESSION_LIMIT: Final = (
 )
 
 
-def adoption_of(journal: DurableJournal) -> Adoption:
-    """Say what an earlier process has left; each process has numbers of its own in its session."""
-    session_id = "" if journal.model is None else journal.model.session_id
+def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:
+    """Say what an earlier process has left; each process has numbers of its own in its session.
+
+    Args:
+        journal: of the run.
+        moved: it is opened on another backend: a session of that name would be somebody else's.
+    """
+    session_id = "" if journal.model is None or moved else journal.model.session_id
     return Adoption(session_id=session_id, first_number=_NUMBERS * (journal.incarnation - 1))
 
 
-def resumption_of(journal: DurableJournal, durability: Durability) -> Resumption | None:
+def resumption_of(
+    journal: DurableJournal, durability: Durability, *, moved: bool = False
+) -> Resumption | None:
     """Say what is known of the time since an earlier process; None if there was none."""
     before, here = journal.before, journal.here
     if before is None:
@@ -33,4 +40,5 @@ def resumption_of(journal: DurableJournal, durability: Durability) -> Resumption
         same_machine=durability == "machine" or not restarted,
         gap=here.time - before.time,
         session_limit=_SESSION_LIMIT,
+        same_backend=not moved,
     )
