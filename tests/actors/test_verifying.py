@@ -43,6 +43,30 @@ async def interrupt(one: Opened) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+async def test_a_restart_that_only_a_beat_has_met_is_looked_for(autojump_clock: Any, mode: str) -> None:
+    """A loop that plays games of its own for minutes sends nothing else that would notice it."""
+    async with opened(mode=mode, in_run=True) as one:
+        await trained_and_saved(one, 1, 2)
+        old = one.training.model_id
+        one.interrupt("session_heartbeat", lambda: one.service.restart(trio.current_time(), "rolled_back"))
+        await trio.sleep(60)
+        await trained(one, 3)
+        assert one.training.model_id != old
+        assert one.trained == steps(0, 1, 2, 3)
+
+
+async def test_a_beat_that_was_only_slow_is_no_restart(autojump_clock: Any) -> None:
+    """A service under load answers late; a model is not looked at for that."""
+    slow = ServiceFaults().stall(of="session_heartbeat", nth=2)
+    async with opened(slow, in_run=True) as one:
+        await trained_and_saved(one, 1)
+        await trio.sleep(120)
+        assert one.service.count("session_heartbeat") > 2
+        await trained(one, 2)
+        assert one.service.count("forward") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("saved", [False, True])
 async def test_a_model_that_was_rolled_back_is_made_again(
     autojump_clock: Any, mode: str, saved: bool

@@ -132,7 +132,7 @@ async def test_cancelling_at_once_ends_the_thread_too() -> None:
         (httpx.Response(410, json={}), Gone("s0", 410)),
         (httpx.Response(404, json={}), Gone("s0", 404)),
         (httpx.Response(500, text="x"), Missed("s0", "status 500", 500)),
-        (httpx.ConnectError("no"), Missed("s0", "ConnectError: no")),
+        (httpx.ConnectError("no"), Missed("s0", "ConnectError: no", broken=True)),
     ],
 )
 async def test_what_the_service_says_becomes_a_fact(autojump_clock: Any, answer: Any, fact: Fact) -> None:

@@ -85,7 +85,9 @@ class HeartbeatActor(Actor[Heartbeat]):
             case Beat():
                 self._last_beat = now
                 self._failures = 0
-            case Missed(session_id, why, status):
+            case Missed(session_id, why, status, broken):
+                if broken or (status is not None and status >= 500):
+                    self._session.reachability.interrupted()
                 self._missed(session_id, why, now)
                 self._suspect(session_id, status)
             case Gone(session_id, status):

@@ -85,6 +85,10 @@ class Reachability:
         """How often the service gave no answer, or one of its own failure: it may have been restarted since."""
         return self._transport.interruptions
 
+    def interrupted(self) -> None:
+        """Count that the service gave no answer to somebody who calls it by another way."""
+        self._transport.interruptions += 1
+
     @property
     def away_since(self) -> float | None:
         """The trio time at which the present outage began."""

@@ -57,11 +57,20 @@ class Beat:
 
 @attrs.frozen
 class Missed:
-    """A beat did not get through; `status` is what the service answered, if it did."""
+    """A beat did not get through.
+
+    Attributes:
+        session_id: whose it was.
+        why: what happened.
+        status: what the service answered, if it did.
+        broken: there was no connection, or it broke: the service may just be starting again. One that is only slow
+            breaks none.
+    """
 
     session_id: str
     why: str
     status: int | None = None
+    broken: bool = False
 
 
 @attrs.frozen
@@ -224,7 +233,8 @@ class Heart:
         try:
             reply = await self._send(ways, request)
         except BROKEN as error:
-            return Missed(session_id, f"{type(error).__name__}: {error}")
+            slow = isinstance(error, httpx.TimeoutException)
+            return Missed(session_id, f"{type(error).__name__}: {error}", broken=not slow)
         except Exception as error:  # noqa: BLE001 - a user's hook failed; beats go on, and the failure is told
             return Missed(session_id, f"{type(error).__name__} in a hook or authentication: {error}")
         if reply.status in (404, 410):
