@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
@@ -38,6 +38,7 @@ from tinker_actors.actors.telemetry import TelemetryHandle
 from tinker_actors.actors.training_step import TrainingStep
 from tinker_actors.errors import APIResponseValidationError, InputError
 from tinker_actors.kernel import ActorRef, Message, Pending
+from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.console import run_console_url
 from tinker_actors.protocol.custom_loss import CustomLossFn
@@ -232,6 +233,7 @@ class TrainingClient(Guide):
         optim_params: OptimParams,
         loss_fn_config: Mapping[str, float | str] | None = None,
         decision: Decision | None = None,
+        in_line: Callable[[Outcome[Any]], None] | None = None,
     ) -> Trained:
         """Train one step: a gradient and its `optim_step`, decided together, with nothing between them.
 
@@ -244,6 +246,8 @@ class TrainingClient(Guide):
             optim_params: the optimizer's settings.
             loss_fn_config: the loss's settings.
             decision: what a run decides with the step.
+            in_line: called when the step is in line, with what fails if it will not be decided; a caller who is
+                cancelled before that has begun nothing.
 
         Raises:
             InputError: a batch or settings that cannot be sent; names the field and the value.
@@ -255,6 +259,8 @@ class TrainingClient(Guide):
         messages: list[Message[Training, Any]] = [train, TrainForward(train), TrainOptim(train)]
         self._failures.check()
         decided, forward, optim = await self.ref.submit_many(messages)
+        if in_line is not None:
+            in_line(decided.outcome)
         try:
             await decided
         except Exception:
@@ -265,7 +271,12 @@ class TrainingClient(Guide):
             self._failures.watch(optim)
         return Trained(forward, optim)
 
-    async def decide(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
+    async def decide(
+        self,
+        optim_params: OptimParams,
+        decision: Decision,
+        in_line: Callable[[Outcome[Any]], None] | None = None,
+    ) -> Pending[OptimStepResponse]:
         """Put the step with the accumulated gradient in line; return when it is decided, as `train` does.
 
         Raises:
@@ -276,6 +287,8 @@ class TrainingClient(Guide):
         """
         messages: list[Message[Training, Any]] = [OptimStep(optim_params, decision=decision), Reach()]
         pending, reached = await self._submit_many(messages)
+        if in_line is not None:
+            in_line(pending.outcome)
         await reached
         if pending.settled and pending.outcome.error is not None:
             await pending
@@ -286,14 +299,17 @@ class TrainingClient(Guide):
         [reached] = await self._submit_many([Reach()])
         await reached
 
-    async def skip(self, decision: Decision) -> None:
-        """Decide a step of a run in which nothing is trained; returns when it is written.
+    async def skip(self, decision: Decision, in_line: Callable[[Outcome[Any]], None] | None = None) -> None:
+        """Decide a step of a run in which nothing is trained; returns when it is written; `in_line` as in `train`.
 
         Raises:
             JournalError: it could not be written.
             UnobservedFailure: see `submit`.
         """
-        await (await self.submit(Skip(decision)))
+        pending = await self.submit(Skip(decision))
+        if in_line is not None:
+            in_line(pending.outcome)
+        await pending
 
     @contextlib.asynccontextmanager
     async def step(self, confirm: bool = False) -> AsyncGenerator[TrainingStep]:  # noqa: ASYNC119 - it guards nothing

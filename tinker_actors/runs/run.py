@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import attrs
 import trio
@@ -16,9 +16,10 @@ from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.message import ForwardBackward, ForwardBackwardCustom
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
-from tinker_actors.errors import InputError, RunMismatch
+from tinker_actors.errors import InputError, JournalError, RunMismatch
 from tinker_actors.kernel import Pending
 from tinker_actors.kernel.bound import check_count
+from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.batch import check_flag
 from tinker_actors.protocol.chunking import datum_bytes
 from tinker_actors.protocol.journal import Decision
@@ -76,14 +77,19 @@ class Losses:
             raise RunMismatch(message, fields={"loss": (self.before, loss_fn)})
 
     async def note(self, loss_fn: str) -> None:
-        """Note which one is trained with now, if that is news.
+        """Note which one is trained with now, if that is news. Whoever cancels, what it was trained with is in line.
 
-        Raises:
-            JournalError: it cannot be written.
+        If it cannot be written, that is no failure of what is in line: the next step tries again, and fails.
         """
         self.refused = False
         if loss_fn != self.before:
-            await self.journal.note(**{_LOSS: loss_fn})
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.journal.note(**{_LOSS: loss_fn})
+            except JournalError as error:
+                _LOG.warning(
+                    "that the run is trained with the loss %s could not be noted: %s", loss_fn, error
+                )
 
 
 class RunSteps:
@@ -259,11 +265,14 @@ class Run(Guide):
         optim_params: OptimParams,
         loss_fn_config: Mapping[str, float | str] | None,
         decision: Decision,
+        in_line: Callable[[Outcome[Any]], None],
     ) -> DecidedStep:
         """Decide a whole step; `RunStep.train` is for users."""
         self._losses.check(loss_fn)
-        await self._make_room(data)
-        trained = await self.training.train(data, loss_fn, optim_params, loss_fn_config, decision)
+        wanted = await self._make_room(data)
+        train = self.training.train
+        trained = await train(data, loss_fn, optim_params, loss_fn_config, decision, in_line)
+        self._of_step += wanted
         self._tell(decision)
         await self._losses.note(loss_fn)
         done = DecidedStep(decision.step, trained.forward, trained.optim)
@@ -274,23 +283,26 @@ class Run(Guide):
         self, message: ForwardBackward | ForwardBackwardCustom
     ) -> Pending[ForwardBackwardOutput]:
         """Put a gradient in line; `RunStep.forward_backward` is for users."""
-        await self._make_room(message.data)
-        if isinstance(message, ForwardBackwardCustom):
-            return await self.training.submit(message)
-        self._losses.check(message.loss_fn)
+        if isinstance(message, ForwardBackward):
+            self._losses.check(message.loss_fn)
+        wanted = await self._make_room(message.data)
         pending = await self.training.submit(message)
-        await self._losses.note(message.loss_fn)
+        self._of_step += wanted
+        if isinstance(message, ForwardBackward):
+            await self._losses.note(message.loss_fn)
         return pending
 
-    async def optim_step(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
+    async def optim_step(
+        self, optim_params: OptimParams, decision: Decision, in_line: Callable[[Outcome[Any]], None]
+    ) -> Pending[OptimStepResponse]:
         """Decide a step by its end; `RunStep.optim_step` is for users."""
-        pending = await self.training.decide(optim_params, decision)
+        pending = await self.training.decide(optim_params, decision, in_line)
         self._tell(decision)
         return pending
 
-    async def skip(self, decision: Decision) -> None:
+    async def skip(self, decision: Decision, in_line: Callable[[Outcome[Any]], None]) -> None:
         """Decide that a step trains nothing; `RunStep.skip` is for users."""
-        await self.training.skip(decision)
+        await self.training.skip(decision, in_line)
         self._tell(decision)
 
     def _tell(self, decision: Decision) -> None:
@@ -298,14 +310,17 @@ class Run(Guide):
         self._told = decision.step + 1
         self.service.ref.publish(StepDecided(decision.step, skipped=decision.skipped))
 
-    async def _make_room(self, data: Sequence[Datum]) -> None:
-        """See that the journal has room for a batch; one that is none is refused by what it is put into."""
+    async def _make_room(self, data: Sequence[Datum]) -> int:
+        """See that the journal has room for a batch, and return how much it may need there.
+
+        One that is none is refused by what it is put into.
+        """
+        wanted = 0
         if isinstance(cast("object", data), Sequence):
-            wanted = sum(
-                datum_bytes(one) + _DATUM_ROOM for one in data if isinstance(cast("object", one), Datum)
-            )
-            self._of_step += wanted
+            data = [one for one in data if isinstance(cast("object", one), Datum)]
+            wanted = sum(datum_bytes(one) + _DATUM_ROOM for one in data)
             await self._saving.make_room(wanted)
+        return wanted  # noqa: ASYNC910 - what it is put into is a checkpoint
 
     # --- for the loop ------------------------------------------------------------------------------------
 

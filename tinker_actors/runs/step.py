@@ -6,18 +6,20 @@ sent. `train` decides a whole step at once. With the single operations each grad
 decided with that of its `optim_step`; a process that dies in between leaves a gradient in a model that is never used
 again.
 
-What is decided is asked of the journal alone: a caller who was cancelled while a step was in line does not know.
+What is decided is asked of the journal alone: a caller who was cancelled while a step was in line does not know. One
+who was cancelled before that, for instance while room was made for the batch, has begun nothing: the step is as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from tinker_actors.actors.message import ForwardBackward, ForwardBackwardCustom
 from tinker_actors.errors import ResultLost, TinkerActorsError
 from tinker_actors.kernel import Pending
+from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.custom_loss import CustomLossFn
 from tinker_actors.protocol.journal import Decision
 from tinker_actors.protocol.loop_state import check_groups, write_state
@@ -26,6 +28,9 @@ from tinker_actors.wire.optimizer import OptimParams, OptimStepResponse
 from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 
 __all__ = ["DecidedStep", "RunStep", "StepHome"]
+
+
+_InLine: TypeAlias = Callable[[Outcome[Any]], None]
 
 
 class StepHome(Protocol):
@@ -39,7 +44,7 @@ class StepHome(Protocol):
     async def gradient(
         self, message: ForwardBackward | ForwardBackwardCustom
     ) -> Pending[ForwardBackwardOutput]:
-        """Put a gradient in line."""
+        """Put a gradient in line. If this raises, or is cancelled, it is not."""
         ...
 
     async def train(
@@ -49,16 +54,22 @@ class StepHome(Protocol):
         optim_params: OptimParams,
         loss_fn_config: Mapping[str, float | str] | None,
         decision: Decision,
+        in_line: _InLine,
     ) -> DecidedStep:
-        """Put a whole step in line; return when it is decided."""
+        """Put a whole step in line; return when it is decided.
+
+        `in_line` is called when it is in line, with what fails if it will not be decided.
+        """
         ...
 
-    async def optim_step(self, optim_params: OptimParams, decision: Decision) -> Pending[OptimStepResponse]:
-        """Put the end of a step in line; return when it is decided."""
+    async def optim_step(
+        self, optim_params: OptimParams, decision: Decision, in_line: _InLine
+    ) -> Pending[OptimStepResponse]:
+        """Put the end of a step in line; return when it is decided; `in_line` as in `train`."""
         ...
 
-    async def skip(self, decision: Decision) -> None:
-        """Decide that a step trains nothing."""
+    async def skip(self, decision: Decision, in_line: _InLine) -> None:
+        """Decide that a step trains nothing; `in_line` as in `train`."""
         ...
 
 
@@ -135,14 +146,16 @@ class RunStep:
 
     Attributes:
         index: which step, from 0.
-        deciding: what a call has begun to decide it with, and was not refused; None: none has.
+        deciding: what a call has begun to decide it with, and was neither refused nor cancelled before it was in line;
+            None: none has.
     """
 
     def __init__(self, index: int, home: StepHome) -> None:
         self.index = index
         self._home = home
-        self._has_gradients = False
+        self._gradients = 0  # that are in line, or about to be
         self.deciding: Decision | None = None
+        self._in_line: Outcome[Any] | None = None  # of what decides it
 
     def __repr__(self) -> str:
         return f"<RunStep {self.index}: {'decided' if self.decided else 'not decided'}>"
@@ -183,7 +196,9 @@ class RunStep:
         self._refuse("train", also_after_gradients=True)
         decision = self._decision(after, groups)
         with self._deciding(decision):
-            return await self._home.train(data, loss_fn, optim_params, loss_fn_config, decision)
+            return await self._home.train(
+                data, loss_fn, optim_params, loss_fn_config, decision, self._note_line
+            )
 
     async def skip(self, *, after: object, groups: Sequence[str] = ()) -> None:
         """Decide that this step trains nothing, for instance because all its groups were filtered out.
@@ -198,7 +213,7 @@ class RunStep:
         self._refuse("skip", also_after_gradients=True)
         decision = self._decision(after, groups, skipped=True)
         with self._deciding(decision):
-            await self._home.skip(decision)
+            await self._home.skip(decision, self._note_line)
 
     async def forward_backward(
         self,
@@ -231,8 +246,12 @@ class RunStep:
         self, message: ForwardBackward | ForwardBackwardCustom
     ) -> Pending[ForwardBackwardOutput]:
         self._refuse(type(message).__name__, also_after_gradients=False)
-        self._has_gradients = True
-        return await self._home.gradient(message)
+        self._gradients += 1
+        try:
+            return await self._home.gradient(message)
+        except BaseException:
+            self._gradients -= 1
+            raise
 
     async def optim_step(
         self, optim_params: OptimParams, *, after: object, groups: Sequence[str] = ()
@@ -250,13 +269,16 @@ class RunStep:
         self._refuse("optim_step", also_after_gradients=False)
         decision = self._decision(after, groups)
         with self._deciding(decision):
-            return await self._home.optim_step(optim_params, decision)
+            return await self._home.optim_step(optim_params, decision, self._note_line)
 
     def _refuse(self, verb: str, *, also_after_gradients: bool) -> None:
         """Refuse what cannot come in this step any more."""
+        if self._in_line is not None and self._in_line.error is not None:
+            self.deciding = self._in_line = None  # it was refused when its caller had left
         if self.decided or self.deciding is not None:
-            raise RuntimeError(f"{verb}: step {self.index} is decided; take the next one of run.steps()")
-        if self._has_gradients and also_after_gradients:
+            how = "is decided" if self.decided else "is being decided"
+            raise RuntimeError(f"{verb}: step {self.index} {how}; take the next one of run.steps()")
+        if self._gradients and also_after_gradients:
             why = "has gradients of its own, which only optim_step applies"
             raise RuntimeError(f"{verb}: step {self.index} {why}")
 
@@ -267,13 +289,18 @@ class RunStep:
 
     @contextlib.contextmanager
     def _deciding(self, decision: Decision) -> Iterator[None]:
-        """Let nothing else decide it meanwhile; after a refusal it is as it was."""
-        self.deciding = decision
+        """Let nothing else decide it meanwhile; after a refusal, or if it never came into line, it is as it was."""
+        self.deciding, self._in_line = decision, None
         try:
             yield
-        except Exception:
-            self.deciding = None
+        except BaseException as error:
+            if isinstance(error, Exception) or self._in_line is None:
+                self.deciding = self._in_line = None
             raise
+
+    def _note_line(self, outcome: Outcome[Any]) -> None:
+        """Note that what decides it is in line: from now on it is decided also if its caller leaves."""
+        self._in_line = outcome
 
 
 def _config(config: Mapping[str, float | str] | None) -> dict[str, float | str] | None:
