@@ -8,6 +8,7 @@ import attrs
 import pytest
 import trio
 
+from tests.actors.disk import DiskJournal
 from tests.actors.processes import GOOD, Process, World, decision, loop, train
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
 from tinker_actors.actors.lineage import Resumed
@@ -218,3 +219,65 @@ async def test_a_process_waits_for_a_service_that_is_away_when_it_begins(autojum
     assert resumed.how == "attached"
     assert world.trained == steps(0, 1, 2, 3)
     assert trio.current_time() > 60.0
+
+
+def slow_reads(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Have operations of a kind take their time to come from the disk."""
+    read = DiskJournal.read
+
+    async def read_slowly(journal: DiskJournal, record: Any) -> Any:
+        if record.operation.kind == kind:
+            await trio.sleep(30.0)
+        return await read(journal, record)
+
+    monkeypatch.setattr(DiskJournal, "read", read_slowly)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("doubt", [False, True])
+@pytest.mark.parametrize("mode", ["replay", "reject", "none"])
+async def test_the_end_of_a_step_is_not_sent_if_its_gradient_fails_while_it_is_read(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, mode: str, doubt: bool, failing: int
+) -> None:
+    """It would be a step of the momentum alone, or of a part of the gradient; a new model has all of it or nothing."""
+    # A number that comes too early fails the other gradient as well, and so says nothing of the first; and where a
+    # request in doubt would be carried out again, nothing is taken up.
+    whole = (mode == "reject" and failing == 1) or (mode == "none" and doubt)
+    faults = ServiceFaults(work=Fixed(5.0)).fail(of="forward_backward", nth=failing, text="out of memory")
+    if doubt:
+        faults = faults.delay(8.0, of="optim_step", nth=1)
+    world = World(mode, faults)
+
+    async def first(process: Process) -> None:
+        for token in range(2):
+            await process.training.forward_backward(batch(token), "cross_entropy")
+        await process.training.submit(OptimStep(ADAM, decision=decision(0)))
+        await trio.sleep(2.0)
+
+    await world.leave_by_kill(first)
+    old = world.model_id
+    slow_reads(monkeypatch, "optim_step")
+    await resumed_after(world, 2)
+    assert world.model_id != old
+    assert world.trained == [*(steps(0)[:1] + steps(1) if whole else []), *steps(1)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_gradient_that_was_done_before_is_left_behind_with_its_step(
+    autojump_clock: Any, mode: str
+) -> None:
+    """The process that waited for it is gone; another part of its step fails, and nothing of it may be stepped with."""
+    faults = ServiceFaults(work=Fixed(5.0)).fail(of="forward_backward", nth=2, text="out of memory")
+    world = World(mode, faults)
+
+    async def first(process: Process) -> None:
+        await (await process.training.forward_backward(batch(0), "cross_entropy"))
+        await process.training.forward_backward(batch(1), "cross_entropy")
+        await process.training.submit(OptimStep(ADAM, decision=decision(0)))
+        await trio.sleep(2.0)
+
+    await world.leave_by_kill(first)
+    old = world.model_id
+    await resumed_after(world, 2)
+    assert world.model_id != old
+    assert world.trained == steps(1)

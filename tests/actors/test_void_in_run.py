@@ -194,3 +194,32 @@ async def test_a_restore_says_which_step_was_left_behind(autojump_clock: Any) ->
         [restored] = heard(one.events, ModelRestored)
         assert "nan in the gradient" in restored.why
         assert restored.steps in (0, 1)
+
+
+@pytest.mark.parametrize("failing", [3, 4])
+async def test_a_step_that_is_sent_again_is_left_behind_as_a_whole(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """A part of it fails while its end is read from the disk: the next model gets nothing of it, its end included."""
+    faults = SLOW.fail(of="forward_backward", nth=failing, text="out of memory")
+    async with opened(faults, in_run=True) as one:
+        read = one.journal.read
+
+        async def read_slowly(record: Any) -> Any:
+            if record.operation.kind == "optim_step":
+                await trio.sleep(30.0)
+            return await read(record)
+
+        monkeypatch.setattr(one.journal, "read", read_slowly)
+        async with one.training.step() as step:
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(2)]
+            optim = step.optim_step(ADAM)
+        await trio.sleep(0.5)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        with pytest.raises(StepVoid):
+            await optim
+        with pytest.raises((RequestFailedError, StepVoid)):
+            for part in parts:  # the first may have had its result before
+                await part
+        await (await one.train(9)).optim
+        assert one.trained == steps(9)

@@ -14,6 +14,7 @@ from tinker_actors.protocol.reattach import (
     Restore,
     Resumption,
     decide,
+    decided,
     in_doubt,
     is_of_use,
     undecided,
@@ -71,6 +72,22 @@ def test_gradients_behind_the_last_step_were_never_decided() -> None:
     tail = [record(2, "forward_backward"), record(3, "save_state", name="a"), record(4, "forward_backward")]
     assert [one.position for one in undecided([*step, *tail])] == [2, 4]
     assert undecided([*step, *tail, record(5, "load_state")]) == []
+
+
+def test_a_step_that_was_decided_is_known_as_a_whole() -> None:
+    """By each of its parts, whatever stands between them; what ends it otherwise, or not at all, makes none."""
+    records = [
+        record(0, "forward_backward"),
+        record(1, "load_state"),
+        record(2, "forward_backward"),
+        record(3, "forward"),
+        record(4, "forward_backward"),
+        record(5, "optim_step"),
+        record(6, "optim_step"),
+        record(7, "forward_backward"),
+    ]
+    found = {at: [one.position for one in step] for at, step in decided(records).items()}
+    assert found == {2: [2, 4, 5], 4: [2, 4, 5], 5: [2, 4, 5], 6: [6]}
 
 
 def test_only_what_changes_the_model_is_in_doubt() -> None:

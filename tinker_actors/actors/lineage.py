@@ -126,6 +126,7 @@ class Lineage:
         optimizer_config: its optimizer; None is the service's own choice, or that of the saved state.
         resumption: what a run knows of the time since an earlier process; without it the model is made anew.
         resuming: the journal is that of an earlier process, and nothing has been done about it yet.
+        succeeds: an earlier process had it.
         resumed: how it was gone on with.
         left_behind: positions of what the model had and a new one is not to have.
         mismatch: the model was restored from one saved state, and was something else than before.
@@ -164,6 +165,7 @@ class Lineage:
     optimizer_config: OptimizerConfig | None = None
     resumption: Resumption | None = None
     resuming: bool = False
+    succeeds: bool = False
     resumed: Resumed | None = None
     left_behind: list[int] = attrs.field(factory=list[int])
     mismatch: RestoreMismatch | None = None

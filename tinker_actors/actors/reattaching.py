@@ -6,6 +6,9 @@ promise is waited for; one of which it is not known whether it was sent is sent 
 bytes, and a service that remembers numbers says what became of it. Results are taken only when the model has passed the
 test for a rollback.
 
+A step that was decided is taken up as a whole: if a part of it fails, all of it is left behind, what has its result
+already and what is still to be read from the disk too.
+
 A gradient of a step that nobody has ended is left behind, with the model that carries it: the user's loop begins that
 step again. It is struck out only when there is a new model, for a process that dies before must find it.
 """
@@ -29,6 +32,7 @@ from tinker_actors.protocol.reattach import (
     OpenOperation,
     Restore,
     decide,
+    decided,
     in_doubt,
     is_of_use,
     undecided,
@@ -132,7 +136,10 @@ class Reattaching:
         lineage, line = self._lineage, self._line
         held = line.held = trio.Event()
         before: Accepted | None = None
+        steps = decided(lineage.journal.replay())
         for record, parts in operations:
+            if record.position in steps:
+                line.take_up(steps[record.position], begun=True)
             if record.operation.kind == "optim_step" and parts[-1].request_id is None:
                 await self._verifying.suspect(before)
             operation = await lineage.journal.read(record)

@@ -39,6 +39,7 @@ from tinker_actors.errors import (
 from tinker_actors.kernel import Context
 from tinker_actors.protocol.event import ModelRestored
 from tinker_actors.protocol.journal import Record
+from tinker_actors.protocol.reattach import decided
 from tinker_actors.protocol.recovery import classify, is_refusal_of_key
 
 __all__ = ["Revival"]
@@ -112,7 +113,7 @@ class Revival:
         if not lineage.resuming or model is None:
             await trio.lowlevel.checkpoint()
             return
-        lineage.resuming = False
+        lineage.resuming, lineage.succeeds = False, True
         lineage.savers.add(model.model_id)  # an earlier process may have saved something
         lineage.model_id, lineage.model_seq, lineage.epoch = (
             model.model_id,
@@ -198,7 +199,7 @@ class Revival:
         steps = sum(record.operation.kind == "optim_step" for record in records)
         cause = lineage.first_cause
         why = lineage.why or ("" if cause is None else str(cause.__cause__ or cause))
-        if lineage.resumed is None and lineage.why:
+        if lineage.resumed is None and lineage.succeeds:
             lineage.resumed = Resumed(how="restored", checkpoint=checkpoint, steps=steps, why=why)
         lineage.why = ""
         self._events.publish(
@@ -215,7 +216,10 @@ class Revival:
     async def _replay(self, records: Sequence[Record]) -> None:
         """Send operations again; what fails now has the consequences that it would have had for what stood in line."""
         lineage, before = self._lineage, self._lineage.void
+        steps = decided(records)
         for record in records:
+            if record.position in steps:
+                self._line.take_up(steps[record.position], begun=False)
             void = None if lineage.void is before else lineage.void
             if lineage.poison is not None:
                 self._line.drop(record, lineage.poison.renewed())

@@ -141,11 +141,11 @@ class TrainingLine:
             before: what an earlier process knew of them.
         """
         operation, step, lineage = record.operation, self.step, self._lineage
-        is_gradient = operation.kind == "forward_backward"
+        is_gradient, is_end = operation.kind == "forward_backward", operation.kind == "optim_step"
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
         step.gradients += is_gradient
-        step.closed = operation.kind == "optim_step"
-        if (is_gradient or step.closed) and record.position not in step.positions:
+        step.closed |= is_end
+        if (is_gradient or is_end) and record.position not in step.positions:
             step.positions.append(record.position)
 
         lineage.savers |= {lineage.model_id} if operation.kind in SAVING else set()
@@ -163,7 +163,7 @@ class TrainingLine:
             lineage.epoch,
             partial(lineage.journal.accepted, record.position),
             before,
-            still_the_same if operation.kind == "optim_step" else None,
+            still_the_same if is_end else None,
         )
         if submission.loss is not None:
             self.lose(submission.loss)
@@ -171,16 +171,32 @@ class TrainingLine:
             step.since = interruptions if len(prepared.numbers) > 1 else reachability.interruptions
         step.gradients += is_gradient * (len(submission.sent) - 1)
         if submission.refusal is not None:
-            step.closed = False
+            step.closed &= not is_end
             self._failed(record, prepared, submission.refusal, step, taken=False)
             return False
         step.awaited += is_gradient
-        if step.closed:
+        if is_end:
             self.step = Step()
         if operation.kind in CHANGING:
             self._changing[record.position] = None
         self._context.spawn(self._finish, record, prepared, submission.sent, step)
         return True
+
+    def take_up(self, step: Sequence[Record], *, begun: bool) -> None:
+        """Go on with a step that was decided before: if a part of it is left behind, all of it is.
+
+        Args:
+            step: all of it that is in the journal.
+            begun: the model may have it already, its end included; and it has what has its result.
+        """
+        now = self.step
+        if step[0].position in now.positions:
+            return
+        now.positions.extend(record.position for record in step)
+        now.decided = True
+        if begun:
+            now.gradients += sum(record.done for record in step)
+            now.closed = True
 
     def take_back(self, record: Record, prepared: Prepared) -> None:
         """Do not send an operation that was decided, because a gradient of its step has failed."""
@@ -429,7 +445,7 @@ class TrainingLine:
         lineage.excused = True
         for position in gone:
             self.answer(position, void.renewed())
-        if not (step.closed or (failed is not None and failed.operation.kind in STEP_ENDS)):
+        if not (step.closed or step.decided or (failed is not None and failed.operation.kind in STEP_ENDS)):
             lineage.void = Void.of_line(error, self._context, whole_line=False)  # the rest is still in line
         self.lose(void)
 

@@ -42,6 +42,7 @@ __all__ = [
     "Restore",
     "Resumption",
     "decide",
+    "decided",
     "in_doubt",
     "is_of_use",
     "undecided",
@@ -164,6 +165,24 @@ def undecided(records: Sequence[Record]) -> list[Record]:
         elif record.operation.kind == "forward_backward":
             tail.append(record)
     return tail
+
+
+def decided(records: Sequence[Record]) -> dict[int, Sequence[Record]]:
+    """Return, by the position of each gradient and each end of a step that was decided, all of that step.
+
+    Args:
+        records: what would be replayed, in order.
+    """
+    steps: dict[int, Sequence[Record]] = {}
+    step: list[Record] = []
+    for record in records:
+        if record.operation.kind in ("forward_backward", "optim_step"):
+            step.append(record)
+        if record.operation.kind == "optim_step":
+            steps |= {one.position: step for one in step}
+        if record.operation.kind in STEP_ENDS:
+            step = []
+    return steps
 
 
 def in_doubt(operations: Sequence[OpenOperation]) -> bool:

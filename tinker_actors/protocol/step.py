@@ -46,7 +46,8 @@ class Step:
 
     Attributes:
         gradients: gradient requests of it that are on their way, or that the service took, and that have not failed.
-        closed: its `optim_step` is on its way, or was sent.
+        closed: its `optim_step` is on its way, or was sent, or may have been by another process.
+        decided: its `optim_step` is in the journal, sent or not.
         awaited: gradients whose results are not there.
         failure: why the first gradient of it that failed did.
         positions: what was sent of it, by its places in the journal.
@@ -55,6 +56,7 @@ class Step:
 
     gradients: int = 0
     closed: bool = False
+    decided: bool = False
     awaited: int = 0
     failure: Exception | None = None
     positions: list[int] = attrs.field(factory=list[int])
