@@ -13,6 +13,7 @@ from tests.actors.processes import GOOD, Process, World, decision, loop, train
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
 from tinker_actors.actors.lineage import Resumed
 from tinker_actors.actors.message import OptimStep
+from tinker_actors.errors import RateLimitError
 from tinker_actors.events import ModelRestored, Reattached
 from tinker_actors.testing import Fixed, ServiceFaults
 
@@ -281,3 +282,33 @@ async def test_a_gradient_that_was_done_before_is_left_behind_with_its_step(
     await resumed_after(world, 2)
     assert world.model_id != old
     assert world.trained == steps(1)
+
+
+@pytest.mark.parametrize("of", ["session_heartbeat", "get_session"])
+@pytest.mark.parametrize("wait", [None, 7.0])
+async def test_a_session_is_not_taken_for_ended_by_a_service_that_is_busy(
+    autojump_clock: Any, of: str, wait: float | None
+) -> None:
+    """A 429 says nothing of the session, so it is asked again when the service wants it."""
+    faults = ServiceFaults().refuse(429, of=of, start=5.0, end=40.0, nth=None, retry_after=wait)
+    if of == "get_session":  # then a beat alone says nothing
+        faults = faults.refuse(500, of="session_heartbeat", start=5.0, nth=None)
+    world = World(faults=faults)
+    await world.leave_by_kill(loop(2))
+    old = world.model_id
+    await trio.sleep_until(trio.current_time() + 10.0)
+    resumed = await resumed_after(world)
+    assert resumed.how == "attached"
+    assert world.model_id == old
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+async def test_a_service_that_stays_busy_says_so_to_who_goes_on_with_a_session(autojump_clock: Any) -> None:
+    """It is not asked for ever, as with any other call."""
+    faults = ServiceFaults().refuse(429, of="session_heartbeat", start=5.0, nth=None)
+    world = World(faults=faults)
+    await world.leave_by_kill(loop(2))
+    await trio.sleep(10.0)
+    with pytest.raises(RateLimitError):
+        await world.process(loop(3))
+    assert world.trained == steps(0, 1)

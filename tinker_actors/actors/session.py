@@ -16,7 +16,7 @@ import contextlib
 import itertools
 import logging
 import random
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 
 import attrs
 import trio
@@ -31,6 +31,7 @@ from tinker_actors.errors import (
     APIError,
     APIStatusError,
     CredentialError,
+    RateLimitError,
     ServiceClosing,
     TinkerError,
 )
@@ -38,7 +39,7 @@ from tinker_actors.kernel import Actor, ActorRef, Ending, handles
 from tinker_actors.protocol.cancel import CancelQueue
 from tinker_actors.protocol.event import OrphanPossible, SessionRenewed
 from tinker_actors.protocol.recovery import MAX_RESTORES, is_refusal_of_key, restore_delay, session_lost
-from tinker_actors.protocol.retry import Sends
+from tinker_actors.protocol.retry import Sends, backoff_delay
 from tinker_actors.protocol.throttle import DISPATCH_BYTES
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.transport.options import RequestOptions
@@ -71,6 +72,9 @@ _LOG = logging.getLogger("tinker_actors.session")
 _RESTORES = 2  # more would only wait for each other on the service
 _LIVED = 60.0  # seconds after which the loss of a session is not taken for the same trouble as the one before
 _ONCE = RequestOptions(max_retries=0, timeout=10.0)
+_NO_ANSWER = frozenset(
+    {408, 429, 502, 503, 504}
+)  # a 500 is one: TuFT gives it for a session it does not know
 _SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
 
 
@@ -323,19 +327,45 @@ class SessionActor(Actor[SessionRole]):
             await reach.call(self._open)
 
     async def _is_alive(self, session_id: str) -> bool:
-        """Whether an earlier process's session has not ended, as far as the service can say."""
+        """Whether an earlier process's session has not ended, as far as the service can say.
+
+        Raises:
+            TinkerError: it has not said it.
+        """
         beaten = True
+        beat = SessionHeartbeatRequest(session_id)
         try:
-            await self._transport.call(SESSION_HEARTBEAT, SessionHeartbeatRequest(session_id), options=_ONCE)
+            await self._ask(lambda: self._transport.call(SESSION_HEARTBEAT, beat, options=_ONCE))
         except APIStatusError as error:
+            if error.status_code in _NO_ANSWER:
+                raise
             if error.status_code < 500:
                 return False
             beaten = False  # some say so of a session that they do not know
+        place = {"session_id": session_id}
         try:
-            await self._transport.call(GET_SESSION, Empty(), path={"session_id": session_id}, options=_ONCE)
+            await self._ask(lambda: self._transport.call(GET_SESSION, Empty(), path=place, options=_ONCE))
         except APIStatusError as error:
+            if error.status_code in _NO_ANSWER:
+                raise
             return beaten and not session_lost(error)
         return True
+
+    async def _ask(self, question: Callable[[], Awaitable[object]]) -> None:
+        """Ask the service something, and again as long as it is too busy to answer.
+
+        Raises:
+            RateLimitError: it stays so.
+            TinkerError: another failure, at once.
+        """
+        for attempt in range(self._transport.config.max_retries):
+            try:
+                await question()
+            except RateLimitError as error:
+                await trio.sleep(backoff_delay(attempt, error.retry_after, self._rng.random()))
+            else:
+                return
+        await question()
 
     async def _learn_limits(self) -> None:
         request = ClientConfigRequest(__version__)
