@@ -46,6 +46,9 @@ async def main() -> None:
             journal.done(position)
             if step % 15 == 14:
                 journal.mark(f"s{step}", "verified")
+        if step % 3 == 2:
+            await journal.flush()
+            print("flushed", positions[-1], flush=True)
 
 trio.run(main)
 """
@@ -55,7 +58,7 @@ trio.run(main)
 def test_what_a_process_was_told_is_there_when_it_is_killed(
     tmp_path: Path, slow_count: Callable[[int], int]
 ) -> None:
-    """At drawn moments: every step it was told of is decided, with its batch, and no number is used twice."""
+    """At drawn moments: each step it was told of is decided, what was flushed is noted, and no number comes twice."""
     rng = random.Random(1)
     told = -1
     for _ in range(slow_count(20)):
@@ -68,6 +71,7 @@ def test_what_a_process_was_told_is_there_when_it_is_killed(
             time.sleep(rng.uniform(0.0, 0.15))  # it is a real process: no virtual time serves
             process.kill()
             said = [line, *process.stdout.read().splitlines()]
+        flushed = max((int(one.split()[1]) for one in said if one.startswith("flushed ")), default=-1)
         told = max(int(one) for one in said if one.strip().isdigit())
         journal = opened(tmp_path)
         # The last line may be missing where the kill came between the commit and the print.
@@ -79,6 +83,7 @@ def test_what_a_process_was_told_is_there_when_it_is_killed(
         assert journal.loop_state == b"%d" % told
         first = None
         for record in journal.replay():
+            assert record.done or record.position > flushed
             if record.operation.kind == "forward_backward":
                 operation = trio.run(journal.read, record)
                 number = operation.data[0].model_input.to_ints()[0]

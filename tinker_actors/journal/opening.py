@@ -174,8 +174,15 @@ def _connect(path: Path, disk: Disk, bodies: Path, durability: Durability) -> sq
 
 
 def _begin(disk: Disk, database: sqlite3.Connection, tables: Tables, rows: list[Statement]) -> None:
-    """Write that the journal was opened once more, and what is left of it."""
+    """Write that the journal was opened once more, and what is left of it.
+
+    That is on the medium whatever the durability: from how often it was opened follow the numbers that this process
+    gives its models in a session, and who gave them once more after the machine died would get its models.
+    """
+    (usual,) = database.execute("PRAGMA synchronous").fetchone()
+    database.execute("PRAGMA synchronous = FULL")
     database.execute("BEGIN IMMEDIATE")
     for sql, values in [*rows, meta("incarnation", tables.incarnation + 1)]:
         database.execute(sql, values)
     disk.commit(database)
+    database.execute(f"PRAGMA synchronous = {usual}")
