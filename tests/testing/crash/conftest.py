@@ -79,6 +79,8 @@ class Loops:
     cookbook = staticmethod(cookbook)
     forgetful = staticmethod(forgetful)
     steps = STEPS
+    batch = staticmethod(batch)
+    adam = ADAM
 
 
 @pytest.fixture

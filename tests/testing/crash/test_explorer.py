@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tinker_actors.testing.crash import Ended, explore_lives
+from tinker_actors.testing.crash import Ended, Life, explore_lives
 
 
 @pytest.mark.slow
@@ -123,3 +123,37 @@ def _stuck(*, waits: bool):
             return Ended(training.model_id)
 
     return program
+
+
+def test_points_at_which_a_crash_leaves_the_same_are_told_by_their_changes(loops, tmp_path) -> None:
+    """Between points with as many changes, the files and what the service holds stay as they are."""
+    left: dict[int, set[object]] = {}
+
+    async def program(life: Life) -> Ended:
+        reach = life.fuse.reach
+
+        def look(where, what) -> None:
+            reach(where, what)
+            files = [
+                (str(path), path.read_bytes()) for path in sorted(life.directory.rglob("*")) if path.is_file()
+            ]
+            service = life.service
+            state = (service.trained, service.models, service.sessions, service.checkpoints, service.samplers)
+            left.setdefault(life.fuse.points[-1].changes, set()).add(repr((files, state)))
+
+        life.fuse.reach = look
+        async with life.open_run(rank=8, seed=7) as run:
+            async for step in run.steps(2):
+                await step.train(loops.batch(step.index), "cross_entropy", loops.adam, after=step.index)
+        return Ended(run.training.model_id, run.loop_state)
+
+    report = explore_lives(program, only=[])
+    assert [len(states) for states in left.values()] == [1] * len(left)
+    assert len(report.points) > 60 > len(left) > 30
+
+
+def test_only_distinct_crashes_are_tried_if_so_asked(loops) -> None:
+    """Of points in a row that leave the same only the first is tried."""
+    report = explore_lives(loops.honest, distinct=True)
+    report.check()
+    assert report.schedules == len({point.changes for point in report.points}) < len(report.points) / 2

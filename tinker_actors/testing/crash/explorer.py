@@ -27,6 +27,7 @@ class ExploreOptions(TypedDict, total=False):
     rollback: bool
     dies: Literal["process", "service"]
     double: bool
+    distinct: bool
     sample: int | None
     only: Iterable[Schedule] | None
     seed: int
@@ -79,6 +80,7 @@ def explore_lives(
     rollback: bool = False,
     dies: Literal["process", "service"] = "process",
     double: bool = False,
+    distinct: bool = False,
     sample: int | None = None,
     only: Iterable[Schedule] | None = None,
     seed: int = 0,
@@ -99,6 +101,8 @@ def explore_lives(
         dies: `process`, or `service`: it dies alone and comes back at once, with models that are unloaded or, with
             `rollback`, what was saved last; who was sending something to it loses the connection, and lives on.
         double: have the second life crash as well, or the service die once more: each pair of points.
+        distinct: of points in a row at which a crash leaves the same behind, such as before and after an answer
+            comes, try only the first. Time is not counted among what is left.
         sample: so many schedules are drawn; None tries them all.
         only: just these schedules.
         seed: of all chance; the same seed finds the same.
@@ -119,15 +123,16 @@ def explore_lives(
         flags=flags or {},
         seed=seed,
     )
-    return _Exploration(stage, program).run(double=double, sample=sample, only=only)
+    return _Exploration(stage, program, distinct=distinct).run(double=double, sample=sample, only=only)
 
 
 class _Exploration:
-    def __init__(self, stage: Stage, program: Program) -> None:
+    def __init__(self, stage: Stage, program: Program, *, distinct: bool) -> None:
+        self._distinct = distinct
         self._stage = stage
         self._program = program
         self._failures: dict[Schedule, CrashFailure] = {}
-        self._tried: dict[Schedule, int] = {}  # to the number of points of its last life
+        self._tried: dict[Schedule, tuple[int, ...]] = {}  # to where its last life could have ended
         uninterrupted = stage.play(program)
         if uninterrupted.found:
             raise AssertionError(uninterrupted.found[0])
@@ -135,7 +140,7 @@ class _Exploration:
             raise uninterrupted.error or AssertionError("the programme does not end, without any crash")
         self._expected: EndState = uninterrupted.end
         self._points: tuple[CrashPoint, ...] = uninterrupted.points
-        self._count = uninterrupted.count
+        self._choices = self._choose(uninterrupted)
 
     def run(self, *, double: bool, sample: int | None, only: Iterable[Schedule] | None) -> CrashReport:
         if only is not None:
@@ -154,27 +159,30 @@ class _Exploration:
         )
 
     def _all(self, *, double: bool) -> Iterator[Schedule]:
-        for first in range(1, self._count + 1):
+        for first in self._choices:
             yield (first,)
-            for second in range(1, self._try((first,)) + 1) if double else ():
+            for second in self._try((first,)) if double else ():
                 yield (first, second)
 
     def _drawn(self, *, double: bool, count: int) -> Iterator[Schedule]:
         rng = random.Random(self._stage.seed)
-        singles = list(range(1, self._count + 1))
+        singles = self._choices
         if not double:
             for first in sorted(rng.sample(singles, min(count, len(singles)))):
                 yield (first,)
             return
         for _ in range(count):
             first = rng.choice(singles)
-            yield (first, rng.randint(1, self._try((first,))))
+            yield (first, rng.choice(self._try((first,))))
 
-    def _try(self, schedule: Schedule) -> int:
-        """Play a schedule, if that was not done yet; return how many points its last life has."""
+    def _choose(self, played: Played) -> tuple[int, ...]:
+        return played.distinct if self._distinct else played.choices
+
+    def _try(self, schedule: Schedule) -> tuple[int, ...]:
+        """Play a schedule, if that was not done yet; return where its last life could have ended."""
         if schedule not in self._tried:
             played = self._stage.play(self._program, schedule)
-            self._tried[schedule] = played.count
+            self._tried[schedule] = self._choose(played)
             what = self._judge(played)
             if what is not None:
                 self._failures[schedule] = CrashFailure(

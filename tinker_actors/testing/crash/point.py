@@ -22,6 +22,17 @@ _WORDS: Final = {
     "disk": "before {}",
     "torn": "halfway through {}",
 }
+_READING: Final = frozenset(
+    {
+        "client_config",
+        "client_dynamic_config",
+        "session_heartbeat",
+        "get_info",
+        "retrieve_future",
+        "weights_info",
+        "telemetry",
+    }
+)  # endpoints that leave the scripted service as it is, but for the time of the last beat
 _MOST: Final = 5_000  # a life with more points than this goes on and on
 
 
@@ -37,11 +48,18 @@ class CrashPoint:
         index: how many came before it in its life, and one more.
         where: between which two things it lies.
         what: the endpoint of the request, or what is written.
+        changes: how often what outlives the life had changed before. Points with as many leave the same behind.
     """
 
     index: int
     where: Where
     what: str
+    changes: int = attrs.field(default=0, repr=False)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether what outlives the life changes if it goes on from here."""
+        return self.where in ("disk", "torn") or (self.where == "request" and self.what not in _READING)
 
     def __str__(self) -> str:
         return f"point {self.index}, {_WORDS[self.where].format(self.what)}"
@@ -83,7 +101,9 @@ class Fuse:
         """
         if self.blown:
             raise Crashed
-        self.points.append(CrashPoint(len(self.points) + 1, where, what))
+        before = self.points[-1] if self.points else None
+        changes = 0 if before is None else before.changes + before.is_change
+        self.points.append(CrashPoint(len(self.points) + 1, where, what, changes))
         self.endless = len(self.points) > _MOST
         if len(self.points) == self._at or self.endless:
             self.blown = True
@@ -91,9 +111,16 @@ class Fuse:
             raise Crashed
 
     @property
-    def count(self) -> int:
-        """How many points there were to blow at."""
-        return len(self.points)
+    def choices(self) -> tuple[int, ...]:
+        """Where it could blow."""
+        return tuple(point.index for point in self.points)
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        """The same, but of points at which a crash leaves the same behind only the first."""
+        before = (None, *(point.changes for point in self.points))
+        pairs = zip(self.points, before, strict=False)
+        return tuple(point.index for point, changes in pairs if point.changes != changes)
 
 
 class ServiceFuse(Fuse):
@@ -132,6 +159,11 @@ class ServiceFuse(Fuse):
             raise trio.BrokenResourceError("the service has died")
 
     @property
-    def count(self) -> int:
-        """How many points there were to die at since the latest death."""
-        return self._since
+    def choices(self) -> tuple[int, ...]:
+        """How far it could be from the latest death to the next."""
+        return tuple(range(1, self._since + 1))
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        """The same: who sends is another one each time, and lives on."""
+        return self.choices

@@ -41,7 +41,8 @@ class Played:
 
     Attributes:
         points: of the last life, in order.
-        count: at how many of them it could have ended.
+        choices: at which of them it could have ended.
+        distinct: the same without those at which it would have left the same behind as at an earlier one.
         crashes: where the lives before it ended, or the service died.
         end: how it ended; None if the last life raised or did not end.
         error: what it raised.
@@ -50,7 +51,8 @@ class Played:
     """
 
     points: tuple[CrashPoint, ...]
-    count: int
+    choices: tuple[int, ...]
+    distinct: tuple[int, ...]
     crashes: tuple[CrashPoint, ...]
     end: EndState | None = None
     error: BaseException | None = None
@@ -116,7 +118,8 @@ class Stage:
         if ended is not None:
             end = end_state(life.service.trained[ended.model_id], ended.loop_state)
         fuse, found = life.fuse, tuple(life.audit.found)
-        return Played(tuple(fuse.points), fuse.count, tuple(crashes), end, error, found)
+        points = tuple(fuse.points)
+        return Played(points, fuse.choices, fuse.distinct, tuple(crashes), end, error, found)
 
     def _strike(self, service: ScriptedService) -> None:
         """Do to the service what happens to it when something dies."""
