@@ -62,21 +62,26 @@ async def test_what_was_seen_is_told(autojump_clock: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "said", "state"),
     [
-        (answer(404, "no such checkpoint"), "the service said that it saved checkpoint"),
-        (answer(500), "could not be asked"),
+        (answer(404, "no such checkpoint"), "the service said that it saved checkpoint", "gone"),
+        (answer(500), "could not be asked", "done"),
     ],
 )
 async def test_what_was_not_seen_is_not_verified(
-    autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, reply: httpx.Response, said: str
+    autojump_clock: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    reply: httpx.Response,
+    said: str,
+    state: str,
 ) -> None:
-    """It counts for nothing, and the log says so."""
+    """It counts for nothing, and the log says so; it is gone, if the service says it for certain."""
     journal = await saved(tmp_path, 1)
     async with rest_on(Recorder({ASK: reply}), max_retries=0) as rest:
         with caplog.at_level(logging.WARNING, "tinker_actors.runs"):
             await Keeping(journal, rest, Retention(), lambda _: None).look_over()
-    assert states(journal) == ["done"]
+    assert states(journal) == [state]
     assert said in caplog.text
     journal.close()
 
@@ -145,4 +150,33 @@ async def test_housekeeping_that_fails_harms_nothing(
         with caplog.at_level(logging.WARNING, "tinker_actors.runs"):
             await Keeping(journal, rest, Retention(), refuse).keep_house()
     assert "could not be looked over: closed" in caplog.text
+    journal.close()
+
+
+async def test_what_a_service_lists_late_is_not_gone(autojump_clock: Any, tmp_path: Path) -> None:
+    """It is looked for once more."""
+    journal, asked = await saved(tmp_path, 1), list[str]()
+
+    def late(_: httpx.Request) -> httpx.Response:
+        asked.append("")
+        return answer(404, "no such checkpoint") if len(asked) == 1 else httpx.Response(200, json=HERE)
+
+    transport = httpx.MockTransport(late)
+    async with rest_on(transport) as rest:  # type: ignore[arg-type]  # it is asked one thing only
+        await Keeping(journal, rest, Retention(), lambda _: None).look_over()
+    assert states(journal) == ["verified"]
+    journal.close()
+
+
+async def test_a_checkpoint_that_never_was_holds_nothing(autojump_clock: Any, tmp_path: Path) -> None:
+    """It is no reason to keep others or batches, and a restore starts from the one before."""
+    journal = await saved(tmp_path, 3)
+    journal.mark("r-0", "verified")
+    journal.mark("r-1", "verified")
+    async with rest_on(Recorder({ASK: answer(404, "no such checkpoint")})) as rest:
+        collected = await Keeping(journal, rest, Retention(), lambda _: None).collect(dry_run=True)
+    assert states(journal) == ["verified", "verified", "gone"]
+    assert "r-2" not in collected.kept
+    assert journal.checkpoint is not None
+    assert journal.checkpoint.path.endswith("r-1")
     journal.close()

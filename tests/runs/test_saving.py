@@ -11,7 +11,7 @@ import trio
 
 from tests.runs.loop import ADAM, NEVER, Left, batch, embedded, opened
 from tinker_actors import CheckpointPolicy, Retention, Run, open_rest_client
-from tinker_actors.errors import InputError, JournalFull
+from tinker_actors.errors import InputError, JournalFull, TinkerError
 from tinker_actors.protocol.retention import RunCheckpoint
 
 HOUR = 3600.0
@@ -221,3 +221,48 @@ async def test_an_older_one_takes_the_place_of_one_that_is_gone(
             assert run.resumed.replayed == 3
             await train(run, 6)
     assert "is gone: the one before it takes its place" in caplog.text
+
+
+async def test_what_the_service_never_had_is_saved_again(
+    autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it is told; it holds nothing, so leaving the run saves what it was to hold."""
+
+    async def look(_: object, path: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return not path.endswith("-000002")
+
+    monkeypatch.setattr("tinker_actors.runs.keeping.is_there", look)
+    async with opened(tmp_path) as run:
+        await train(run, 2)
+        with pytest.raises(TinkerError, match="does not have it"):
+            await run.checkpoint()
+    async with opened(tmp_path) as run:
+        assert [one.name for one in run.checkpoints if one.step == 2 and one.state == "verified"] == [
+            f"{tmp_path.name}-000002.2"
+        ]
+        assert run.resumed.replayed == 0
+
+
+async def test_what_turns_out_to_be_gone_is_saved_again_for_who_asks(
+    autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that nobody could look for is the latest until it is known that it is not there."""
+    answers: list[bool | None] = [True]
+
+    async def look(_: object, path: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        if path.endswith("-000002"):
+            if answers[0] is None:
+                raise TinkerError("broken")
+            return answers[0]
+        return True
+
+    monkeypatch.setattr("tinker_actors.runs.keeping.is_there", look)
+    async with opened(tmp_path) as run:
+        await train(run, 2)
+        answers[0] = None
+        assert (await run.checkpoint()).state == "done"
+        answers[0] = False
+        again = await run.checkpoint()
+        assert (again.name, again.state) == (f"{tmp_path.name}-000002.2", "verified")

@@ -1,8 +1,10 @@
 """What becomes of a run's checkpoints once they are saved: verified, given an end, deleted.
 
 Theory of operation. A checkpoint that is `done` is *verified* when the service was seen to have it; only then does it
-count (`protocol.retention`). What no rule keeps is given a time to live, or deleted, once newer ones are verified. That
-is housekeeping: a failure of it is told of in the log, and harms nothing.
+count (`protocol.retention`). If the service says, twice, that it does not have it, it is gone: then it counts for
+nothing, neither as saved nor as what a restore starts from, and what it was to hold is saved again. What no rule keeps
+is given a time to live, or deleted, once newer ones are verified. That is housekeeping: a failure of it is told of in
+the log, and harms nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tinker_actors.wire.codec import JsonValue
 __all__ = ["Collected", "Keeping"]
 
 _LOG: Final = logging.getLogger("tinker_actors.runs")
+_SECOND_LOOK: Final = 1.0  # seconds by which what a service lists may lag behind what it has just said
 
 
 @attrs.frozen(kw_only=True)
@@ -90,11 +93,15 @@ class Keeping:
         assert one.path is not None, "it is done"
         try:
             seen = await is_there(self._rest, one.path)
+            if seen is False:
+                await trio.sleep(_SECOND_LOOK)
+                seen = await is_there(self._rest, one.path)
         except TinkerError as error:
             _LOG.warning("whether the service has checkpoint %s could not be asked: %s", one.path, error)
             return
         if seen is False:
             _LOG.warning("the service said that it saved checkpoint %s, and does not have it", one.path)
+            self._journal.mark(one.name, "gone")
             return
         self._journal.mark(one.name, "verified")
         self._tell(CheckpointSaved(one.name, one.path, one.step))

@@ -16,7 +16,7 @@ import trio
 
 from tinker_actors.actors.message import SaveState
 from tinker_actors.actors.training_client import TrainingClient
-from tinker_actors.errors import TinkerActorsError
+from tinker_actors.errors import TinkerActorsError, TinkerError
 from tinker_actors.kernel import Pending
 from tinker_actors.kernel.outcome import Outcome
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy, Unsaved, checkpoint_name, due
@@ -127,6 +127,7 @@ class Saving:
             TinkerActorsError: why it was not saved.
         """
         outcome: Outcome[RunCheckpoint] | None = None
+        steps = self._journal.steps
         async with self._beginning:
             if self.unsaved.steps > 0 or (self._coming is None and self.latest is None):
                 outcome = await self._begin(metric, pin=pin)
@@ -136,7 +137,10 @@ class Saving:
             await self._coming.outcome.wait()
         await self._keeping.look_over()
         latest = self.latest
-        assert latest is not None, "there is one, or it was waited for"
+        if latest is None or latest.step < steps:  # it has just turned out to be gone
+            async with self._beginning:
+                outcome = await self._begin(metric, pin=pin)
+            return await outcome.wait()
         return self._keeping.describe(latest.name, metric=metric, pinned=pin or None)
 
     def look_over_soon(self) -> None:
@@ -213,8 +217,11 @@ class Saving:
             await pending
             self._keeping.describe(name, metric=metric, pinned=pin)
             await self._keeping.look_over()
+            saved = self._keeping.find(name)
+            if saved.state == "gone":
+                raise TinkerError(f"the service said that it saved {saved.path}, and does not have it")
         except TinkerActorsError as error:
             _LOG.warning("checkpoint %s of the run was not saved: %s", name, error)
             outcome.fail(error)
         else:
-            outcome.settle(self._keeping.find(name))
+            outcome.settle(saved)
