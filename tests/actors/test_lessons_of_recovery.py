@@ -85,6 +85,8 @@ async def test_a_restore_that_is_killed_gives_its_place_to_the_next(
             assert models[2].model_id in lost  # it waits for a place
             for training in models[:2]:
                 await training.ref.stop("kill")
+            await trio.sleep(30.0)
+            assert stub.names().count("load_weights") == 3  # though none of the loads has ended
             stub.held["load_weights"].set()
         assert set(stuck).isdisjoint(lost)
         assert models[2].model_id not in lost
