@@ -22,11 +22,13 @@ class Station:
         host: the machine's name.
         boot: which of its starts; empty where the system does not say.
         time: of the last write, in seconds since 1970.
+        file: which file of that machine it is, whatever its name: a copy is another one.
     """
 
     host: str
     boot: str
     time: float
+    file: str = ""
 
 
 @attrs.define(eq=False, kw_only=True)

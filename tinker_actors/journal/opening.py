@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, cast
 
+import attrs
+
 from tinker_actors.errors import JournalError, RunLocked
 from tinker_actors.journal.contents import Station
 from tinker_actors.journal.disk import Disk
@@ -99,6 +101,11 @@ def _boot() -> str:
     return ""
 
 
+def _which(file: Path) -> str:
+    status = file.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
 def _refusal(path: Path, error: sqlite3.Error) -> JournalError:
     file = path / DATABASE
     if isinstance(error, sqlite3.OperationalError):
@@ -121,6 +128,7 @@ def _open(
     disk.make_folder(bodies, sync=durability == "machine")
     _lock(path, disk, here)
     database = _connect(path, disk, bodies, durability)
+    here = attrs.evolve(here, file=_which(path / DATABASE))
     tables = read_tables(database, path / DATABASE)
     segments = Segments(disk, bodies, sync=durability == "machine")
     segments.load(tables.places)
@@ -130,7 +138,7 @@ def _open(
     torn = cut(tables, database, segments, check=restarted or not here.boot)
 
     def stamp() -> Statement:
-        return meta("written", {"host": here.host, "boot": here.boot, "time": now()})
+        return meta("written", attrs.asdict(attrs.evolve(here, time=now())))
 
     _begin(disk, database, tables, [*torn.rows, *ledger.remove(torn.positions), stamp()])
     segments.sweep()

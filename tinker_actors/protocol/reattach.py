@@ -6,7 +6,9 @@ of the newest saved state, and what came after is sent again (*restore*). What s
     the run is opened on another backend
     the model of the earlier process was itself still being restored
     the journal was written on another machine, or before its last start, and not synced to the disk
-    the run stood still for longer than 0.8 of what the service lets a session live without a beat
+    the journal is a copy: whoever opens the other one may go on with the same model, and both would train it
+    the run stood still for longer than 0.8 of what the service lets a session live without a beat, or for no one knows
+        how long, since the clock was set back
     the session of the earlier process has ended
     the model carries a gradient of a step that was never decided
     a request is in doubt, and the service would carry it out again
@@ -61,12 +63,14 @@ class Resumption:
         gap: seconds since it was last written.
         session_limit: seconds that the service lets a session live without a beat.
         same_backend: it is opened where it was.
+        is_copy: the journal is a copy of the one that was written last: whoever has that may go on with the same model.
     """
 
     same_machine: bool
     gap: float
     session_limit: float
     same_backend: bool = True
+    is_copy: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -113,7 +117,7 @@ class Restore:
 
 
 def _stood_still(facts: Facts) -> bool:
-    return not facts.resumption.gap < GAP_SHARE * facts.resumption.session_limit
+    return not 0.0 <= facts.resumption.gap < GAP_SHARE * facts.resumption.session_limit
 
 
 def _is_repeated(facts: Facts) -> bool:
@@ -126,6 +130,10 @@ _AGAINST: Final[Sequence[tuple[str, Callable[[Facts], bool]]]] = (
     (
         "the journal was last written on another machine, or before its last start",
         lambda facts: not facts.resumption.same_machine,
+    ),
+    (
+        "its journal is a copy, and the model may be gone on with from the other",
+        lambda facts: facts.resumption.is_copy,
     ),
     ("it stood still for longer than its session is sure to live", _stood_still),
     ("the session of its model has ended", lambda facts: not facts.session_kept),

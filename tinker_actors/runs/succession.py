@@ -20,11 +20,14 @@ _SESSION_LIMIT: Final = (
 def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:
     """Say what an earlier process has left; each process has numbers of its own in its session.
 
+    A copy of a run takes no session over: whoever opens the other one may use the same numbers in it.
+
     Args:
         journal: of the run.
         moved: it is opened on another backend: a session of that name would be somebody else's.
     """
-    session_id = "" if journal.model is None or moved else journal.model.session_id
+    model = None if moved or _is_copy(journal) else journal.model
+    session_id = "" if model is None else model.session_id
     return Adoption(session_id=session_id, first_number=_NUMBERS * (journal.incarnation - 1))
 
 
@@ -35,10 +38,15 @@ def resumption_of(
     before, here = journal.before, journal.here
     if before is None:
         return None
-    restarted = (before.host, before.boot) != (here.host, here.boot)
+    restarted = (before.host, before.boot) != (here.host, here.boot) or not here.boot
     return Resumption(
         same_machine=durability == "machine" or not restarted,
+        is_copy=_is_copy(journal),
         gap=here.time - before.time,
         session_limit=_SESSION_LIMIT,
         same_backend=not moved,
     )
+
+
+def _is_copy(journal: DurableJournal) -> bool:
+    return journal.before is not None and journal.before.file != journal.here.file
