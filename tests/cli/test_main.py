@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 import tinker_actors.cli
@@ -34,3 +35,16 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tinker_actors.cli, "command", fail)
     with pytest.raises(ZeroDivisionError):
         tinker_actors.cli.main()
+
+
+def test_every_command_that_is_listed_is_there_under_its_name() -> None:
+    """And nothing else is."""
+    group = tinker_actors.cli.command
+    context = click.Context(group)
+    names = group.list_commands(context)
+    assert names == sorted(names) == ["checkpoints", "demo", "gc", "serve", "supervise"]
+    for name in names:
+        found = group.get_command(context, name)
+        assert found is not None
+        assert found.name == name
+    assert group.get_command(context, "nonsense") is None

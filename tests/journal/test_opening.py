@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sqlite3
@@ -13,6 +14,8 @@ import trio
 from tests.journal.doing import Noted, abandon, batch, killed, opened, record, saved, step, told
 from tinker_actors.errors import JournalError, RunLocked
 from tinker_actors.journal.disk import Disk
+from tinker_actors.journal.opening import open_journal
+from tinker_actors.opening.run import open_run
 
 OPEN_AND_WAIT = """
 import sys
@@ -238,3 +241,9 @@ def test_a_run_survives_either_way(tmp_path: Path) -> None:
     journal = killed(journal, tmp_path)
     assert told(journal) == before
     abandon(journal)
+
+
+def test_a_journal_holds_as_much_as_that_of_a_run() -> None:
+    """What the batches may take, if nobody says otherwise, is one number."""
+    whole = inspect.signature(open_run).parameters["journal_max_bytes"].default
+    assert inspect.signature(open_journal).parameters["max_bytes"].default == whole == 4 * 1024**3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import ClassVar, cast
 
 import click
 
@@ -13,31 +15,27 @@ __all__ = ["command", "main"]
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module only when it is asked for, so that `--help` and `serve` start fast."""
+    """Imports a command's module only when it is asked for, so that `--help` and `serve` start fast.
 
-    _modules = ("checkpoints", "demo", "gc", "serve", "supervise")
+    Which module a command is in stands in one place; in it, it has its own name.
+    """
+
+    _modules: ClassVar = {
+        "checkpoints": "checkpoints",
+        "demo": "demo",
+        "gc": "checkpoints",
+        "serve": "serve",
+        "supervise": "supervise",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(self._modules)
+        return list(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        if cmd_name in ("checkpoints", "gc"):
-            from tinker_actors.cli import checkpoints
-
-            return checkpoints.gc if cmd_name == "gc" else checkpoints.checkpoints
-        if cmd_name == "demo":
-            from tinker_actors.cli.demo import demo
-
-            return demo
-        if cmd_name == "serve":
-            from tinker_actors.cli.serve import serve
-
-            return serve
-        if cmd_name == "supervise":
-            from tinker_actors.cli.supervise import supervise
-
-            return supervise
-        return None
+        if cmd_name not in self._modules:
+            return None
+        module = importlib.import_module(f"tinker_actors.cli.{self._modules[cmd_name]}")
+        return cast("click.Command", getattr(module, cmd_name))
 
 
 @click.group(cls=_LazyGroup)

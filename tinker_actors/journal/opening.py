@@ -26,12 +26,12 @@ from tinker_actors.journal.segments import Segments
 from tinker_actors.journal.store import Store
 from tinker_actors.journal.tables import Tables, read_tables
 from tinker_actors.journal.tail import cut
+from tinker_actors.protocol.checkpoint_policy import JOURNAL_BYTES
 
 __all__ = ["Durability", "open_journal"]
 
 Durability = Literal["process", "machine"]
 
-_GIGABYTE: Final = 10**9
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")  # Linux
 _WHAT_TO_DO: Final = (
     "put a copy back, or begin the run in another directory; the checkpoints on the service are not affected"
@@ -46,7 +46,7 @@ def open_journal(
     folder: str | os.PathLike[str],
     *,
     durability: Durability = "process",
-    max_bytes: int = 10 * _GIGABYTE,
+    max_bytes: int = JOURNAL_BYTES,
     inline: bool = False,
     disk: Disk | None = None,
     now: Callable[[], float] = _utc,

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, cast, get_args
 
 import attrs
 
@@ -16,7 +16,7 @@ from tinker_actors.kernel.bound import check_count
 from tinker_actors.opening.service import open_chosen
 from tinker_actors.opening.settings import Settings, check_names, choose
 from tinker_actors.protocol.batch import check_flag
-from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
+from tinker_actors.protocol.checkpoint_policy import JOURNAL_BYTES, CheckpointPolicy
 from tinker_actors.protocol.creation import check_base_model, check_optimizer, lora_config
 from tinker_actors.protocol.retention import Retention
 from tinker_actors.protocol.run_identity import BACKEND, Identity, check_accept, check_mine, is_moved
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["embedded_of", "open_run"]
 
 _T = TypeVar("_T")
-
-_GIB: Final = 1024**3
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +49,7 @@ async def open_run(
     checkpoints: CheckpointPolicy | None = None,
     retention: Retention | None = None,
     durability: Literal["process", "machine"] = "process",
-    journal_max_bytes: int = 4 * _GIB,
+    journal_max_bytes: int = JOURNAL_BYTES,
     signals: bool = True,
     optimizer: OptimizerConfig | None = None,
     backend: str | None = None,
@@ -82,7 +80,8 @@ async def open_run(
         checkpoints: when one is saved without being asked for; None is every 100 steps, and every half an hour.
         retention: which are kept; None is the two newest, and the others for a week.
         durability: `process`: what is decided survives the death of the process. `machine`: also that of the machine.
-        journal_max_bytes: what batches may take on disk. When it is full, checkpoints are saved to make room.
+        journal_max_bytes: what batches may take on disk, by default 4 GiB. When it is full, checkpoints are saved to
+            make room.
         signals: the first SIGINT or SIGTERM lets the present step be the last, the second cancels the run.
         optimizer: which optimizer it is trained with; None is Adam.
         backend: as in `open_service`, and so are all further arguments. An embedded service keeps its state in the

@@ -16,8 +16,14 @@ import attrs
 
 from tinker_actors.errors import InputError
 
-__all__ = ["CheckpointPolicy", "Unsaved", "checkpoint_name", "due", "run_name"]
+__all__ = ["JOURNAL_BYTES", "CheckpointPolicy", "Unsaved", "checkpoint_name", "due", "run_name"]
 
+JOURNAL_BYTES: Final = 4 * 1024**3
+"""What the batches of a run may take on disk, if nobody says otherwise.
+
+Half of it is what a restore may have to send again, 400 batches of 5 MB, before a checkpoint is due for that reason
+alone; and all of it fits on the disk of a small machine.
+"""
 _FILLED: Final = 0.5  # of the journal's room
 _NAME_WIDTH: Final = 80  # characters; a name may have more (`protocol.batch`), but people read it
 _NO_SIGN: Final = re.compile("[^A-Za-z0-9_.-]+")
