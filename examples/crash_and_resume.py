@@ -13,7 +13,8 @@ three ways to go on after a crash, and the same kills for each:
                 a batch is finished, which is after the next one was put in line, and note the finished batch
 
 A proxy between child and service counts what the service was asked to do. The last line is one JSON object; the
-program fails if `open_run` lost or doubled anything.
+program fails if `open_run` lost or doubled anything, or if there were fewer kills than asked for: one that comes too
+late strikes the run that is started again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from tinker_actors.testing import Recording, RecordingProxy, open_recording_proxy
+from tinker_actors.testing import Recording, RecordingProxy, Update, open_recording_proxy
+from tinker_actors.testing.recording import differences
 
 CHILD = Path(__file__).parent / "crash" / "child.py"
 MAX_STARTS = 100  # of a child, in case it never gets anywhere
@@ -150,11 +153,12 @@ class Service:
             await kill(self._process)
 
 
-async def kill(process: trio.Process) -> None:
-    """Kill a process, and wait until it is gone."""
+async def kill(process: trio.Process) -> bool:
+    """Kill a process, and wait until it is gone; return whether it had not ended by itself."""
     process.kill()
     with trio.CancelScope(shield=True):
         await process.wait()
+    return process.returncode == -signal.SIGKILL
 
 
 async def lines(process: trio.Process) -> AsyncGenerator[str]:  # noqa: ASYNC900 - its end is the process's
@@ -168,7 +172,7 @@ async def lines(process: trio.Process) -> AsyncGenerator[str]:  # noqa: ASYNC900
 
 
 class Parent:
-    """Plays one way to go on: starts, kills and starts again until the child has its result."""
+    """Plays one way to go on: starts, kills and starts again until all kills are done and the child has its result."""
 
     def __init__(
         self, way: Way, kills: Sequence[Kill], undisturbed: Played | None, options: argparse.Namespace
@@ -193,7 +197,7 @@ class Parent:
         try:
             async with open_recording_proxy(service.url) as proxy:
                 self.played.recording = proxy.recording
-                while not self.played.sha256:
+                while self._kills or not self.played.sha256:
                     if self.played.starts == MAX_STARTS:
                         raise RuntimeError(f"{self._way} gets nowhere: see {folder / 'child.log'}")
                     await self._live_once(folder, service, proxy, progress, bar)
@@ -227,6 +231,8 @@ class Parent:
                 self._last_step.set()
         finally:
             await kill(child)  # noqa: ASYNC102 - it shields itself
+        if child.returncode:
+            self.played.sha256 = ""  # what it told before it was killed, or failed, is not how it ended
 
     def _heard(self, said: dict[str, Any], progress: Progress, bar: TaskID) -> None:
         if "went_on" in said:
@@ -241,7 +247,7 @@ class Parent:
             self.played.stream = said["stream"]
         if step >= self._options.steps - 1:
             self._last_step.set()
-        if step > self._furthest:
+        if step > self._furthest or "sha256" in said:
             self._furthest = step
             if self._behind_since is not None:
                 self.played.lost += trio.current_time() - self._behind_since
@@ -254,15 +260,14 @@ class Parent:
         with trio.move_on_after(one.after * (self._start_seconds if one.starting else self._step_seconds)):
             await self._last_step.wait()
         self._striking = False
-        if child.poll() is not None:
+        began = trio.current_time()
+        if not (await kill(child) if one.victim == "run" else child.poll() is None):
             self._kills.appendleft(one)  # it has ended by itself: the next one is killed
             return
         self.played.kills[one.victim] += 1
         if self._behind_since is None:
-            self._behind_since = trio.current_time()
-        if one.victim == "run":
-            await kill(child)
-        else:
+            self._behind_since = began
+        if one.victim == "service":
             await service.kill()
             await service.start()
 
@@ -275,9 +280,11 @@ class Verdict:
     """How one way did, against the run that nobody disturbed.
 
     Attributes:
+        client_kills: how often the run was killed.
+        server_kills: how often its service was.
         hash_equal: the final weights are the same, bit for bit.
         state_equal: so is the loop's state.
-        doubled: batches that are in the final weights more than once.
+        doubled: batches that are in the final weights too often, or should not be there at all.
         missing: batches that are not in them.
         steps_twice: batches that the service computed again.
         samples_twice: samples that were drawn again.
@@ -285,6 +292,8 @@ class Verdict:
         strip: how often each batch is in the final weights, in the order of the undisturbed run.
     """
 
+    client_kills: int
+    server_kills: int
     hash_equal: bool
     state_equal: bool
     doubled: int
@@ -295,26 +304,34 @@ class Verdict:
     strip: tuple[int, ...]
 
 
-def gradients(played: Played) -> list[str]:
+def gradients(played: Played) -> list[Update]:
     """Return the batches in the final weights, in order."""
     updates = played.recording.lineage(played.model_id)
-    return [update.content for update in updates if update.kind == "forward_backward"]
+    return [update for update in updates if update.kind == "forward_backward"]
+
+
+def each_once(played: Played, steps: int) -> bool:
+    """Whether so many batches are in the final weights, each unlike all others."""
+    found = gradients(played)
+    return len(found) == len(set(found)) == steps
 
 
 def judge(played: Played, undisturbed: Played) -> Verdict:
     """Hold a way against the undisturbed run."""
     expected, found = gradients(undisturbed), gradients(played)
-    counts = tuple(found.count(content) for content in expected)
+    doubled, missing = differences(expected, found)
     again = [played.recording.times_accepted(name).values() for name in ("forward_backward", "asample")]
     return Verdict(
+        client_kills=played.kills["run"],
+        server_kills=played.kills["service"],
         hash_equal=played.sha256 == undisturbed.sha256,
         state_equal=played.stream == undisturbed.stream,
-        doubled=sum(count - 1 for count in counts if count > 1),
-        missing=counts.count(0),
+        doubled=doubled,
+        missing=missing,
         steps_twice=sum(count - 1 for count in again[0]),
         samples_twice=sum(count - 1 for count in again[1]),
         seconds_lost=round(played.lost, 2),
-        strip=counts,
+        strip=tuple(found.count(update) for update in expected),
     )
 
 
@@ -375,6 +392,8 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
             return await Parent(way, kills, beside, options).play(folder / name, progress, bar)
 
         undisturbed = await play("open_run", "undisturbed", (), None)
+        if not each_once(undisturbed, options.steps):
+            raise RuntimeError("the run that nobody disturbed did not do each step once")
         ways = WAYS[:1] if options.alone else WAYS
         played: dict[Way, Played] = {way: await play(way, way, kills, undisturbed) for way in ways}
     verdicts: dict[Way, Verdict] = {way: judge(one, undisturbed) for way, one in played.items()}
@@ -387,18 +406,20 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
         {name: value for name, value in asdict(verdict).items() if name != "strip"}
         for verdict in verdicts.values()
     )
-    counts = {
-        "client_kills": ours.kills["run"],
-        "server_kills": ours.kills["service"],
-        "steps": options.steps,
-    }
-    return {**counts, **first, **dict(zip(ways[1:], others, strict=True))}
+    counts = {name: first.pop(name) for name in ("client_kills", "server_kills")}
+    return {**counts, "steps": options.steps, **first, **dict(zip(ways[1:], others, strict=True))}
 
 
-def right(result: dict[str, object]) -> bool:
-    """Whether `open_run` did what it promises."""
+def right(result: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Whether `open_run` did what it promises, and each way was killed as often as was asked for."""
+    asked = options.kills, options.server_kills
+    ways = [result, *(result[way] for way in WAYS if way in result)]
     return bool(
-        result["hash_equal"] and result["state_equal"] and not result["doubled"] and not result["missing"]
+        result["hash_equal"]
+        and result["state_equal"]
+        and not result["doubled"]
+        and not result["missing"]
+        and all((way["client_kills"], way["server_kills"]) == asked for way in ways)
     )
 
 
@@ -423,6 +444,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    result = trio.run(main, parse())
+    chosen = parse()
+    result = trio.run(main, chosen)
     print(json.dumps(result))
-    sys.exit(0 if right(result) else 1)
+    sys.exit(0 if right(result, chosen) else 1)

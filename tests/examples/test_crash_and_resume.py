@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from tinker_actors.testing import Exchange, Recording
 
@@ -121,6 +122,105 @@ def test_verdicts_count_batches(example: ModuleType) -> None:
     other = example.judge(played(example, "aabaa", sha256="y"), undisturbed)
     assert (other.hash_equal, other.doubled, other.missing, other.steps_twice) == (False, 3, 1, 3)
     assert other.strip == (4, 1, 0)
+
+
+def test_a_batch_that_should_not_be_there_is_one_too_many(example: ModuleType) -> None:
+    """Whatever is in the weights and not in the undisturbed run counts as doubled."""
+    assert example.judge(played(example, "abcd"), played(example, "abc")).doubled == 1
+
+
+@pytest.mark.parametrize(("batches", "right"), [("abc", True), ("abb", False), ("ab", False), ("", False)])
+def test_the_undisturbed_run_is_held_to_its_steps(example: ModuleType, batches: str, right: bool) -> None:
+    """What all is compared with must itself have done each step once, or nothing is proved."""
+    assert example.each_once(played(example, batches), 3) == right
+
+
+RIGHT = {
+    "client_kills": 4,
+    "server_kills": 1,
+    "hash_equal": True,
+    "state_equal": True,
+    "doubled": 0,
+    "missing": 0,
+    "cookbook": {"client_kills": 4, "server_kills": 1, "hash_equal": False, "doubled": 7},
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({}, True),
+        ({"client_kills": 3}, False),
+        ({"client_kills": 5}, False),
+        ({"server_kills": 0}, False),
+        ({"cookbook": {"client_kills": 3, "server_kills": 1}}, False),
+        ({"cookbook": {"client_kills": 4, "server_kills": 0}}, False),
+        ({"hash_equal": False}, False),
+        ({"state_equal": False}, False),
+        ({"doubled": 1}, False),
+        ({"missing": 1}, False),
+    ],
+)
+def test_it_fails_if_anything_is_not_as_promised(
+    example: ModuleType, wrong: dict[str, Any], right: bool
+) -> None:
+    """That nothing was lost or doubled is proved by as many kills as were asked for, of every way; else it fails."""
+    assert example.right(RIGHT | wrong, example.parse([])) == right
+
+
+TALE = """
+import json, pathlib, sys, time
+
+here = pathlib.Path(sys.argv[sys.argv.index("--folder") + 1])
+number = int(sys.argv[sys.argv.index("--start") + 1])
+(here / "lives").write_text(str(number))
+print(json.dumps({"went_on": "fresh" if number == 1 else "attached"}), flush=True)
+for step in range(3 if number == 1 else 0):
+    print(json.dumps({"step": step}), flush=True)
+print(json.dumps({"sha256": f"of life {number}", "model_id": "m", "stream": {}}), flush=True)
+"""
+
+
+class NoService:
+    """A service that is said to be there, and counts its lives."""
+
+    lives = 0
+    url = "http://127.0.0.1:9"
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        """Take what a real one takes."""
+
+    async def start(self) -> None:
+        """Begin a life."""
+        NoService.lives += 1
+
+    async def kill(self) -> None:
+        """End it."""
+
+
+@pytest.mark.parametrize("more", ["", "sys.exit(number < 9)"])
+async def test_a_kill_that_comes_too_late_is_not_lost(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    """A run that has ended before its kill is started again; the life that ends well has the result."""
+    tale = tmp_path / "tale.py"
+    tale.write_text(TALE + more)
+    monkeypatch.setattr(example, "CHILD", tale)
+    monkeypatch.setattr(example, "Service", NoService)
+    monkeypatch.setattr(NoService, "lives", 0)
+    kills = [
+        example.Kill("run", 0, 1e6),
+        example.Kill("run", 0, 0.9, starting=True),
+        example.Kill("service", 1, 1e6),
+        example.Kill("run", 1, 1e6),
+    ]
+    beside = example.Played(start_seconds=0.5, steps_began=[0.0, 1.0])
+    parent = example.Parent("open_run", kills, beside, example.parse(["--steps", "3", "--kills", "1"]))
+    with Progress(disable=True) as progress:
+        ended = await parent.play(tmp_path / "run", progress, progress.add_task("", total=3))
+    lives = int((tmp_path / "run" / "lives").read_text())
+    assert (ended.kills, NoService.lives) == ({"run": 3, "service": 1}, 2)
+    assert ended.sha256 == f"of life {lives}"
 
 
 def test_more_kills_than_steps_are_refused(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
