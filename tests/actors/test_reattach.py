@@ -15,7 +15,7 @@ from tinker_actors.actors.lineage import Resumed
 from tinker_actors.actors.message import OptimStep
 from tinker_actors.errors import RateLimitError
 from tinker_actors.events import ModelRestored, Reattached
-from tinker_actors.testing import Fixed, ServiceFaults
+from tinker_actors.testing import Fixed, ScriptedService, ServiceFaults
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -105,6 +105,19 @@ async def test_a_model_is_restored_if_the_run_cannot_vouch_for_it(
     assert why in resumed.why
     assert world.model_id != old
     assert old not in world.service.models
+    assert world.trained == steps(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(("says", "gap", "how"), [(50.0, 45.0, "restored"), (1000.0, 700.0, "attached")])
+async def test_the_time_that_counts_is_the_services_own_if_it_says_it(
+    autojump_clock: Any, says: float, gap: float, how: str
+) -> None:
+    """It is asked when the next process opens it, before anything is decided."""
+    world = World()
+    world.service = ScriptedService(dialect=MODES["replay"], flags={"session_timeout": says})
+    await world.leave_by_kill(loop(3, save_after=(1,)))
+    world.resumption = attrs.evolve(GOOD, gap=gap)
+    assert (await resumed_after(world)).how == how
     assert world.trained == steps(0, 1, 2, 3)
 
 

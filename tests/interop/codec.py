@@ -278,6 +278,7 @@ NARROWED: Mapping[str, Callable[[Any], Any]] = {
         newer_fields=None,
         early_numbers=None,
         restart_ends_models=None,
+        session_timeout=None,
     ),
     "CreateCustomLossRequest": lambda value: attrs.evolve(value, graph=GRAPH),
     "DimuonOptimizerConfig": lambda value: attrs.evolve(value, version=1),

@@ -57,6 +57,7 @@ async def test_what_the_service_says_of_itself(make_service, connect) -> None:
         said = await caller.ask(ClientConfigRequest("1.0"))
         assert (said.sequence_dedupe, said.early_numbers) == ("replay", "park")
         assert said.restart_ends_models
+        assert said.session_timeout == 300.0
         model_id = await caller.create_model(rank=6)
         info = await caller.ask(GetInfoRequest(model_id))
         assert (info.model_id, info.model_name, info.is_lora, info.lora_rank) == (model_id, "tiny", True, 6)

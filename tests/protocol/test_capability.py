@@ -42,6 +42,7 @@ flags = st.builds(
     newer_fields=st.none() | st.booleans(),
     early_numbers=st.none() | st.sampled_from(["park", "refuse", "run"]),
     restart_ends_models=st.none() | st.booleans(),
+    session_timeout=st.none() | st.floats(-10.0, 1000.0),
     proto_compress_fwdbwd=st.booleans(),
 )
 
@@ -79,6 +80,8 @@ def test_what_is_not_known_is_assumed_at_its_worst() -> None:
         "creates_by_loading": False,
         "unload_forgets": False,
         "patience": None,
+        "session_timeout": None,
+        "noise": 0.0,
         "source": "assumed",
         "fixed": frozenset(),
     }
@@ -126,14 +129,32 @@ def test_a_service_that_nobody_knows_is_refused() -> None:
         record_for("http://a", capability="skyrlll")
 
 
-@given(flags, st.none() | dedupes, st.none() | bodies, st.none() | st.sampled_from(sorted(KNOWN)))
+@given(
+    flags,
+    st.none() | dedupes,
+    st.none() | bodies,
+    st.none() | st.just(60.0),
+    st.none() | st.sampled_from(sorted(KNOWN)),
+)
 def test_the_user_wins_over_the_service_and_the_service_over_the_table(
-    said: ClientConfigResponse, dedupe: Any, training_body: Any, name: str | None
+    said: ClientConfigResponse, dedupe: Any, training_body: Any, timeout: float | None, name: str | None
 ) -> None:
     """Each value comes from who knows best."""
     first = record_for("http://a", capability=name)
     record = learn_flags(
-        record_for("http://a", capability=name, dedupe=dedupe, training_body=training_body), said
+        record_for(
+            "http://a",
+            capability=name,
+            dedupe=dedupe,
+            training_body=training_body,
+            session_timeout=timeout,
+            noise=0.01,
+        ),
+        said,
+    )
+    assert record.noise == 0.01
+    assert record.session_timeout == (
+        timeout or (said.session_timeout if said.session_timeout and said.session_timeout > 0 else None)
     )
     assert record.dedupe == (dedupe or said.sequence_dedupe or first.dedupe)
     assert record.training_body == (training_body or said.training_body or first.training_body)

@@ -31,6 +31,13 @@ def test_a_model_is_gone_on_with_if_nothing_speaks_against_it(dedupe: Any) -> No
     assert decide(attrs.evolve(GOOD, dedupe=dedupe)) == Attach()
 
 
+def test_what_a_service_says_of_its_sessions_counts_more_than_what_is_assumed() -> None:
+    """One that keeps them for longer is gone on with after a longer time."""
+    late = attrs.evolve(GOOD, resumption=attrs.evolve(GOOD.resumption, gap=700.0))
+    assert isinstance(decide(late), Restore)
+    assert decide(attrs.evolve(late, session_timeout=1000.0)) == Attach()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -41,6 +48,7 @@ def test_a_model_is_gone_on_with_if_nothing_speaks_against_it(dedupe: Any) -> No
         ({"resumption": attrs.evolve(GOOD.resumption, gap=80.0)}, "stood still"),
         ({"resumption": attrs.evolve(GOOD.resumption, gap=-1.0)}, "stood still"),
         ({"resumption": attrs.evolve(GOOD.resumption, gap=float("nan"))}, "stood still"),
+        ({"session_timeout": 98.0}, "stood still"),
         ({"session_kept": False}, "session"),
         ({"stray": True}, "not decided"),
         ({"doubtful": True}, "not known"),

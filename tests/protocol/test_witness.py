@@ -45,6 +45,9 @@ def test_the_same_weights_give_nearly_the_same() -> None:
     assert is_same(SAME)
     assert not is_same(2 * SAME)
     assert not is_same(float("inf"))
+    assert is_same(0.02, noise=0.01)
+    assert not is_same(0.03, noise=0.01)
+    assert is_same(SAME, noise=1e-9)
 
 
 def test_lost_weights_show_in_the_first_step_and_a_lost_optimizer_in_the_second() -> None:
@@ -56,6 +59,9 @@ def test_lost_weights_show_in_the_first_step_and_a_lost_optimizer_in_the_second(
     assert is_lost(second, 2 * OTHER)
     assert not is_lost(second, 2 * OTHER, first=OTHER)
     assert is_lost(second, 6 * OTHER, first=OTHER)
+    for one in (first, second):
+        assert not is_lost(one, 0.05, noise=0.01)
+        assert is_lost(one, 0.06, noise=0.01)
 
 
 def record(position: int, kind: Any) -> Record:

@@ -337,6 +337,7 @@ SERVICE: Mapping[type, st.SearchStrategy[Any]] = {
         newer_fields=optional(flags),
         early_numbers=optional(st.sampled_from(["park", "refuse", "run"])),
         restart_ends_models=optional(flags),
+        session_timeout=optional(floats),
     ),
     service.ClientDynamicConfigResponse: st.builds(
         service.ClientDynamicConfigResponse,

@@ -49,7 +49,7 @@ ClientConfigResponse pjwt_auth_enabled=false credential_default_source="api_key"
   billing_exception_max_pause_duration_sec=3600 sample_no_retries=false sample_enable_stuck_detection=true
   sample_max_concurrent_requests=2000 use_pyqwest_transport=true sample_use_retrieve_futures=false
   custom_loss_server_side=false sample_join_sampling_session=false sequence_dedupe=null training_body=null
-  newer_fields=null early_numbers=null restart_ends_models=null
+  newer_fields=null early_numbers=null restart_ends_models=null session_timeout=null
 ClientDynamicConfigResponse refresh_interval_sec=300 sample_cancel_enabled=false sample_cancel_max_batch_size=64
 ClientFinishedStatusQuery reasons=null type="client_finished"
 CompleteMetadata response_payload_size status="complete_metadata"

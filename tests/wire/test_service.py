@@ -36,6 +36,7 @@ FLAGS = {
     "newer_fields": None,
     "early_numbers": None,
     "restart_ends_models": None,
+    "session_timeout": None,
 }
 
 

@@ -103,6 +103,7 @@ class Reattaching:
             stray=bool(stray),
             doubtful=in_doubt(taken_up),
             session_kept=self._session.session_id == model.session_id,
+            session_timeout=self._transport.capability.session_timeout,
             unguarded=self._verifying.is_unguarded,
         )
         verdict = decide(facts)

@@ -114,7 +114,7 @@ class Verifying:
         if witness is None or not self.is_unguarded:
             return
         output = await self._compute(witness)
-        if output is not None and is_same(distance(witness, output, 0)):
+        if output is not None and self._is_same(witness, output):
             self._found(None)
 
     # --- rolled back -------------------------------------------------------------------------------------
@@ -215,8 +215,11 @@ class Verifying:
         await self._test_for_creation()
         for witness in of_rollback(journal.witnesses(), journal.replay()):
             output = await self._compute(witness)
-            if output is not None and is_same(distance(witness, output, 0)):
+            if output is not None and self._is_same(witness, output):
                 self._found(_path(witness.checkpoint))
+
+    def _is_same(self, witness: Witness, output: ForwardBackwardOutput) -> bool:
+        return is_same(distance(witness, output, 0), noise=self._transport.capability.noise)
 
     def _found(self, path: str | None) -> NoReturn:
         model_id = self._lineage.model_id
@@ -268,7 +271,8 @@ class Verifying:
         if witness is None:
             return
         apart = self._apart[witness.which] = distance(witness, output, witness.datum)
-        if is_lost(witness, apart, first=self._apart.get(1, 0.0)):
+        noise = self._transport.capability.noise
+        if is_lost(witness, apart, first=self._apart.get(1, 0.0), noise=noise):
             self._mismatch(witness, apart)
 
     def _mismatch(self, witness: Witness, apart: float) -> None:

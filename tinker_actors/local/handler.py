@@ -69,7 +69,7 @@ def healthz(_: Engine, __: Call[Empty]) -> HealthResponse:
     return HealthResponse("ok")
 
 
-def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigResponse:
+def client_config(engine: Engine, _: Call[ClientConfigRequest]) -> ClientConfigResponse:
     """Tell clients how to behave."""
     return ClientConfigResponse(
         sequence_dedupe="replay",
@@ -77,6 +77,7 @@ def client_config(_: Engine, __: Call[ClientConfigRequest]) -> ClientConfigRespo
         newer_fields=True,
         training_body="protobuf",
         restart_ends_models=True,
+        session_timeout=engine.sessions.timeout,
     )
 
 

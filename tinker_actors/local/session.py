@@ -73,7 +73,7 @@ class SessionTable:
         new_id: Callable[[], str],
         remembered: int = 1024,
     ) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self._clock = clock
         self._new_id = new_id
         self._remembered = remembered
@@ -199,7 +199,7 @@ class SessionTable:
         """Return the time at which the next session expires unless it beats; infinity if none is alive."""
         with self._lock:
             oldest = min((session.beats.last for session in self._alive.values()), default=math.inf)
-            return oldest + self._timeout
+            return oldest + self.timeout
 
     @property
     def alive_count(self) -> int:
@@ -231,7 +231,7 @@ class SessionTable:
 
     def _expire(self) -> None:
         now = self._clock()
-        silent = [key for key, session in self._alive.items() if now >= session.beats.last + self._timeout]
+        silent = [key for key, session in self._alive.items() if now >= session.beats.last + self.timeout]
         for session_id in silent:
             self._end(session_id, SessionState.EXPIRED)
 

@@ -34,6 +34,8 @@ class Settings(TypedDict, total=False):
     capability: Capability | None
     dedupe: DedupeMode | None
     training_body: TrainingBody | None
+    session_timeout: float | None
+    noise: float | None
     telemetry: bool | None
     user_metadata: Mapping[str, str]
     tags: tuple[str, ...]

@@ -86,6 +86,8 @@ class CapabilityRecord:
         unload_forgets: a model that is unloaded takes along what was saved of it, so one that has saved stays loaded.
         patience: seconds of nothing but `try_again` after which a promise is not waited for any more, unless the user
             has set a time (`promise_timeout`); None has no end.
+        session_timeout: seconds that a session lives without a beat; None is not known.
+        noise: how far log probabilities are apart, in the mean, of two runs that should be the same.
         source: where this comes from: a table or the service itself, an experiment, the user, or nowhere.
         fixed: the names among these that nothing learned changes any more.
     """
@@ -100,6 +102,8 @@ class CapabilityRecord:
     creates_by_loading: bool = False
     unload_forgets: bool = False
     patience: float | None = None
+    session_timeout: float | None = None
+    noise: float = 0.0
     source: Source = "assumed"
     fixed: frozenset[str] = frozenset()
 
@@ -183,6 +187,11 @@ class Flags(Protocol):
         ...
 
     @property
+    def session_timeout(self) -> float | None:
+        """Seconds that a session lives without a beat."""
+        ...
+
+    @property
     def proto_compress_fwdbwd(self) -> bool:
         """Whether it wants protobuf bodies compressed."""
         ...
@@ -194,6 +203,8 @@ def record_for(
     capability: Capability | None = None,
     dedupe: DedupeMode | None = None,
     training_body: TrainingBody | None = None,
+    session_timeout: float | None = None,
+    noise: float | None = None,
 ) -> CapabilityRecord:
     """Return what is known of a service before it has said a word.
 
@@ -202,12 +213,19 @@ def record_for(
         capability: what the user says it can do, or which service it is.
         dedupe: what the user says it does with a repeated number.
         training_body: the form the user wants gradient requests to go out in.
+        session_timeout: seconds that, as the user says, a session lives without a beat.
+        noise: how far, as the user says, runs that should be the same are apart.
 
     Raises:
         ConfigError: `capability` names no service that is known.
     """
     record = _first(base_url, capability)
-    said = {"dedupe": dedupe, "training_body": training_body}
+    said: dict[str, object] = {
+        "dedupe": dedupe,
+        "training_body": training_body,
+        "session_timeout": session_timeout,
+        "noise": noise,
+    }
     return _fix(record, {name: value for name, value in said.items() if value is not None})
 
 
@@ -239,6 +257,7 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
         "training_body": flags.training_body,
         "newer_fields": flags.newer_fields,
         "restart_ends_models": flags.restart_ends_models,
+        "session_timeout": _above_0(flags.session_timeout),
         "compression": True if flags.proto_compress_fwdbwd else None,
     }
     news = {
@@ -251,6 +270,10 @@ def learn_flags(record: CapabilityRecord, flags: Flags) -> CapabilityRecord:
     if record.source == "assumed":
         news["source"] = "known"
     return attrs.evolve(record, **news)
+
+
+def _above_0(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 def body_refused(record: CapabilityRecord, sent: TrainingBody) -> CapabilityRecord | None:

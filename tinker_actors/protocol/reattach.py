@@ -61,7 +61,7 @@ class Resumption:
     Attributes:
         same_machine: the journal was written on this machine since it was started, or was synced to the disk.
         gap: seconds since it was last written.
-        session_limit: seconds that the service lets a session live without a beat.
+        session_limit: seconds that a service lets a session live without a beat that does not say how many.
         same_backend: it is opened where it was.
         is_copy: the journal is a copy of the one that was written last: whoever has that may go on with the same model.
     """
@@ -86,6 +86,7 @@ class Facts:
         session_kept: the session it was made in lives.
         answers: the service knows the model.
         corrupted: the service says that the model is of no use any more.
+        session_timeout: seconds that the service lets a session live without a beat, if that is known.
         unguarded: a restart of the service could have set the model back to where no witness tells of it.
     """
 
@@ -97,6 +98,7 @@ class Facts:
     session_kept: bool = True
     answers: bool = True
     corrupted: bool = False
+    session_timeout: float | None = None
     unguarded: bool = False
 
 
@@ -117,7 +119,8 @@ class Restore:
 
 
 def _stood_still(facts: Facts) -> bool:
-    return not 0.0 <= facts.resumption.gap < GAP_SHARE * facts.resumption.session_limit
+    limit = facts.resumption.session_limit if facts.session_timeout is None else facts.session_timeout
+    return not 0.0 <= facts.resumption.gap < GAP_SHARE * limit
 
 
 def _is_repeated(facts: Facts) -> bool:

@@ -8,9 +8,18 @@ tells two things apart that no status code does:
 - a model that was *restored* and computes something else in the first step has other weights than those that were
   saved; in the second step, another optimizer: one that begins afresh takes the first step differently.
 
-Two results are compared by the mean distance of their log probabilities. A service that computes the same twice gives
-less than `SAME`; a lost optimizer moves them by more than `OTHER`. What the first step differs by is allowed in the
-second several times.
+Two results are compared by the mean distance of their log probabilities. How far they may be apart is a judgement:
+
+    SAME            the same weights: what a service that computes in float32 or better, and batches as it likes, may
+                    differ by from run to run; a step with a learning rate worth the name moves them by more
+    OTHER_WEIGHTS   other weights, in the first step: far above any noise, for who is wrong here gives a good model up
+    OTHER           another optimizer, in the second step: an Adam that begins afresh moves every weight by the whole
+                    learning rate, one with its moments by a part of it
+
+What the first step differs by is allowed in the second several times. A service with more noise than that is told
+apart by its user (`Config.noise`): *same* is then up to twice the noise, for both results have it, and anything else
+begins at five times of it. A step that moves log probabilities by less than *same* cannot be told from none: after an
+interruption its model is made again, which costs time and no step.
 """
 
 from __future__ import annotations
@@ -39,7 +48,8 @@ __all__ = [
 SAME: Final = 1e-4
 OTHER: Final = 1e-3
 OTHER_WEIGHTS: Final = 5e-3
-_SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second
+_SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second; times the noise
+_BOTH: Final = 2.0
 
 
 def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> float:
@@ -66,21 +76,27 @@ def logprobs_of(output: ForwardBackwardOutput, datum: int) -> NDArray[np.float32
     return None if tensor is None else np.asarray(tensor.to_numpy(), np.float32).reshape(-1)
 
 
-def is_same(apart: float) -> bool:
-    """Whether two results that are so far apart are those of the same weights."""
-    return apart <= SAME
+def is_same(apart: float, *, noise: float = 0.0) -> bool:
+    """Whether two results that are so far apart are those of the same weights.
+
+    Args:
+        apart: how far.
+        noise: how far two runs on the service are apart that should be the same.
+    """
+    return apart <= max(SAME, _BOTH * noise)
 
 
-def is_lost(witness: Witness, apart: float, *, first: float = 0.0) -> bool:
+def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float = 0.0) -> bool:
     """Whether a restored model has not got all that was saved: weights by the first witness, optimizer by the second.
 
     Args:
         witness: what was computed before.
         apart: how far from it the restored model is.
         first: how far it was in the first step.
+        noise: as for `is_same`.
     """
     least = OTHER_WEIGHTS if witness.which == 1 else max(OTHER, _SEVERAL * first)
-    return not apart <= least
+    return not apart <= max(least, _SEVERAL * noise)
 
 
 def has_steps(witnesses: Iterable[Witness], records: Sequence[Record]) -> bool:

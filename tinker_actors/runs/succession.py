@@ -12,9 +12,8 @@ from tinker_actors.protocol.reattach import Resumption
 __all__ = ["adoption_of", "resumption_of"]
 
 _NUMBERS: Final = 10_000  # models, and as many sampling sessions, that a process may make in a session
-_SESSION_LIMIT: Final = (
-    300.0  # seconds that a session lives without a beat; SkyRL tinker/config.py, and `serve`
-)
+# Seconds that a session lives without a beat on a service that does not say it; SkyRL tinker/config.py.
+_SESSION_LIMIT: Final = 300.0
 
 
 def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:

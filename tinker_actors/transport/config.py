@@ -100,6 +100,10 @@ class Config:
             the service says of itself.
         dedupe: what the service does with a repeated number; None takes what the service says of itself.
         training_body: the form gradient requests go out in; None goes by the service.
+        session_timeout: seconds that the service lets a session live without a beat; None takes what it says of
+            itself. A run that stood still for longer than 0.8 of it, or of 300 s if nobody knows, is restored.
+        noise: how far log probabilities are apart, in the mean, between two runs on the service that should be the
+            same; a run that compares results with earlier ones allows for it. None is 0: it computes the same twice.
         telemetry: send telemetry; None means: only to the embedded service and to the Tinker service.
         user_metadata: stored with the session.
         tags: stored with the session.
@@ -139,6 +143,8 @@ class Config:
     capability: Capability | None = None
     dedupe: DedupeMode | None = None
     training_body: TrainingBody | None = None
+    session_timeout: float | None = None
+    noise: float | None = None
     telemetry: bool | None = None
     user_metadata: Mapping[str, str] = attrs.field(factory=dict)
     tags: tuple[str, ...] = ()
@@ -214,6 +220,14 @@ _RULES: Mapping[str, _Rule] = {
         "'replay', 'reject', 'none' or None",
     ),
     "training_body": (lambda value: value in (None, "json", "protobuf"), "'json', 'protobuf' or None"),
+    "session_timeout": (
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "a number of seconds above 0, or None",
+    ),
+    "noise": (
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "a number from 0 to below 1, or None",
+    ),
     "telemetry": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
     "user_metadata": (_is_metadata, "a mapping of strings to strings"),
     "tags": (_is_tags, "a list of strings"),

@@ -109,6 +109,8 @@ class HttpTransport:
             capability=config.capability,
             dedupe=config.dedupe,
             training_body=config.training_body,
+            session_timeout=config.session_timeout,
+            noise=config.noise,
         )
         self.billing = BillingPause()
         self.interruptions = 0

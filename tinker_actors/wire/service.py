@@ -92,6 +92,7 @@ class ClientConfigResponse:
         early_numbers: what it does with a number before its turn; our own services say `park`, they keep it.
         restart_ends_models: a model that was there before a restart of the service is never answered for after it; so
             say our own services.
+        session_timeout: seconds that a session lives without a beat.
     """
 
     pjwt_auth_enabled: bool = False
@@ -116,6 +117,7 @@ class ClientConfigResponse:
     newer_fields: bool | None = None
     early_numbers: str | None = None
     restart_ends_models: bool | None = None
+    session_timeout: float | None = None
 
 
 @attrs.frozen(kw_only=True)
