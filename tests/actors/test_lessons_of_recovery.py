@@ -286,6 +286,35 @@ async def test_a_restore_can_be_seen_and_stopped(autojump_clock: Any, open_stub:
         assert heard(events, ModelRestored) == []
 
 
+@pytest.mark.lesson("L33", "W11")
+async def test_a_restore_that_waits_for_its_place_can_be_stopped_too(
+    autojump_clock: Any, open_stub: Any, stub: Any
+) -> None:
+    """It never begins: no model is made for whoever is not there any more, when a place is free."""
+    lost: set[str] = set()
+    stub.rules["forward_backward"] = lose_at(lost)
+    async with open_stub() as service:
+        models = [await service.create_lora_training_client(MODEL) for _ in range(3)]
+        for training in models:
+            await training.save_state("a")
+        lost.update(training.model_id for training in models)
+        stub.held["load_weights"] = trio.Event()
+        made = stub.names().count("create_model")
+        pending = []
+        for training in models:
+            pending.append(await training.forward_backward(batch(1), "cross_entropy"))
+            await trio.sleep(30.0)
+        assert stub.names().count("create_model") == made + 2  # the third one waits
+        await models[2].ref.stop("kill")
+        with pytest.raises(TinkerActorsError):
+            await pending[2]
+        stub.held["load_weights"].set()
+        for one in pending[:2]:
+            await one
+        await trio.sleep(600.0)
+        assert stub.names().count("create_model") == made + 2
+
+
 @pytest.mark.lesson("L33", "W12")
 async def test_many_models_are_not_restored_in_step(autojump_clock: Any) -> None:
     """Two at a time, and each begins at a moment of its own."""

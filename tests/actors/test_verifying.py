@@ -280,17 +280,21 @@ async def test_a_plain_model_is_not_tested(autojump_clock: Any) -> None:
 
 @pytest.mark.requirement("R145")
 async def test_a_model_that_the_service_calls_corrupted_is_made_again(autojump_clock: Any) -> None:
-    """It is asked after an interruption."""
+    """It is asked after an interruption; the new one is made of the latest saved state."""
     faults = ServiceFaults().refuse(503, of="get_server_capabilities")
     async with opened(faults, in_run=True) as one:
         await trained(one, 0)
+        saved = await one.training.save_state("a")
+        await trained(one, 1)
         old = one.training.model_id
         one.service.corrupt_model(old)
         await interrupt(one)
-        await trained(one, 1)
+        await trained(one, 2)
         assert one.training.model_id != old
-        assert one.trained == steps(0, 1)
-        assert "corrupted" in heard(one.events, ModelRestored)[0].why
+        assert one.trained == steps(0, 1, 2)
+        [restored] = heard(one.events, ModelRestored)
+        assert "corrupted" in restored.why
+        assert restored.checkpoint == saved.path
 
 
 @pytest.mark.requirement("R145")
