@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import tinker_actors as ta
-from tinker_actors.errors import ConfigError, CredentialError, InputError
+from tinker_actors.errors import ConfigError, CredentialError, InputError, JournalError
 from tinker_actors.local.service import EmbeddedService
 from tinker_actors.observe import ActorReady, FileBegun, FileEnded, latest_snapshot, read_events
 from tinker_actors.opening import Settings, choose_backend, open_service
@@ -218,7 +218,7 @@ async def test_what_happens_is_written_down_from_the_opening_to_the_end(tmp_path
     last = latest_snapshot(path)
     assert last is not None
     assert last.event.actors == ()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(JournalError, match="No such file"):
         async with ta.open_service("local", events=str(tmp_path / "none" / "events.jsonl")):
             pass
 

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from tinker_actors.errors import InputError
+from tinker_actors.errors import InputError, JournalError
 from tinker_actors.journal import event_pen, rotation
 from tinker_actors.journal.event_file import ATTEMPT, FILES, MAX_BYTES, EventFile, open_event_file
 from tinker_actors.journal.rotation import paths
@@ -366,9 +366,10 @@ async def test_wrong_bounds_and_places_are_refused(path: Path) -> None:
             async with open_event_file(path, **{name: 0}):
                 pass
     assert paths(path) == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(JournalError, match="No such file") as caught:
         async with open_event_file(path.parent / "no" / "events.jsonl"):
             pass
+    assert caught.value.path == str(path.parent / "no" / "events.jsonl")
 
 
 async def test_leaving_does_not_wait_for_ever(

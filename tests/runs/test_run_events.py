@@ -9,6 +9,7 @@ import pytest
 
 from tests.runs.loop import ADAM, Left, Loop, batch, opened
 from tinker_actors import CheckpointPolicy
+from tinker_actors.errors import JournalError
 from tinker_actors.events import CheckpointSaved, RunDraining, RunOpened, StepDecided
 from tinker_actors.observe import FileBegun, read_events
 
@@ -56,3 +57,14 @@ async def test_single_operations_and_skips_decide_as_well(autojump_clock: Any, t
                 run.drain("and again")
         seen = [events.receive_nowait() for _ in range(3)]
     assert seen == [StepDecided(0, skipped=True), StepDecided(1), RunDraining("it is good enough", 2)]
+
+
+async def test_an_event_file_that_cannot_be_had_is_told_of(autojump_clock: Any, tmp_path: Path) -> None:
+    """The run is not opened, and nothing is sent; it says which file it is."""
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(JournalError, match=r"events\.jsonl cannot be used"):
+        async with opened(tmp_path):
+            pass
+    (tmp_path / "events.jsonl").rmdir()
+    async with opened(tmp_path) as run:
+        assert run.resumed.how == "fresh"

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import trio
 
-from tinker_actors.errors import InputError
+from tinker_actors.errors import InputError, JournalError
 from tinker_actors.journal.event_pen import EventPen
 from tinker_actors.protocol.event_line import EventsLost, FileBegun, FileEnded, encode_line
 from tinker_actors.version import __version__
@@ -130,9 +130,12 @@ class EventFile:
         """Open the file, and start the thread that writes; without one, `write` does.
 
         Raises:
-            OSError: the file cannot be opened.
+            JournalError: the file cannot be opened.
         """
-        self._pen.open()
+        try:
+            self._pen.open()
+        except OSError as error:
+            raise JournalError(f"{self.path} cannot be used: {error}", path=str(self.path)) from error
         if threaded:
             # A daemon: a disk that hangs must not keep a process from its end.
             self._thread = threading.Thread(target=self._run, name="tinker-actors event file", daemon=True)
@@ -229,7 +232,7 @@ async def open_event_file(
 
     Raises:
         InputError: a number out of its bounds.
-        OSError: the file cannot be opened.
+        JournalError: the file cannot be opened.
     """
     file = EventFile(Path(path), clock=clock, max_bytes=max_bytes, files=files, most_queued=most_queued)
     file.start(threaded=not inline)

@@ -63,7 +63,7 @@ async def open_service(
         APIConnectionError: the service cannot be reached; the message names the URL.
         TinkerError: the service refused.
         UnobservedFailure: the body returned, and an operation had failed that nobody awaited.
-        OSError: the event file cannot be written.
+        JournalError: the event file cannot be written.
     """
     check_names("open_service", settings)
     chosen, settings = choose(backend, base_url, api_key, embedded, settings)
