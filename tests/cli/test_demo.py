@@ -50,13 +50,19 @@ def test_a_short_demo_survives_a_kill_and_tells_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_learns_and_is_repeatable(slow_count: Callable[[int], int]) -> None:
-    """Two runs of the default demo end with the same weights, and the reward rises by a quarter."""
-    first = run_demo()
-    assert first["restarts"] >= 1
-    assert first["reward_end"] - first["reward_start"] >= 0.25
-    if slow_count(2) > 1:
-        assert run_demo()["weights_sha256"] == first["weights_sha256"]
+def test_the_demo_learns() -> None:
+    """In the default demo the reward rises by a quarter, though the model is lost."""
+    result = run_demo()
+    assert result["restarts"] >= 1
+    assert result["reward_end"] - result["reward_start"] >= 0.25
+
+
+@pytest.mark.slow
+def test_the_demo_is_repeatable() -> None:
+    """Two runs end with the same weights, and lose their model at the same moment; a short one shows it."""
+    first, second = run_demo("--steps", "40"), run_demo("--steps", "40")
+    assert first["restarts"] == second["restarts"] == 1
+    assert first["weights_sha256"] == second["weights_sha256"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from tinker_actors.errors import ResultLost
 from tinker_actors.protocol.checkpoint_policy import CheckpointPolicy
 from tinker_actors.testing import Exponential, Fixed, ServiceFaults
 from tinker_actors.testing.crash import RunOptions, explore
+from tinker_actors.testing.crash.fixture import CrashPoints
 from tinker_actors.types import AdamParams, Datum, ModelInput, SamplingParams
 
 STEPS = 5
@@ -174,8 +175,9 @@ def test_a_run_survives_two_crashes(world: str, loop: str, slow_count: Callable[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_run_of_one_step_survives_any_two_crashes(world: str, slow_count: Callable[[int], int]) -> None:
-    """Every pair of points of the smallest run, but for those at which a crash leaves the same as at one before."""
-    count = slow_count(MOST)
-    sample = None if count == MOST else count
-    explore(least, run=RUN, double=True, distinct=True, sample=sample, **WORLDS[world]).check()
+def test_a_run_of_one_step_survives_any_two_crashes(
+    world: str, crash_points: CrashPoints, slow_count: Callable[[int], int]
+) -> None:
+    """With `--crash-points` every pair of the smallest run, but of crashes that leave the same one; else 200 pairs."""
+    options: dict[str, Any] = {"double": True, "distinct": True, "sample": slow_count(200), **WORLDS[world]}
+    crash_points.explore(least, run=RUN, **options)
