@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.actors.scripted import ADAM, MODES, batch, steps
 from tests.runs.world import Wire, World
@@ -78,3 +79,15 @@ async def test_what_cannot_be_asked_for_is_not_gone(autojump_clock: Any, tmp_pat
     point = await world.live(4, killed=False)
     assert (point.checkpoint or "").endswith("r-000003")
     assert world.trained == steps(0, 1, 2, 3)
+
+
+async def test_a_step_that_is_dropped_is_not_counted_as_sent_again(
+    autojump_clock: Any, tmp_path: Path
+) -> None:
+    """A gradient that the service refuses when it is sent again takes its step with it."""
+    faults = ServiceFaults().refuse(400, of="forward_backward", nth=4)  # the second of those sent again
+    world = World(ScriptedService(faults, dialect=MODES["replay"]), tmp_path / "r", gap=90.0)
+    await world.live(2, killed=True)
+    point = await world.live(3, killed=False)
+    assert (point.how, point.step, point.replayed) == ("restored", 2, 1)
+    assert world.trained == steps(0, 2)

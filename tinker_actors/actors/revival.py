@@ -179,11 +179,11 @@ class Revival:
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._line.unconfirmed = {record.position for record in records}
             try:
-                await self._replay(records)
+                sent = await self._replay(records)
             except JournalError as error:
                 self._give_up(error)
                 return
-        self._tell(old_id, records)
+        self._tell(old_id, sent)
         self._line.confirm(-1)
 
     def _leave_behind(self) -> None:
@@ -213,9 +213,12 @@ class Revival:
             )
         )
 
-    async def _replay(self, records: Sequence[Record]) -> None:
-        """Send operations again; what fails now has the consequences that it would have had for what stood in line."""
-        lineage, before = self._lineage, self._lineage.void
+    async def _replay(self, records: Sequence[Record]) -> list[Record]:
+        """Send operations again; return those that were sent.
+
+        What fails now has the consequences that it would have had for what stood in line.
+        """
+        lineage, before, sent = self._lineage, self._lineage.void, list[Record]()
         steps = decided(records)
         for record in records:
             if record.position in steps:
@@ -225,10 +228,12 @@ class Revival:
                 self._line.drop(record, lineage.poison.renewed())
             elif void is None or record.operation.kind not in ("forward_backward", "optim_step"):
                 await self._send_again(record)
+                sent.append(record)
             else:
                 self._line.drop(record, void.error())
                 if record.operation.kind == "optim_step" and not void.whole_line:
                     lineage.void = before
+        return sent
 
     async def _send_again(self, record: Record) -> None:
         operation = await self._lineage.journal.read(record)
