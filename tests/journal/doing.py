@@ -116,6 +116,7 @@ def told(journal: DurableJournal) -> dict[str, Any]:
         "steps": journal.steps,
         "loop_state": journal.loop_state,
         "tokens": journal.tokens,
+        "loss_fn": journal.loss_fn,
         "facts": dict(journal.facts),
         "checkpoints": journal.checkpoints,
         "witnesses": [

@@ -417,3 +417,24 @@ def test_numbers_and_their_intent_take_one_place_in_line(tmp_path: Path) -> None
 
         trio.run(write)
         abandon(journal)
+
+
+def test_the_loss_is_written_with_the_decision(tmp_path: Path) -> None:
+    """In the same transaction: after any kill the journal has it if, and only if, it has the step."""
+    journal = opened_live(tmp_path)
+    record(journal, batch(), optim(1.0), decision=decision(0, loss_fn="ppo"))
+    journal = killed(journal, tmp_path)
+    assert (journal.steps, journal.loss_fn) == (1, "ppo")
+    record(journal, decision=decision(1, skipped=True))
+    journal = killed(journal, tmp_path)
+    assert (journal.steps, journal.loss_fn) == (2, "ppo")
+    abandon(journal)
+
+
+def test_journals_of_earlier_versions_have_the_loss_among_the_facts(tmp_path: Path) -> None:
+    """It is read from there until a step is decided."""
+    journal = opened(tmp_path)
+    trio.run(lambda: journal.note(loss="ppo"))
+    journal = killed(journal, tmp_path)
+    assert journal.loss_fn == "ppo"
+    abandon(journal)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from tests.actors.scripted import ADAM, MODES, batch, steps
 from tests.runs.world import Wire, World

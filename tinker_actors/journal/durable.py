@@ -115,7 +115,9 @@ class DurableJournal:
             following = self._store.ledger.next_position
             rows += [*model, meta("position", following)]
             if decision is not None:
-                progress.append(Progress.after(decision, tokens=tokens))
+                loss_fn = decision.loss_fn or self._progress.loss_fn
+                progress.append(Progress.after(decision, tokens=tokens, loss_fn=loss_fn))
+                rows.append(meta("loss_fn", loss_fn))
                 rows.append(decision_row(decision, following - 1, tokens))
             return rows
 
@@ -328,6 +330,11 @@ class DurableJournal:
     def steps(self) -> int:
         """How many steps were decided."""
         return self._progress.steps
+
+    @property
+    def loss_fn(self) -> str | None:
+        """The loss that was named with a decision last; None if none ever was."""
+        return self._progress.loss_fn
 
     @property
     def loop_state(self) -> bytes | None:

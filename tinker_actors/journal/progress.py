@@ -23,16 +23,18 @@ class Progress:
         steps: how many steps were decided.
         loop_state: where the user's loop stands, as JSON; None before the first step.
         tokens: how many were trained in these steps.
+        loss_fn: the loss that was named last with one of them.
     """
 
     steps: int = 0
     loop_state: bytes | None = None
     tokens: int = 0
+    loss_fn: str | None = None
 
     @classmethod
-    def after(cls, decision: Decision, *, tokens: int) -> Progress:
+    def after(cls, decision: Decision, *, tokens: int, loss_fn: str | None = None) -> Progress:
         """Return how far it has come with a decision."""
-        return cls(steps=decision.step + 1, loop_state=decision.after, tokens=tokens)
+        return cls(steps=decision.step + 1, loop_state=decision.after, tokens=tokens, loss_fn=loss_fn)
 
 
 def decision_row(decision: Decision, position: int, tokens: int) -> Statement:

@@ -107,12 +107,17 @@ def read_tables(database: sqlite3.Connection, file: Path) -> Tables:
         places={digest: Place(*place) for digest, *place in rows},
         parts=_parts(database),
         states=_states(database),
-        progress=read_progress(database),
+        progress=attrs.evolve(read_progress(database), loss_fn=_loss_fn(meta)),
         witnesses={
             position: Kept.read(*kept)
             for position, *kept in database.execute("SELECT * FROM witnesses ORDER BY position")
         },
     )
+
+
+def _loss_fn(meta: dict[str, Any]) -> str | None:
+    """Return the loss that was named last; journals of earlier versions have it among the facts."""
+    return cast("str | None", meta.get("loss_fn", meta.get("facts", {}).get("loss")))
 
 
 @lru_cache

@@ -66,6 +66,7 @@ def cut(tables: Tables, database: sqlite3.Connection, segments: Segments, *, che
         _check_tail(tables, database, segments, torn[0], newest)
         gone.update(at for at in tables.records if at >= torn[0])
         decided = read_progress(database, before=torn[0])
+        decided = attrs.evolve(decided, loss_fn=tables.progress.loss_fn)
         steps, tables.progress = tables.progress.steps - decided.steps, decided
         tables.states = [one for one in tables.states if one.position < torn[0]]
         rows += [

@@ -159,12 +159,14 @@ class Decision:
         after: where the user's loop stands after it: JSON of at most 65,536 bytes.
         groups: ids of the rollouts it was made of.
         skipped: nothing is trained in this step.
+        loss_fn: the loss that it is trained with; None if it has none that has a name.
     """
 
     step: int
     after: bytes
     groups: tuple[str, ...] = ()
     skipped: bool = False
+    loss_fn: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -48,6 +48,11 @@ class RunJournal(Journal, Protocol):
         ...
 
     @property
+    def loss_fn(self) -> str | None:
+        """The loss that was named with a decision last; None if none ever was."""
+        ...
+
+    @property
     def loop_state(self) -> bytes | None:
         """Where the user's loop stands after the last of them; None if there is none."""
         ...

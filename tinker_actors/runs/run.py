@@ -16,7 +16,7 @@ from tinker_actors.actors.guide import Guide
 from tinker_actors.actors.message import ForwardBackward, ForwardBackwardCustom
 from tinker_actors.actors.service_client import ServiceClient
 from tinker_actors.actors.training_client import TrainingClient
-from tinker_actors.errors import InputError, JournalError, RunMismatch
+from tinker_actors.errors import InputError, RunMismatch
 from tinker_actors.kernel import Pending
 from tinker_actors.kernel.bound import check_count
 from tinker_actors.kernel.outcome import Outcome
@@ -39,28 +39,29 @@ from tinker_actors.wire.training import ForwardBackwardOutput, LossFnType
 __all__ = ["Losses", "Run", "RunSteps"]
 
 _LOG: Final = logging.getLogger("tinker_actors.runs")
-_LOSS: Final = "loss"  # the name of the fact
 _DATUM_ROOM: Final = 128  # bytes that a datum may take in the journal beside its values
 
 
 @attrs.define(eq=False)
 class Losses:
-    """Which losses a run is trained with; which it was is among the journal's facts.
+    """Which losses a run is trained with; which it was is in the journal, with each decision.
 
     Attributes:
         declared: the one it was opened with; None: none was.
         journal: of the run.
         refused: in the first step after a resume, another one than before is refused.
+        of_step: that of the latest gradient of the present step; None: it has none, or one of the user's own.
     """
 
     declared: str | None
     journal: RunJournal
     refused: bool
+    of_step: str | None = None
 
     @property
-    def before(self) -> JsonValue:
+    def before(self) -> str | None:
         """The one it was trained with last."""
-        return self.journal.facts.get(_LOSS)
+        return self.journal.loss_fn
 
     def check(self, loss_fn: object) -> None:
         """Refuse another one.
@@ -76,20 +77,13 @@ class Losses:
             message = f"loss was {self.before!r} before the run was resumed, and is {loss_fn!r} ({how})"
             raise RunMismatch(message, fields={"loss": (self.before, loss_fn)})
 
-    async def note(self, loss_fn: str) -> None:
-        """Note which one is trained with now, if that is news. Whoever cancels, what it was trained with is in line.
+    def take(self, loss_fn: str) -> None:
+        """A gradient of the present step has this one."""
+        self.refused, self.of_step = False, loss_fn
 
-        If it cannot be written, that is no failure of what is in line: the next step tries again, and fails.
-        """
-        self.refused = False
-        if loss_fn != self.before:
-            try:
-                with trio.CancelScope(shield=True):
-                    await self.journal.note(**{_LOSS: loss_fn})
-            except JournalError as error:
-                _LOG.warning(
-                    "that the run is trained with the loss %s could not be noted: %s", loss_fn, error
-                )
+    def name_in(self, decision: Decision) -> Decision:
+        """Return the decision of the present step with its loss, so that both are written in one transaction."""
+        return attrs.evolve(decision, loss_fn=self.of_step)
 
 
 class RunSteps:
@@ -271,10 +265,11 @@ class Run(Guide):
         self._losses.check(loss_fn)
         wanted = await self._make_room(data)
         train = self.training.train
-        trained = await train(data, loss_fn, optim_params, loss_fn_config, decision, in_line)
+        named = attrs.evolve(decision, loss_fn=loss_fn)
+        trained = await train(data, loss_fn, optim_params, loss_fn_config, named, in_line)
         self._of_step += wanted
+        self._losses.refused = False
         self._tell(decision)
-        await self._losses.note(loss_fn)
         done = DecidedStep(decision.step, trained.forward, trained.optim)
         self._under_way.append(done)
         return done
@@ -289,14 +284,15 @@ class Run(Guide):
         pending = await self.training.submit(message)
         self._of_step += wanted
         if isinstance(message, ForwardBackward):
-            await self._losses.note(message.loss_fn)
+            self._losses.take(message.loss_fn)
         return pending
 
     async def optim_step(
         self, optim_params: OptimParams, decision: Decision, in_line: Callable[[Outcome[Any]], None]
     ) -> Pending[OptimStepResponse]:
         """Decide a step by its end; `RunStep.optim_step` is for users."""
-        pending = await self.training.decide(optim_params, decision, in_line)
+        named = self._losses.name_in(decision)
+        pending = await self.training.decide(optim_params, named, in_line)
         self._tell(decision)
         return pending
 
@@ -361,6 +357,7 @@ class Run(Guide):
         """
         self._largest = max(self._largest, self._of_step)
         self._of_step = 0
+        self._losses.of_step = None
         await self._saving.between_steps(self._largest)
 
 
