@@ -346,19 +346,51 @@ async def lose_model(one: Opened) -> None:
 
 
 async def test_a_restore_is_verified_by_the_two_steps_after_the_state(autojump_clock: Any) -> None:
-    """With fewer of them nobody can tell whether the optimizer came along, and that is said."""
+    """The same restore is verified again by them, however often the model is lost."""
     async with opened(in_run=True) as one:
-        await trained_and_saved(one, 1)
-        await lose_model(one)
-        [unverified] = heard(one.events, OptimizerUnverified, RestoreVerified)
-        assert isinstance(unverified, OptimizerUnverified)
-        assert unverified.checkpoint is not None
-        await trained(one, 2)
+        await trained_and_saved(one, 1, 2)
+        for _ in range(2):
+            await lose_model(one)
+            [verified] = heard(one.events, OptimizerUnverified, RestoreVerified)
+            assert isinstance(verified, RestoreVerified)
+            assert verified.apart == 0.0
+        assert one.trained == steps(0, 1, 2)
+
+
+@pytest.mark.parametrize("later", [(), (1,)])
+async def test_a_restore_vouches_for_no_other_restore(autojump_clock: Any, later: tuple[int, ...]) -> None:
+    """A service that loses the optimizer each time gives the same each time, so nothing is known of it."""
+    async with opened(in_run=True) as one:
+        await trained_and_saved(one, *later)
+        for token in (2, 3, 4):
+            await lose_model(one)
+            [unverified] = heard(one.events, OptimizerUnverified, RestoreVerified)
+            assert isinstance(unverified, OptimizerUnverified)
+            assert unverified.checkpoint is not None
+            await trained(one, token)
+        await one.training.save_state("b")  # of what follows this one, its own steps tell
+        await trained(one, 5, 6)
         await lose_model(one)
         [verified] = heard(one.events, OptimizerUnverified, RestoreVerified)
         assert isinstance(verified, RestoreVerified)
-        assert verified.apart == 0.0
-        assert one.trained == steps(0, 1, 2)
+        assert one.trained == steps(0, *later, 2, 3, 4, 5, 6)
+
+
+async def test_what_a_restored_model_computes_is_compared_with_the_next_restore(autojump_clock: Any) -> None:
+    """If that differs, one of both had not got the optimizer, and training must not go on from either."""
+    async with opened(in_run=True) as one:
+        await trained_and_saved(one)
+        await lose_model(one)
+        await trained(one, 1, 2)
+        witnesses = [found for found in one.journal.witnesses() if found.checkpoint == one.journal.checkpoint]
+        second = max(witnesses, key=lambda found: found.position)
+        assert second.which == 2
+        moved = second.logprobs + np.float32(0.5)
+        one.journal._witnesses[second.position] = attrs.evolve(second, logprobs=moved)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        with pytest.raises(ModelPoisoned):
+            await (await one.train(3)).optim
+        assert heard(one.events, RestoreMismatchFound)[0].lost == "optimizer"
 
 
 def lose_weights(one: Opened, path: str) -> None:

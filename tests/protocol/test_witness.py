@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
-from tinker_actors.protocol.journal import Checkpoint, Operation, Record, Witness
-from tinker_actors.protocol.witness import OTHER, SAME, distance, has_steps, is_lost, is_same, of_rollback
+from tinker_actors.protocol.journal import Checkpoint, ModelFacts, Operation, Record, Witness
+from tinker_actors.protocol.witness import (
+    OTHER,
+    SAME,
+    alone_from,
+    distance,
+    has_steps,
+    is_lost,
+    is_same,
+    of_rollback,
+)
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
 
@@ -85,3 +95,27 @@ def test_a_step_that_was_sent_could_be_lost() -> None:
     assert not has_steps([], first)
     assert has_steps([], [*first, record(6, "forward_backward")])
     assert has_steps([witness(position=1)], first)
+
+
+def gradient(position: int, *, done: bool) -> Record:
+    return Record(position, Operation(kind="forward_backward"), done=done)
+
+
+def test_what_was_done_before_a_restore_was_computed_by_another_model() -> None:
+    """What has no result yet is the new one's, and so is all that follows."""
+    assert alone_from(None, None, [gradient(4, done=True)]) is None
+    assert alone_from(3, None, []) == 4
+    assert alone_from(3, None, [gradient(4, done=True), gradient(6, done=True)]) == 7
+    assert alone_from(3, None, [gradient(4, done=True), gradient(6, done=False)]) == 6
+
+
+def test_a_second_restore_from_a_state_adds_nothing_to_the_first() -> None:
+    """One from another state begins anew."""
+    first = ModelFacts(
+        model_id="m", session_id="s", model_seq=0, next_number=1, sampler_seq=0, loaded=3, alone_from=7
+    )
+    records = [gradient(position, done=True) for position in (4, 7, 9)]
+    assert alone_from(3, first, records) == 7
+    assert alone_from(2, first, records) == 10
+    assert alone_from(2, attrs.evolve(first, loaded=None, alone_from=None), records) == 10
+    assert alone_from(3, attrs.evolve(first, alone_from=None), records) == 10

@@ -41,6 +41,7 @@ from tinker_actors.protocol.plan import Reply, reply_of
 from tinker_actors.protocol.recovery import classify, says_not_done
 from tinker_actors.protocol.retry import says_early, says_used
 from tinker_actors.protocol.step import CHANGING, SAVING, Consequence, OperationKind, Step, judge
+from tinker_actors.protocol.witness import alone_from
 from tinker_actors.wire.training import ForwardBackwardOutput
 from tinker_actors.wire.weights import SaveWeightsForSamplerResult
 
@@ -373,6 +374,7 @@ class TrainingLine:
             sampler_seq=self._session.next_sampler_seq,
             free=numbers.free,
             loaded=lineage.loaded,
+            alone_from=alone_from(lineage.loaded, lineage.journal.model, lineage.journal.replay()),
         )
         lineage.journal.made(facts)
 

@@ -13,6 +13,10 @@ nothing but the gradients that it had accumulated. If there were any, it is made
 
 After a restore, what the two steps after the saved state compute is compared with what they computed before. If that is
 something else, an older saved state is tried, once; then the model is given up with `RestoreMismatch`.
+
+If the second of these steps was not there before the restore, nothing tells whether the optimizer came along. What the
+restored model computes in it is kept, and the next restore from that state has to give the same; but if it does, both
+may have lost the optimizer, and it is still unverified.
 """
 
 from __future__ import annotations
@@ -80,6 +84,7 @@ class Verifying:
         self._seen = reachability.interruptions
         self._creation: Witness | None = None
         self._apart: dict[Literal[1, 2], float] = {}  # how far a restored model was from each witness
+        self._vouched = False  # the second witness is of a model that had the optimizer
 
     # --- set back to its creation ------------------------------------------------------------------------
 
@@ -271,6 +276,9 @@ class Verifying:
         if witness is None:
             return
         apart = self._apart[witness.which] = distance(witness, output, witness.datum)
+        model = lineage.journal.model
+        alone = None if model is None else model.alone_from
+        self._vouched |= witness.which == 2 and (alone is None or record.position < alone)
         noise = self._transport.capability.noise
         if is_lost(witness, apart, first=self._apart.get(1, 0.0), noise=noise):
             self._mismatch(witness, apart)
@@ -295,7 +303,7 @@ class Verifying:
         state = lineage.state
         path = None if state is None else state.path
         lineage.mismatch = None
-        if 2 in self._apart:
+        if self._vouched:
             self._events.publish(RestoreVerified(lineage.model_id, path, max(self._apart.values())))
         else:
             self._events.publish(OptimizerUnverified(lineage.model_id, path))

@@ -181,6 +181,8 @@ class ModelFacts:
         sampler_seq: the next number of a sampling session of its session.
         free: lower numbers that the service did not take; the next requests have to have them.
         loaded: the position of the saved state that was loaded into it; None if it was made afresh.
+        alone_from: what stands from this position on was computed by none but models that were loaded from that state;
+            None if it was made afresh.
     """
 
     model_id: str
@@ -190,6 +192,7 @@ class ModelFacts:
     sampler_seq: int
     free: tuple[int, ...] = ()
     loaded: int | None = None
+    alone_from: int | None = None
 
 
 @attrs.frozen(kw_only=True)

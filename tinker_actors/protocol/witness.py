@@ -30,13 +30,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_actors.protocol.journal import Record, Witness
+from tinker_actors.protocol.journal import ModelFacts, Record, Witness
 from tinker_actors.wire.training import ForwardBackwardOutput
 
 __all__ = [
     "OTHER",
     "OTHER_WEIGHTS",
     "SAME",
+    "alone_from",
     "distance",
     "has_steps",
     "is_lost",
@@ -50,6 +51,25 @@ OTHER: Final = 1e-3
 OTHER_WEIGHTS: Final = 5e-3
 _SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second; times the noise
 _BOTH: Final = 2.0
+
+
+def alone_from(loaded: int | None, before: ModelFacts | None, records: Sequence[Record]) -> int | None:
+    """Return the position from which on only models loaded from a saved state have computed anything.
+
+    What they compute says nothing of whether they got all that was saved: they may all have lost the same.
+
+    Args:
+        loaded: the position of the saved state that a new model is loaded from; None if it is made afresh.
+        before: the model before it, if there was one.
+        records: what is replayed into the new one, in order.
+    """
+    if loaded is None:
+        return None
+    if before is not None and before.loaded == loaded and before.alone_from is not None:
+        return before.alone_from
+    following = records[-1].position + 1 if records else loaded + 1
+    gradients = (one for one in records if one.operation.kind == "forward_backward")
+    return next((one.position for one in gradients if not one.done), following)
 
 
 def distance(witness: Witness, output: ForwardBackwardOutput, datum: int) -> float:
