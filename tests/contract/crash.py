@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the project's root
 
 from tests.contract.launch import KINDS, Server, open_server
 from tests.contract.smoke import tour
-from tests.contract.verdict import UPDATES, Run, holds, judge
+from tests.contract.verdict import UPDATES, Run, digests, holds, judge
 from tinker_actors.testing import RecordingProxy, open_recording_proxy
 
 
@@ -219,7 +219,8 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
                 )
                 print(*kills, sep="\n", flush=True)
                 killed = await Player(server, folder / "killed", options).play(kills, second)
-                verdict = await judge(server, (undisturbed[0], undisturbed[1]), killed, options.steps)
+                steps = [digests(step) for step in range(options.steps)]
+                verdict = await judge(server, (undisturbed[0], undisturbed[1]), killed, steps)
     return {"server": options.server, "steps": options.steps, **verdict}
 
 

@@ -88,7 +88,7 @@ def run(events: str = "abc?", logprobs: Sequence[float] = LOGPROBS, state: int =
 async def verdict_on(killed: Run, first: Run | None = None, second: Run | None = None) -> dict[str, Any]:
     """Judge a run beside two undisturbed ones, which differ by 0.001."""
     undisturbed = first or run(), second or run(logprobs=(-2.001, -1.0))
-    return await verdict.judge(SERVER, undisturbed, killed, steps=3)
+    return await verdict.judge(SERVER, undisturbed, killed, [frozenset(one) for one in "abc"])
 
 
 async def test_a_run_that_did_everything_once_holds() -> None:
@@ -127,7 +127,7 @@ async def test_a_run_that_did_not_does_not_hold(killed: Run, wrong: str) -> None
     assert bool(told[wrong]) == (wrong in {"doubled", "missing", "unanswered"})
 
 
-@pytest.mark.parametrize("events", ["", "abb?", "abbc?", "ab?", "acb?", "abc+?"])
+@pytest.mark.parametrize("events", ["", "abb?", "abbc?", "ab?", "acb?", "abd?", "abc+?"])
 async def test_runs_that_are_wrong_alike_do_not_hold(events: str) -> None:
     """That all did the same is not enough: what nobody disturbed is held to the steps that there should be."""
     told = await verdict_on(run(events), first=run(events))
@@ -153,6 +153,11 @@ async def test_a_probe_that_cannot_tell_a_step_does_not_hold(
     told = await verdict_on(run(), first=run(before=np.array(before)), second=run(logprobs=logprobs))
     assert not verdict.holds(told, kills=2)
     assert (told["within_noise"], told["telling"]) == (True, False)
+
+
+def test_a_step_is_known_by_its_batch() -> None:
+    """What is looked for on the wire differs from step to step."""
+    assert len(frozenset.union(*(verdict.digests(step) for step in range(24)))) == 48
 
 
 @pytest.mark.parametrize("kills", [1, 3])

@@ -1,8 +1,8 @@
 """What is made of the runs on a real server: whether the one that was killed is like those that nobody disturbed.
 
 Nothing here trusts that a recording is whole. Of the undisturbed runs must be seen, on the wire, that they did each
-step once; of each run, that the probe was the last thing that its final model was asked for; and the probe must be able
-to tell a step more or less from the server's noise.
+step once, with its own batch; of each run, that the probe was the last thing that its final model was asked for; and
+the probe must be able to tell a step more or less from the server's noise.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ import numpy as np
 import trio
 
 from tests.contract.launch import Server
+from tests.contract.smoke import batch
 from tinker_actors.testing import Exchange, Recording, Update
-from tinker_actors.testing.recording import describe_reply, differences
+from tinker_actors.testing.recording import describe_reply, describe_request, differences
+from tinker_actors.wire import codec, protobuf
+from tinker_actors.wire.payload import PROTOBUF
+from tinker_actors.wire.training import ForwardBackwardInput, ForwardBackwardRequest
 
 SLACK = 1e-6  # of a log probability in float32
 FACTOR = 3.0  # two runs are a small sample of what a server's runs differ by
@@ -102,10 +106,21 @@ def later(answer: Exchange) -> bool:
     return answer.status == 408 or answer.reply.get("type") == "try_again"
 
 
-def each_once(lineage: Sequence[Update], steps: int) -> bool:
-    """Whether there are so many steps: a gradient like no other, then the optimizer."""
-    gradients = {update.content for update in lineage[::2]}
-    return [update.kind for update in lineage] == [*UPDATES] * steps and len(gradients) == steps
+def digests(step: int) -> frozenset[str]:
+    """Return what the content of a step's gradient may be on the wire: that of JSON, and that of protobuf."""
+    asked = ForwardBackwardRequest(
+        ForwardBackwardInput(data=tuple(batch(step)), loss_fn="cross_entropy"), "", 0
+    )
+    bodies = (("application/json", codec.encode(asked)), (PROTOBUF, protobuf.encode(asked)))
+    return frozenset(describe_request(kind, "", body)[1] for kind, body in bodies)
+
+
+def each_once(lineage: Sequence[Update], steps: Sequence[frozenset[str]]) -> bool:
+    """Whether it is just these steps: of each its own gradient, then the optimizer."""
+    gradients = [update.content for update in lineage if update.kind == "forward_backward"]
+    return [update.kind for update in lineage] == [*UPDATES] * len(steps) and all(
+        content in step for content, step in zip(gradients, steps, strict=True)
+    )
 
 
 def probe(run: Run) -> str:
@@ -129,8 +144,10 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-async def judge(server: Server, undisturbed: tuple[Run, Run], killed: Run, steps: int) -> dict[str, Any]:
-    """Hold the killed run against the undisturbed ones."""
+async def judge(
+    server: Server, undisturbed: tuple[Run, Run], killed: Run, steps: Sequence[frozenset[str]]
+) -> dict[str, Any]:
+    """Hold the killed run against the undisturbed ones, and these against the steps that were to be done."""
     first, second = undisturbed
     failed = await failed_promises(server, killed.recording)
     expected, again = (one.recording.lineage(one.model_id) for one in undisturbed)
@@ -147,7 +164,7 @@ async def judge(server: Server, undisturbed: tuple[Run, Run], killed: Run, steps
         "unanswered": len(killed.recording.unanswered(killed.model_id)),
         "in_order": found == expected,
         "undisturbed_right": each_once(expected, steps) and again == expected,
-        "state_equal": killed.state == first.state == {"steps": steps},
+        "state_equal": killed.state == first.state == {"steps": len(steps)},
         "probed": probed([first, second, killed]),
         "noise": noise,
         "difference": difference,
