@@ -37,7 +37,7 @@ from tinker_actors.protocol.event import (
     Waiting,
 )
 from tinker_actors.protocol.queue_state import QueueState, QueueStateObserver
-from tinker_actors.protocol.run_event import CheckpointSaved, RunDraining, RunOpened, StepDecided
+from tinker_actors.protocol.run_event import CheckpointSaved, RunDraining, RunOpened, StepDecided, StepsLost
 from tinker_actors.protocol.wait import WaitSeen
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "ServiceEvent",
     "SessionRenewed",
     "StepDecided",
+    "StepsLost",
     "WaitEnded",
     "WaitSeen",
     "Waiting",

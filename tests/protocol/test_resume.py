@@ -10,6 +10,7 @@ from tinker_actors.protocol.resume import ResumePoint
 from tinker_actors.protocol.run_event import RunOpened
 
 THIRD = "run r, opened for the 3rd time, goes on at step 120 with model m"
+THIRD_LOST = THIRD.replace("120", "120 (2 more were decided, and lost with the machine)")
 
 
 def point(how: Any, **facts: Any) -> ResumePoint:
@@ -34,6 +35,10 @@ def point(how: Any, **facts: Any) -> ResumePoint:
                 why="it is late",
             ),
             f"{THIRD}, restored from tinker://a/weights/r-000118, 2 steps sent again, because it is late",
+        ),
+        (
+            point("restored", incarnation=3, replayed=1, lost=2),
+            f"{THIRD_LOST}, restored from its seed, 1 step sent again",
         ),
         (
             point("restored", incarnation=3, replayed=1),

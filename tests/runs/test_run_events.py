@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.runs.loop import ADAM, Left, Loop, batch, opened
 from tinker_actors import CheckpointPolicy
 from tinker_actors.errors import JournalError
-from tinker_actors.events import CheckpointSaved, RunDraining, RunOpened, StepDecided
+from tinker_actors.events import CheckpointSaved, RunDraining, RunOpened, StepDecided, StepsLost
 from tinker_actors.observe import FileBegun, read_events
 
 KINDS = (RunOpened, StepDecided, CheckpointSaved, RunDraining)
@@ -68,3 +69,26 @@ async def test_an_event_file_that_cannot_be_had_is_told_of(autojump_clock: Any, 
     (tmp_path / "events.jsonl").rmdir()
     async with opened(tmp_path) as run:
         assert run.resumed.how == "fresh"
+
+
+async def test_steps_that_are_lost_with_the_machine_are_told(
+    autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By an event, in the log and in `resumed`; the loop takes them once more."""
+
+    async def leave(run: Any, step: Any) -> None:
+        raise Left
+
+    loop = Loop(tmp_path, total=4)
+    with pytest.raises(Left):
+        await loop.live(3, leave)
+    segment = max((tmp_path / "bodies").glob("*.seg"))
+    segment.write_bytes(segment.read_bytes()[:-10])
+    with caplog.at_level(logging.WARNING, "tinker_actors.runs"):
+        point = await loop.live()
+    assert (point.step, point.lost) == (2, 1)
+    assert "steps from 2 on were decided and are lost with the machine: 1" in caplog.text
+    told_of = [one.event for one in read_events(tmp_path) if isinstance(one.event, StepsLost)]
+    assert told_of == [StepsLost(2, 1)]
+    assert loop.seen == [0, 1, 2, 3, 2, 3]
+    assert (await loop.live()).lost == 0

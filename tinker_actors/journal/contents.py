@@ -44,7 +44,7 @@ class Contents:
         facts: what the run noted, by name.
         incarnation: how often it has been opened, this time included.
         before: where it was written last; None if it is new.
-        lost_steps: decided steps of which a torn tail has left nothing.
+        lost_steps: decided steps of which a torn tail has left nothing, since the last one was decided.
     """
 
     rules: Rules

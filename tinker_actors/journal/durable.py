@@ -61,7 +61,8 @@ class DurableJournal:
             boot are of the same machine, which has not been restarted since.
         incarnation: how often it has been opened, this time included: from 1.
         steadfast: no saved state is given up meanwhile, whoever says that it is gone.
-        lost_steps: decided steps that a torn tail has taken with it; they count as never decided.
+        lost_steps: decided steps that a torn tail has taken with it; they count as never decided. It is said at each
+            opening until another step is decided.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class DurableJournal:
             if decision is not None:
                 loss_fn = decision.loss_fn or self._progress.loss_fn
                 progress.append(Progress.after(decision, tokens=tokens, loss_fn=loss_fn))
-                rows.append(meta("loss_fn", loss_fn))
+                rows += [meta("loss_fn", loss_fn), meta("lost_steps", 0)]
                 rows.append(decision_row(decision, following - 1, tokens))
             return rows
 

@@ -143,7 +143,7 @@ def _open(
     _begin(disk, database, tables, [*torn.rows, *ledger.remove(torn.positions), stamp()])
     segments.sweep()
     store = Store(path, disk, database, segments, ledger, stamp, inline=inline)
-    return DurableJournal(store, contents_of(tables, torn), here, max_bytes=max_bytes, now=now)
+    return DurableJournal(store, contents_of(tables), here, max_bytes=max_bytes, now=now)
 
 
 def _lock(path: Path, disk: Disk, here: Station) -> None:

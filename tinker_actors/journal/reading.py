@@ -6,14 +6,13 @@ from tinker_actors.journal.catalogue import Catalogue, SavedState
 from tinker_actors.journal.contents import Contents
 from tinker_actors.journal.line import Line
 from tinker_actors.journal.tables import Tables
-from tinker_actors.journal.tail import Torn
 from tinker_actors.protocol.journal import ModelFacts
 from tinker_actors.protocol.journal_rules import Rules
 
 __all__ = ["contents_of"]
 
 
-def contents_of(tables: Tables, torn: Torn) -> Contents:
+def contents_of(tables: Tables) -> Contents:
     """Return what the journal holds."""
     model = tables.meta.get("model")
     if model is not None:
@@ -27,7 +26,7 @@ def contents_of(tables: Tables, torn: Torn) -> Contents:
         facts=tables.meta.get("facts", {}),
         incarnation=tables.incarnation + 1,
         before=tables.station,
-        lost_steps=torn.steps,
+        lost_steps=tables.meta.get("lost_steps", 0),
     )
 
 

@@ -33,12 +33,10 @@ class Torn:
 
     Attributes:
         positions: of the operations.
-        steps: how many decided steps are not decided any more.
         rows: what has to be written.
     """
 
     positions: tuple[int, ...] = ()
-    steps: int = 0
     rows: tuple[Statement, ...] = ()
 
 
@@ -61,15 +59,16 @@ def cut(tables: Tables, database: sqlite3.Connection, segments: Segments, *, che
     gone = {at for at in missing if tables.records[at].operation.kind not in CHANGING}
     newest = _newest(tables)
     torn = sorted(_needed(tables, newest) & missing)
-    steps = 0
     if torn:
         _check_tail(tables, database, segments, torn[0], newest)
         gone.update(at for at in tables.records if at >= torn[0])
         decided = read_progress(database, before=torn[0])
         decided = attrs.evolve(decided, loss_fn=tables.progress.loss_fn)
-        steps, tables.progress = tables.progress.steps - decided.steps, decided
+        lost = tables.progress.steps - decided.steps + tables.meta.get("lost_steps", 0)
+        tables.meta["lost_steps"], tables.progress = lost, decided
         tables.states = [one for one in tables.states if one.position < torn[0]]
         rows += [
+            meta("lost_steps", lost),
             ("DELETE FROM decisions WHERE position >= ?", (torn[0],)),
             ("DELETE FROM checkpoints WHERE position >= ?", (torn[0],)),
         ]
@@ -79,7 +78,7 @@ def cut(tables: Tables, database: sqlite3.Connection, segments: Segments, *, che
         tables.parts.pop(at, None)
         tables.witnesses.pop(at, None)
     tables.meta["live"] = False  # the model may have been sent what is not here any more
-    return Torn(positions=tuple(sorted(gone)), steps=steps, rows=(*rows, meta("live", False)))
+    return Torn(positions=tuple(sorted(gone)), rows=(*rows, meta("live", False)))
 
 
 def _missing(tables: Tables, segments: Segments, *, check: bool) -> set[int]:

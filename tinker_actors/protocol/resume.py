@@ -24,6 +24,8 @@ class ResumePoint:
         replayed: steps sent again.
         why: why it was restored rather than attached; empty if it was not.
         incarnation: how often the run has been opened, this time included.
+        lost: steps that were decided, and that the end of the machine has taken with it; `durability="machine"` loses
+            none.
     """
 
     step: int
@@ -33,6 +35,7 @@ class ResumePoint:
     replayed: int = 0
     why: str = ""
     incarnation: int = 1
+    lost: int = 0
 
     def event(self, run: str) -> RunOpened:
         """Return the event that says it, of a run of that name."""
@@ -43,6 +46,8 @@ class ResumePoint:
         if self.how == "fresh":
             return f"run {run} begins with model {self.model_id}"
         where = f"run {run}, opened for the {_ordinal(self.incarnation)} time, goes on at step {self.step}"
+        if self.lost:
+            where += f" ({self.lost} more were decided, and lost with the machine)"
         if self.how == "attached":
             return f"{where} with the very same model {self.model_id}"
         source = "its seed" if self.checkpoint is None else self.checkpoint

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import attrs
 
-__all__ = ["CheckpointSaved", "RunDraining", "RunEvent", "RunOpened", "StepDecided"]
+__all__ = ["CheckpointSaved", "RunDraining", "RunEvent", "RunOpened", "StepDecided", "StepsLost"]
 
 
 @attrs.frozen(kw_only=True)
@@ -22,6 +22,7 @@ class RunOpened:
         checkpoint: what the model was restored from; None for its creation, and if it was not restored.
         replayed: steps that were sent again.
         why: why it was not attached; empty if there is nothing to tell.
+        lost: steps that were decided, and that the end of the machine has taken with it.
     """
 
     run: str
@@ -32,6 +33,20 @@ class RunOpened:
     checkpoint: str | None = None
     replayed: int = 0
     why: str = ""
+    lost: int = 0
+
+
+@attrs.frozen
+class StepsLost:
+    """Steps of a run were decided, and the end of the machine has taken them with it: they are to be decided anew.
+
+    Attributes:
+        step: the first of them.
+        lost: how many.
+    """
+
+    step: int
+    lost: int
 
 
 @attrs.frozen
@@ -75,4 +90,4 @@ class RunDraining:
     step: int
 
 
-RunEvent: TypeAlias = RunOpened | StepDecided | CheckpointSaved | RunDraining
+RunEvent: TypeAlias = RunOpened | StepsLost | StepDecided | CheckpointSaved | RunDraining

@@ -23,10 +23,12 @@ class RunJournal(Journal, Protocol):
 
     Attributes:
         incarnation: how often it was opened, this time included.
+        lost_steps: decided steps that the end of the machine has taken with it, when it was opened.
         steadfast: no checkpoint is given up meanwhile: there is nothing to fall back on, and none is marked as gone.
     """
 
     incarnation: int
+    lost_steps: int
     steadfast: bool
 
     @property

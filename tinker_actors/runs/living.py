@@ -35,6 +35,7 @@ from tinker_actors.protocol.journal import Checkpoint
 from tinker_actors.protocol.reattach import Resumption
 from tinker_actors.protocol.resume import ResumePoint
 from tinker_actors.protocol.retention import Retention
+from tinker_actors.protocol.run_event import StepsLost
 from tinker_actors.protocol.run_identity import BACKEND, Identity, merge
 from tinker_actors.protocol.run_journal import RunJournal
 from tinker_actors.runs.draining import Signals
@@ -149,6 +150,7 @@ async def _start(
     nursery: trio.Nursery,
 ) -> tuple[Run, Saving]:
     """Bring the model to life and say how it came to it."""
+    _tell_what_is_lost(service, journal)
     moved = resumption is not None and not resumption.same_backend
     await _forget_what_is_gone(service, journal, plan.backend if moved else "")
     lineage = Lineage(
@@ -177,6 +179,16 @@ async def _start(
     losses = Losses(declared=identity.loss, journal=journal, refused="loss" not in plan.accept)
     run = Run(service, training, journal, saving, keeping, losses, resumed, plan.directory)
     return run, saving
+
+
+def _tell_what_is_lost(service: ServiceClient, journal: RunJournal) -> None:
+    if journal.lost_steps:
+        lost = StepsLost(journal.steps, journal.lost_steps)
+        why = (
+            "steps from %d on were decided and are lost with the machine: %d; durability='machine' loses none"
+        )
+        _LOG.warning(why, lost.step, lost.lost)
+        service.ref.publish(lost)
 
 
 async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal, moved_to: str) -> None:
@@ -228,7 +240,11 @@ async def _lacking(service: ServiceClient, journal: RunJournal) -> list[Checkpoi
 def _resume_point(journal: RunJournal, lineage: Lineage) -> ResumePoint:
     resumed = lineage.resumed
     point = ResumePoint(
-        step=journal.steps, how="fresh", model_id=lineage.model_id, incarnation=journal.incarnation
+        step=journal.steps,
+        how="fresh",
+        model_id=lineage.model_id,
+        incarnation=journal.incarnation,
+        lost=journal.lost_steps,
     )
     if resumed is None:
         return point
