@@ -72,6 +72,12 @@ class Sent:
     lost: ResultLost | None = None
     conflict: TinkerError | None = None
 
+    @property
+    def may_be_older(self) -> bool:
+        """Whether it may have been carried out by a send before the last, for the service refuses to repeat it."""
+        rule = self.sends.rule
+        return self.sends.doubtful and rule is not None and rule.dedupe == "reject"
+
 
 @attrs.frozen
 class _Refused:

@@ -168,8 +168,12 @@ class TrainingLine:
         )
         if submission.loss is not None:
             self.lose(submission.loss)
-        if is_gradient and step.since is None:  # of several requests the first may have been taken at once
-            step.since = interruptions if len(prepared.numbers) > 1 else reachability.interruptions
+        if is_gradient and step.since is None:
+            # Of several requests the first may have been taken at once; and so was one that is refused as a repetition.
+            before_all = len(prepared.numbers) > 1 or any(one.may_be_older for one in submission.sent)
+            step.since = interruptions if before_all else reachability.interruptions
+            if watcher is not None and step.since != reachability.interruptions:
+                watcher.doubt()  # whoever has looked meanwhile did not know of it
         step.gradients += is_gradient * (len(submission.sent) - 1)
         if submission.refusal is not None:
             step.closed &= not is_end

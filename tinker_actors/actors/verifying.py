@@ -152,6 +152,10 @@ class Verifying:
             else:
                 await self.test()
 
+    def doubt(self) -> None:
+        """Let what was looked at count for nothing: the model had more than was known."""
+        self._seen = -1
+
     async def between(self, before: Accepted | None) -> None:
         """Make sure that the model was not rolled back, while there are numbers that are taken and not sent.
 

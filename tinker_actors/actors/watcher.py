@@ -24,6 +24,10 @@ class Watcher(Protocol):
         """Make sure that it was not rolled back, if that may have been, and as long as one is not excused."""
         ...
 
+    def doubt(self) -> None:
+        """Let what was looked at count for nothing: the model had more than was known."""
+        ...
+
     async def between(self, before: Accepted | None) -> None:
         """The same while numbers are taken that have not been sent, so that nothing can be computed on all services.
 
