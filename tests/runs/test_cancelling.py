@@ -13,7 +13,7 @@ import trio
 
 from tests.runs.loop import ADAM, batch, opened, weights_of
 from tinker_actors import Run, RunStep
-from tinker_actors.errors import JournalError, JournalFull, UnobservedFailure
+from tinker_actors.errors import JournalFull, RunMismatch, UnobservedFailure
 from tinker_actors.journal.durable import DurableJournal
 from tinker_actors.runs.keeping import Keeping
 
@@ -152,22 +152,29 @@ async def test_a_refusal_that_nobody_heard_leaves_the_step_as_it_was(
         assert run.decided == 1
 
 
-async def test_a_loss_that_cannot_be_noted_fails_no_step(
-    autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_the_loss_of_a_step_is_known_whoever_leaves_it(
+    autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step is decided and sent, so its caller is not told otherwise; the next one notes the loss."""
-    note = DurableJournal.note
+    """It is written with the decision: who left before that has a step with its loss, and no step has none."""
+    record = DurableJournal.record
 
-    async def refuse(*_: object, **__: object) -> NoReturn:
-        await trio.lowlevel.checkpoint()
-        raise JournalError("cannot be written")
+    async def slow(*args: Any) -> list[int]:
+        await trio.sleep(5)
+        return await record(*args)
 
+    monkeypatch.setattr(DurableJournal, "record", slow)
     async with opened(tmp_path) as run:
+        async for step in run.steps(1):
+            with trio.move_on_after(1) as scope:
+                await step.train(batch(0), "cross_entropy", ADAM, after=None)
+            assert scope.cancelled_caught
+            assert not step.decided
+    async with opened(tmp_path) as run:
+        assert run.decided == 1
         async for step in run.steps(2):
-            monkeypatch.setattr(DurableJournal, "note", refuse if step.index == 0 else note)
-            await (await step.train(batch(step.index), "cross_entropy", ADAM, after=None))
-            assert step.decided
-    assert "could not be noted: cannot be written" in caplog.text
+            with pytest.raises(RunMismatch, match="loss was 'cross_entropy' before the run was resumed"):
+                await step.train(batch(1), "ppo", ADAM, after=None)
+            await step.train(batch(1), "cross_entropy", ADAM, after=None)
 
 
 async def whole(run: Run, step: RunStep, after: object) -> None:
