@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, cast
 
 import pytest
@@ -220,6 +221,61 @@ async def test_a_step_that_is_sent_again_is_left_behind_as_a_whole(
             await optim
         with pytest.raises((RequestFailedError, StepVoid)):
             for part in parts:  # the first may have had its result before
+                await part
+        await (await one.train(9)).optim
+        assert one.trained == steps(9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_step_that_is_dropped_when_it_is_sent_again_leaves_nothing_to_the_next(
+    autojump_clock: Any, mode: str
+) -> None:
+    """Of the step that follows a part fails: the rest of that one stands in line still, and is not sent."""
+    faults = SLOW.refuse(400, of="forward_backward", nth=3).fail(of="forward_backward", nth=5, text="nan")
+    faults = faults.delay(3.0, of="forward_backward", nth=6)
+    async with opened(faults, mode, in_run=True) as one:
+        async with one.training.step() as step:
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(2)]
+            optim = step.optim_step(ADAM)
+        await trio.sleep(0.5)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        for lost in (*parts, optim):
+            with pytest.raises((BadRequestError, StepVoid)):
+                await lost
+        async with one.training.step() as step:
+            kept = step.forward_backward(batch(3), "cross_entropy")
+            failed = step.forward_backward(batch(4), "cross_entropy")
+            also = step.forward_backward(batch(5), "cross_entropy")
+            optim = step.optim_step(ADAM)
+        for lost in (kept, failed, also, optim):
+            with contextlib.suppress(RequestFailedError, StepVoid):
+                await lost
+        await (await one.train(9)).optim
+        assert one.trained == steps(9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_the_rest_of_a_step_is_not_sent_again_if_its_first_part_fails_while_it_is_read(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Nothing of the step is on the service, so no new model is needed; but the rest of it is no step of its own."""
+    faults = SLOW.fail(of="forward_backward", nth=count + 1, text="out of memory")
+    async with opened(faults, in_run=True) as one:
+        read = one.journal.read
+
+        async def read_slowly(record: Any) -> Any:
+            if record.position:
+                await trio.sleep(30.0)
+            return await read(record)
+
+        monkeypatch.setattr(one.journal, "read", read_slowly)
+        async with one.training.step() as step:
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(count)]
+            optim = step.optim_step(ADAM)
+        await trio.sleep(0.5)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        for part in (*parts, optim):
+            with pytest.raises((RequestFailedError, StepVoid)):
                 await part
         await (await one.train(9)).optim
         assert one.trained == steps(9)

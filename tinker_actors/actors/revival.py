@@ -221,23 +221,20 @@ class Revival:
         lineage, before, sent = self._lineage, self._lineage.void, list[Record]()
         steps = decided(records)
         for record in records:
-            if record.position in steps:
-                self._line.take_up(steps[record.position], begun=False)
+            operation = await lineage.journal.read(record)  # what fails meanwhile counts
             void = None if lineage.void is before else lineage.void
             if lineage.poison is not None:
                 self._line.drop(record, lineage.poison.renewed())
             elif void is None or record.operation.kind not in ("forward_backward", "optim_step"):
-                await self._send_again(record)
+                if record.position in steps:
+                    self._line.take_up(steps[record.position], begun=False)
+                await self._line.send(record, self._submitter.prepare(operation, record.plan))
                 sent.append(record)
             else:
                 self._line.drop(record, void.error())
                 if record.operation.kind == "optim_step" and not void.whole_line:
                     lineage.void = before
         return sent
-
-    async def _send_again(self, record: Record) -> None:
-        operation = await self._lineage.journal.read(record)
-        await self._line.send(record, self._submitter.prepare(operation, record.plan))
 
     async def _end_with_session(self) -> None:
         """End this incarnation when the session ends that its model was made in."""
