@@ -133,6 +133,9 @@ async def test_cancelling_at_once_ends_the_thread_too() -> None:
         (httpx.Response(404, json={}), Gone("s0", 404)),
         (httpx.Response(500, text="x"), Missed("s0", "status 500", 500)),
         (httpx.ConnectError("no"), Missed("s0", "ConnectError: no", broken=True)),
+        (httpx.ConnectTimeout("no"), Missed("s0", "ConnectTimeout: no", broken=True)),
+        (httpx.ReadError("cut"), Missed("s0", "ReadError: cut", broken=True)),
+        (httpx.ReadTimeout("late"), Missed("s0", "ReadTimeout: late")),
     ],
 )
 async def test_what_the_service_says_becomes_a_fact(autojump_clock: Any, answer: Any, fact: Fact) -> None:

@@ -233,7 +233,7 @@ class Heart:
         try:
             reply = await self._send(ways, request)
         except BROKEN as error:
-            slow = isinstance(error, httpx.TimeoutException)
+            slow = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
             return Missed(session_id, f"{type(error).__name__}: {error}", broken=not slow)
         except Exception as error:  # noqa: BLE001 - a user's hook failed; beats go on, and the failure is told
             return Missed(session_id, f"{type(error).__name__} in a hook or authentication: {error}")
