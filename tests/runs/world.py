@@ -49,6 +49,7 @@ class World:
         gap: seconds that pass between two processes, as far as the next one is told.
         backend: what the service is called.
         accept: what may differ.
+        settings: for the configuration of its clients.
         model_id: of the latest process.
     """
 
@@ -57,6 +58,7 @@ class World:
     gap: float = 1.0
     backend: str = "http://scripted"
     accept: Collection[str] = ()
+    settings: dict[str, Any] = attrs.field(factory=dict[str, Any])
     model_id: str = ""
 
     @contextlib.asynccontextmanager
@@ -79,7 +81,8 @@ class World:
                 same_machine=True, gap=self.gap, session_limit=100.0, same_backend=not moved
             )
             adoption = adoption_of(journal, moved=moved)
-            async with open_over(wire, seed=journal.incarnation, adoption=adoption, grace=0.001) as service:
+            settings = {"grace": 0.001} | self.settings
+            async with open_over(wire, seed=journal.incarnation, adoption=adoption, **settings) as service:
                 identity = await identify(journal, IDENTITY, (), seed_given=True)
                 async with living_run(service, journal, identity, plan, resumption) as run:
                     self.model_id = run.training.model_id

@@ -155,7 +155,9 @@ class Reachability:
         self._outage = outage = _Outage(now)
         self._probing.begin(now)
         cause = f"{type(error).__name__}: {error}"
-        _LOG.warning("the service cannot be reached; the work waits for it: %s", cause)
+        url, most = self._transport.config.base_url, self._timeout
+        long = "however long that takes" if math.isinf(most) else f"{most:.0f} s at most"
+        _LOG.warning("the service %s cannot be reached; the work waits for it, %s: %s", url, long, cause)
         self._events.publish(ServerUnreachable(cause))
         return outage
 
@@ -188,5 +190,6 @@ class Reachability:
         now = trio.current_time()
         self._probing.end(now)
         seconds = now - outage.since
-        _LOG.warning("the service can be reached again, after %.0f s", seconds)
+        url = self._transport.config.base_url
+        _LOG.warning("the service %s can be reached again, after %.0f s", url, seconds)
         self._events.publish(ServerBack(seconds))

@@ -86,10 +86,13 @@ class Adoption:
         session_id: its session; empty if it had none. If that has ended, a new one is opened.
         first_number: the first number that models and sampling sessions get: none may be used twice, and some services
             have one session for all.
+        waits: there is work to go on with, so an absent service is waited for: it may be starting anew as this process
+            is. Else it is an error, as it is for those who begin.
     """
 
     session_id: str
     first_number: int
+    waits: bool = True
 
 
 @attrs.define(eq=False)
@@ -306,17 +309,18 @@ class SessionActor(Actor[SessionRole]):
                 self.context.ref.tell_nowait(RenewSession(self._session.epoch))
             self.context.spawn(self._follow_flags)
             return
-        if self._adoption is None:
+        if self._adoption is not None:
+            self._session.first_number = self._adoption.first_number
+        if self._adoption is not None and self._adoption.waits:
+            await self._adopt(self._adoption)
+        else:
             await self._learn_limits()
             await self._open()
-        else:
-            await self._adopt(self._adoption)
         self.context.spawn(self._follow_flags)
 
     async def _adopt(self, adoption: Adoption) -> None:
-        """Go on with an earlier process's session, or open one; who has work to go on with waits for the service."""
-        session, reach = self._session, self._session.reachability
-        session.first_number = adoption.first_number
+        """Go on with an earlier process's session, or open one; however long the service is absent."""
+        reach = self._session.reachability
         await reach.call(self._learn_limits)
         left, alive = adoption.session_id, False
         if left:

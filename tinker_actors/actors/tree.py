@@ -79,6 +79,8 @@ __all__ = ["Tree", "open_tree", "raise_cause", "wants_telemetry"]
 _TRAINING_POLICY = RestartPolicy(restart="transient", max_restarts=5, period=60.0, uncounted=(ModelLost,))
 # Handlers here wait for the service, which takes its time; `Waits` tells of that, and of its end.
 _SLOW_AFTER = 600.0
+# Seconds for the opening of the first session on a service that is there.
+_START_TIMEOUT = 600.0
 # Seconds for the opening of another session that is under way when nobody is left who needs one.
 _NO_SESSION_NEEDED = 1.0
 # Models and samplers fail together when the service does, and each is bounded by its own policy.
@@ -140,6 +142,10 @@ class Tree:
         self.samplers = SamplerOpener(self.transport, self.session, self.events)
         self.root.on_stopped(self.session.close)
 
+    @property
+    def _waits_for_service(self) -> bool:
+        return self.adoption is not None and self.adoption.waits
+
     def _outage(self) -> list[WaitSeen]:
         since = self.session.reachability.away_since
         if since is None:
@@ -169,7 +175,8 @@ class Tree:
                 factory=lambda: SessionActor(
                     self.transport, self.session, heartbeat, self.events, self.rng, self.adoption
                 ),
-                start_timeout=600.0,
+                # Who waits for an absent service is told of it by `Waits`; `outage_timeout` ends that.
+                start_timeout=math.inf if self._waits_for_service else _START_TIMEOUT,
                 stop_timeout=_NO_SESSION_NEEDED,
                 refusal=refusal,
             )

@@ -97,7 +97,8 @@ async def open_run(
         RunMismatch: the run was begun with something else, or was on another backend; it names the fields.
         JournalError: the journal cannot be read or written.
         ModelPoisoned: the model cannot be restored.
-        ConfigError, TypeError, APIConnectionError, TinkerError, UnobservedFailure: as `open_service`.
+        ConfigError, TypeError, APIConnectionError, TinkerError, UnobservedFailure: as `open_service`; but a run that
+            has begun waits for an absent service, for as long as `outage_timeout` says.
         KeyboardInterrupt, SystemExit: a second signal has cancelled it.
     """
     check_names("open_run", settings)

@@ -19,6 +19,9 @@ _SESSION_LIMIT: Final = 300.0
 def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:
     """Say what an earlier process has left; each process has numbers of its own in its session.
 
+    A run without a model and without a decided step has only begun, however often it was tried: it fails if its service
+    is not there. All others wait for it.
+
     A copy of a run takes no session over: whoever opens the other one may use the same numbers in it.
 
     Args:
@@ -27,7 +30,11 @@ def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:
     """
     model = None if moved or _is_copy(journal) else journal.model
     session_id = "" if model is None else model.session_id
-    return Adoption(session_id=session_id, first_number=_NUMBERS * (journal.incarnation - 1))
+    return Adoption(
+        session_id=session_id,
+        first_number=_NUMBERS * (journal.incarnation - 1),
+        waits=journal.steps > 0 or journal.model is not None,
+    )
 
 
 def resumption_of(
