@@ -23,12 +23,14 @@ class Station:
         boot: which of its starts; empty where the system does not say.
         time: of the last write, in seconds since 1970.
         file: which file of that machine it is, whatever its name: a copy is another one.
+        synced: everything was on the medium before it counted, so that a machine that dies loses none of it.
     """
 
     host: str
     boot: str
     time: float
     file: str = ""
+    synced: bool = False
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -43,7 +45,7 @@ class Contents:
         witnesses: results that are kept, by position.
         facts: what the run noted, by name.
         incarnation: how often it has been opened, this time included.
-        before: where it was written last; None if it is new.
+        before: what it says of where it was written; None if it is new.
         lost_steps: decided steps of which a torn tail has left nothing, since the last one was decided.
     """
 

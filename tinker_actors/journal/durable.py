@@ -57,8 +57,9 @@ class DurableJournal:
 
     Attributes:
         here: where it is written now; the time is that of opening.
-        before: where it was written before it was opened; None if it is new. `here` and `before` of the same host and
-            boot are of the same machine, which has not been restarted since.
+        before: where it was written by the last process that made a model, or recorded something for the one that was
+            there; None if it is new. `here` and `before` of the same host and boot are of the same machine, which has
+            not been restarted since.
         incarnation: how often it has been opened, this time included: from 1.
         steadfast: no saved state is given up meanwhile, whoever says that it is gone.
         lost_steps: decided steps that a torn tail has taken with it; they count as never decided. It is said at each
@@ -114,6 +115,7 @@ class DurableJournal:
                     states.append(state)
                     rows.append(state.row())
             following = self._store.ledger.next_position
+            self._store.stamp.take_over()
             rows += [*model, meta("position", following)]
             if decision is not None:
                 loss_fn = decision.loss_fn or self._progress.loss_fn
@@ -222,7 +224,13 @@ class DurableJournal:
 
     def made(self, facts: ModelFacts) -> None:
         """Note a new model, or the numbers of the present one."""
-        self._store.note(self._line.made(facts))
+        rows = self._line.made(facts)
+
+        def work() -> list[Statement]:
+            self._store.stamp.take_over()
+            return rows
+
+        self._store.later(work)
 
     def revived(self) -> None:
         """Note that everything that was replayed into the model has its result."""

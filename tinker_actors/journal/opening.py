@@ -23,6 +23,7 @@ from tinker_actors.journal.ledger import Ledger, meta
 from tinker_actors.journal.reading import contents_of
 from tinker_actors.journal.schema import DATABASE, FORMAT, SCHEMA, Statement
 from tinker_actors.journal.segments import Segments
+from tinker_actors.journal.stamp import Stamp
 from tinker_actors.journal.store import Store
 from tinker_actors.journal.tables import Tables, read_tables
 from tinker_actors.journal.tail import cut
@@ -128,7 +129,7 @@ def _open(
     disk.make_folder(bodies, sync=durability == "machine")
     _lock(path, disk, here)
     database = _connect(path, disk, bodies, durability)
-    here = attrs.evolve(here, file=_which(path / DATABASE))
+    here = attrs.evolve(here, file=_which(path / DATABASE), synced=durability == "machine")
     tables = read_tables(database, path / DATABASE)
     segments = Segments(disk, bodies, sync=durability == "machine")
     segments.load(tables.places)
@@ -136,10 +137,7 @@ def _open(
     before = tables.station
     restarted = before is not None and (before.host, before.boot) != (here.host, here.boot)
     torn = cut(tables, database, segments, check=restarted or not here.boot)
-
-    def stamp() -> Statement:
-        return meta("written", attrs.asdict(attrs.evolve(here, time=now())))
-
+    stamp = Stamp(before, here, now)
     _begin(disk, database, tables, [*torn.rows, *ledger.remove(torn.positions), stamp()])
     segments.sweep()
     store = Store(path, disk, database, segments, ledger, stamp, inline=inline)

@@ -14,6 +14,7 @@ from tinker_actors.journal.disk import Disk
 from tinker_actors.journal.ledger import Ledger
 from tinker_actors.journal.schema import Statement
 from tinker_actors.journal.segments import Segments
+from tinker_actors.journal.stamp import Stamp
 from tinker_actors.journal.writer import Entry, Inline, Threaded, Writer
 
 __all__ = ["Store"]
@@ -28,7 +29,7 @@ class Store:
         database: the journal's.
         ledger: the writer's side.
         segments: the bodies.
-        stamp: gives the rows that go with every transaction.
+        stamp: gives the row that goes with every transaction.
         inline: everything is written in the caller, who does not wait for a thread.
     """
 
@@ -39,13 +40,14 @@ class Store:
         database: sqlite3.Connection,
         segments: Segments,
         ledger: Ledger,
-        stamp: Callable[[], Statement],
+        stamp: Stamp,
         *,
         inline: bool,
     ) -> None:
         self.folder = folder
         self.segments = segments
         self.ledger = ledger
+        self.stamp = stamp
         self._disk = disk
         self._database = database
         self._inline = inline

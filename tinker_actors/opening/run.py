@@ -144,7 +144,7 @@ async def open_run(
                 chosen, rng, embedded, settings, events, adoption_of(journal, moved=moved)
             ) as service,
         ):
-            resumption = resumption_of(journal, durability, moved=moved)
+            resumption = resumption_of(journal, moved=moved)
             async with living_run(service, journal, whole, plan, resumption) as run:
                 yield run
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from tinker_actors.actors.session import Adoption
 from tinker_actors.journal.durable import DurableJournal
-from tinker_actors.journal.opening import Durability
 from tinker_actors.protocol.reattach import Resumption
 
 __all__ = ["adoption_of", "resumption_of"]
@@ -37,16 +36,14 @@ def adoption_of(journal: DurableJournal, *, moved: bool = False) -> Adoption:
     )
 
 
-def resumption_of(
-    journal: DurableJournal, durability: Durability, *, moved: bool = False
-) -> Resumption | None:
+def resumption_of(journal: DurableJournal, *, moved: bool = False) -> Resumption | None:
     """Say what is known of the time since an earlier process; None if there was none."""
     before, here = journal.before, journal.here
     if before is None:
         return None
     restarted = (before.host, before.boot) != (here.host, here.boot) or not here.boot
     return Resumption(
-        same_machine=durability == "machine" or not restarted,
+        same_machine=before.synced or not restarted,
         is_copy=_is_copy(journal),
         gap=here.time - before.time,
         session_limit=_SESSION_LIMIT,

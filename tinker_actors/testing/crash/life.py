@@ -166,7 +166,7 @@ class Life:
                 whole = await identify(journal, given, plan.accept, seed_given=seed is not None)
                 adoption = adoption_of(journal)
                 service = await stack.enter_async_context(self.open_service(adoption=adoption))
-                resumption = resumption_of(journal, "process")
+                resumption = resumption_of(journal)
                 yield await stack.enter_async_context(living_run(service, journal, whole, plan, resumption))
         finally:
             disk.abandon()
