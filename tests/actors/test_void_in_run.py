@@ -226,16 +226,19 @@ async def test_a_step_that_is_sent_again_is_left_behind_as_a_whole(
         assert one.trained == steps(9)
 
 
+@pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_step_that_is_dropped_when_it_is_sent_again_leaves_nothing_to_the_next(
-    autojump_clock: Any, mode: str
+async def test_a_step_that_is_refused_when_it_is_sent_again_leaves_nothing_to_the_next(
+    autojump_clock: Any, mode: str, count: int
 ) -> None:
     """Of the step that follows a part fails: the rest of that one stands in line still, and is not sent."""
-    faults = SLOW.refuse(400, of="forward_backward", nth=3).fail(of="forward_backward", nth=5, text="nan")
-    faults = faults.delay(3.0, of="forward_backward", nth=6)
+    of, nth = ("forward_backward", 3) if count else ("optim_step", 2)
+    at = 1 + (3 if count else 0)  # the first gradient of the step that follows
+    faults = SLOW.refuse(400, of=of, nth=nth).fail(of="forward_backward", nth=at + 1, text="nan")
+    faults = faults.delay(3.0, of="forward_backward", nth=at + 2)
     async with opened(faults, mode, in_run=True) as one:
         async with one.training.step() as step:
-            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(2)]
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in range(count)]
             optim = step.optim_step(ADAM)
         await trio.sleep(0.5)
         one.service.lose_model(one.training.model_id, trio.current_time())
@@ -243,13 +246,13 @@ async def test_a_step_that_is_dropped_when_it_is_sent_again_leaves_nothing_to_th
             with pytest.raises((BadRequestError, StepVoid)):
                 await lost
         async with one.training.step() as step:
-            kept = step.forward_backward(batch(3), "cross_entropy")
-            failed = step.forward_backward(batch(4), "cross_entropy")
-            also = step.forward_backward(batch(5), "cross_entropy")
+            parts = [step.forward_backward(batch(token), "cross_entropy") for token in (3, 4, 5)]
             optim = step.optim_step(ADAM)
-        for lost in (kept, failed, also, optim):
+        for part in parts:
             with contextlib.suppress(RequestFailedError, StepVoid):
-                await lost
+                await part
+        with pytest.raises(StepVoid):
+            await optim
         await (await one.train(9)).optim
         assert one.trained == steps(9)
 

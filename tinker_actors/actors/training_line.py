@@ -177,6 +177,7 @@ class TrainingLine:
         step.gradients += is_gradient * (len(submission.sent) - 1)
         if submission.refusal is not None:
             step.closed &= not is_end
+            step.decided &= not is_end  # if it goes on, its end will be another
             self._failed(record, prepared, submission.refusal, step, taken=False)
             return False
         step.awaited += is_gradient
