@@ -247,7 +247,7 @@ async def test_what_the_service_never_had_is_saved_again(
 async def test_what_turns_out_to_be_gone_is_saved_again_for_who_asks(
     autojump_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint that nobody could look for is the latest until it is known that it is not there."""
+    """A checkpoint that nobody could look for is the latest until it is known that it is not there; then once more."""
     answers: list[bool | None] = [True]
 
     async def look(_: object, path: str) -> bool:
@@ -264,5 +264,13 @@ async def test_what_turns_out_to_be_gone_is_saved_again_for_who_asks(
         answers[0] = None
         assert (await run.checkpoint()).state == "done"
         answers[0] = False
-        again = await run.checkpoint()
-        assert (again.name, again.state) == (f"{tmp_path.name}-000002.2", "verified")
+        again: list[RunCheckpoint] = []
+
+        async def ask() -> None:
+            again.append(await run.checkpoint())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+        told = [(one.name, one.state) for one in again]
+        assert told == [(f"{tmp_path.name}-000002.2", "verified")] * 2

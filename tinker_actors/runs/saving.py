@@ -138,9 +138,7 @@ class Saving:
         await self._keeping.look_over()
         latest = self.latest
         if latest is None or latest.step < steps:  # it has just turned out to be gone
-            async with self._beginning:
-                outcome = await self._begin(metric, pin=pin)
-            return await outcome.wait()
+            return await self.save(metric=metric, pin=pin)
         return self._keeping.describe(latest.name, metric=metric, pinned=pin or None)
 
     def look_over_soon(self) -> None:
