@@ -76,10 +76,13 @@ from tests.journal.doing import abandon, opened
 
 journal = opened(Path(sys.argv[1]))
 read, write = os.pipe()
+begun, begin = os.pipe()
 if os.fork() == 0:
     os.close(write)
+    os.write(begin, b"!")
     os.read(read, 1)  # until the parent has ended
     os._exit(0)
+os.read(begun, 1)  # a child that has not run yet holds what its parent held
 abandon(journal)
 abandon(opened(Path(sys.argv[1])))
 """
