@@ -29,6 +29,7 @@ from tinker_actors.protocol.recovery import (
     restore_delay,
     sampler_lost,
     says_not_done,
+    says_state_gone,
     session_lost,
 )
 from tinker_actors.protocol.retry import DedupeMode
@@ -236,6 +237,32 @@ def test_what_was_saved_is_found_by_its_kind_and_name(
 def test_only_what_speaks_of_the_request_says_that_nothing_was_done(error: Exception, certain: bool) -> None:
     """A result that cannot be had may be that of a request that was carried out."""
     assert says_not_done(error) is certain
+
+
+@pytest.mark.parametrize(
+    ("error", "gone"),
+    [
+        (status(404, {"detail": "no such checkpoint"}), True),
+        (status(404, "<html>404 Not Found</html>"), False),
+        (status(404, {"detail": "Not Found"}), False),
+        (status(400, {"detail": "rank 8 is not 16"}), True),
+        (status(422, {"detail": "a path has three parts"}), True),
+        (status(403), False),
+        (status(429), False),
+        (status(500), False),
+        (RequestFailedError("checkpoint x not found", category="unknown"), True),
+        (RequestFailedError("[Errno 2] No such file or directory", category="unknown"), True),
+        (RequestFailedError("x does not exist", category="unknown"), True),
+        (RequestFailedError("out of memory", category="unknown"), False),
+        (RequestFailedError("library not found", category="server"), False),
+        (RequestFailedError("another rank", category="user"), True),
+        (APITimeoutError("too late"), False),
+    ],
+    ids=str,
+)
+def test_only_what_speaks_of_the_state_says_that_it_is_gone(error: Exception, gone: bool) -> None:
+    """A service that has failed, or is busy, may load it another time; nor is a missing call a missing state."""
+    assert says_state_gone(error) is gone
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
+from collections import Counter
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -14,11 +16,14 @@ from tinker_actors.errors import JournalError, ModelPoisoned, RestoreMismatch, T
 from tinker_actors.kernel import ActorRef
 from tinker_actors.protocol.journal import Checkpoint, Journal
 from tinker_actors.protocol.reattach import Resumption
+from tinker_actors.protocol.recovery import MAX_LOADS
 from tinker_actors.wire.model import (
     GetInfoResponse,
     LoraConfig,
 )
 from tinker_actors.wire.optimizer import OptimizerConfig
+
+_LOG = logging.getLogger("tinker_actors.training")
 
 __all__ = ["Answer", "Lineage", "Publication", "Resumed", "StartState"]
 
@@ -130,6 +135,7 @@ class Lineage:
         resumed: how it was gone on with.
         left_behind: positions of what the model had and a new one is not to have.
         mismatch: the model was restored from one saved state, and was something else than before.
+        failed_loads: how often a saved state could not be loaded, and is not known to be gone, by its path.
         doom: why it is given up instead of being restored once more.
         excused: the latest loss says nothing against the restore before it.
         why: what speaks against going on with the earlier process's model.
@@ -169,6 +175,7 @@ class Lineage:
     resumed: Resumed | None = None
     left_behind: list[int] = attrs.field(factory=list[int])
     mismatch: RestoreMismatch | None = None
+    failed_loads: Counter[str] = attrs.field(factory=Counter[str])
     doom: RestoreMismatch | None = None
     excused: bool = False
     why: str = ""
@@ -190,6 +197,25 @@ class Lineage:
         self.restoring = False
         self.restores = self.refusals = 0
         self.first_cause = None
+        self.failed_loads.clear()
+
+    def not_loaded(self, path: str, *, gone: bool) -> bool:
+        """Note that a saved state could not be loaded; fall back if it is gone, or if that has happened too often.
+
+        Args:
+            path: where it is.
+            gone: it is not there, or of no use; else it may be loaded another time.
+
+        Returns:
+            False: it is gone, and there is nothing to fall back on.
+        """
+        if gone:
+            return self.journal.fall_back()
+        self.failed_loads[path] += 1
+        if self.failed_loads[path] == MAX_LOADS and self.journal.fall_back(gone=False):
+            self.excused = True  # what comes next is another state
+            _LOG.warning("%s cannot be loaded now, so the state before it is; it is not given up", path)
+        return True
 
     # --- publications ------------------------------------------------------------------------------------
 

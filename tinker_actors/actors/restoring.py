@@ -43,6 +43,7 @@ from tinker_actors.protocol.recovery import (
     is_refusal_of_key,
     next_rung,
     restore_delay,
+    says_state_gone,
     session_lost,
 )
 from tinker_actors.protocol.retry import Sends
@@ -225,7 +226,7 @@ class Restoring:
             if session.is_lost:  # no session is to be had: nothing was said of the model
                 lineage.restores += 1
             elif self._birth is not None and self._birth.path is not None and _is_about_state(error):
-                lineage.journal.fall_back()
+                lineage.not_loaded(self._birth.path, gone=says_state_gone(error))
             lineage.refusals += 1
             message = f"no new model can be made in place of {lineage.model_id}: {error}"
             raise ModelLost(message, model_id=lineage.model_id) from error

@@ -40,7 +40,7 @@ from tinker_actors.kernel import Context
 from tinker_actors.protocol.event import ModelRestored
 from tinker_actors.protocol.journal import Record
 from tinker_actors.protocol.reattach import decided
-from tinker_actors.protocol.recovery import classify, is_refusal_of_key
+from tinker_actors.protocol.recovery import classify, is_refusal_of_key, says_state_gone
 
 __all__ = ["Revival"]
 
@@ -293,9 +293,9 @@ class Revival:
         """Load the saved state; False, and the model is poisoned, if neither it nor an older one can be had.
 
         Raises:
-            ModelLost: it is gone, and there is an older one: the next incarnation loads that into a new model.
+            ModelLost: it was not loaded; the next incarnation loads it, or one before it, into a new model.
         """
-        operation, line = load_operation(state), self._line
+        operation, lineage, line = load_operation(state), self._lineage, self._line
         try:
             with trio.CancelScope() as scope:
                 self._context.spawn(self._limit_load, scope)
@@ -304,14 +304,14 @@ class Revival:
         except ResultLost:
             return True
         except (APIStatusError, RequestFailedError) as error:
-            if classify(error, "load_state") is not None:
-                line.lose(error)
-            if not self._lineage.journal.fall_back():
+            loss = classify(error, "load_state")
+            if loss != "gone" and not lineage.not_loaded(state.path, gone=says_state_gone(error)):
                 self._give_up(error)
                 return False
             line.lose(error)
         if scope.cancelled_caught:
             path = state.path
+            lineage.not_loaded(path, gone=False)
             line.lose(APITimeoutError(f"loading {path} took longer than {_LOAD_LIMIT:g} s", doubtful=True))
         return True
 

@@ -14,6 +14,7 @@ from tinker_actors.protocol.retention import CheckpointState, RunCheckpoint
 __all__ = ["Catalogue", "SavedState", "begun"]
 
 _ROW: Final = "INSERT OR REPLACE INTO checkpoints VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UNWRITTEN: Final = frozenset({"weights_access_token", "left_out"})
 
 
 @attrs.define(eq=False)
@@ -26,6 +27,7 @@ class SavedState:
         path: where it is.
         state: what is known of it.
         usable: a restore can start from it.
+        left_out: it is not used by this process, which could not load it; the next one may.
         step: how many steps it holds.
         tokens: how many had been trained.
         metric: how good it is.
@@ -47,10 +49,11 @@ class SavedState:
     time: float = 0.0
     ttl: int | None = None
     weights_access_token: str | None = attrs.field(default=None, repr=False)
+    left_out: bool = False
 
     def row(self) -> Statement:
         """Return its row."""
-        values = attrs.astuple(self, filter=lambda field, _: field.name != "weights_access_token")
+        values = attrs.astuple(self, filter=lambda field, _: field.name not in _UNWRITTEN)
         return _ROW, values
 
     def checkpoint(self) -> Checkpoint:
@@ -128,8 +131,12 @@ class Catalogue:
 
     @property
     def usable(self) -> list[SavedState]:
-        """Those that a restore can start from, in order."""
-        return [one for one in self if one.usable]
+        """Those that a restore of this process can start from, in order."""
+        return [one for one in self if one.usable and not one.left_out]
+
+    def left_out_behind(self, position: int) -> list[SavedState]:
+        """Return those behind a position that only this process does without."""
+        return [one for one in self if one.left_out and one.usable and one.position > position]
 
     @property
     def safe_from(self) -> SavedState | None:

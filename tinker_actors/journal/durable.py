@@ -263,13 +263,16 @@ class DurableJournal:
         """
         self._states.checkpointed(position, path, weights_access_token)
 
-    def fall_back(self) -> bool:
-        """Forget the newest saved state, which is gone, for the one before.
+    def fall_back(self, *, gone: bool = True) -> bool:
+        """Forget the newest saved state for the one before.
+
+        Args:
+            gone: it is for good; else only this process does without it.
 
         Returns:
             False: there is nothing to fall back on, or none is given up meanwhile.
         """
-        return not self.steadfast and self._states.fall_back()
+        return not self.steadfast and self._states.fall_back(gone=gone)
 
     @property
     def starts(self) -> Sequence[Checkpoint | None]:

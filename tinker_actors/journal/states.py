@@ -1,4 +1,9 @@
-"""What becomes of saved states: done, verified, taken the place of, gone."""
+"""What becomes of saved states: done, verified, taken the place of, gone.
+
+One that could not be loaded, and is not known to be gone, is *left out*: this process goes on from the one before, and
+in its rules it is no more; but it stays usable in the table, for the next process. That holds as long as the table has
+all that came before it and after the state that is used: when anything of that goes, it goes as well.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,16 @@ class States:
     def strike(self, position: int) -> list[Statement]:
         """Forget one that is not made after all; return the rows."""
         begun = position in self._catalogue and self._catalogue.at(position).state == "begun"
-        return self._catalogue.remove(position) if begun else []
+        rows = self._catalogue.remove(position) if begun else []
+        return [*rows, *self._let_go_behind(position)]
+
+    def _let_go_behind(self, position: int) -> list[Statement]:
+        """Something is not held any more, so what was left out behind it has no place in the line."""
+        rows: list[Statement] = []
+        for state in self._catalogue.left_out_behind(position):
+            state.usable = False
+            rows.append(state.row())
+        return rows
 
     def recent(self) -> list[int]:
         """Return the positions of the newest usable one, and of those that were put in line after it."""
@@ -79,14 +93,17 @@ class States:
         if state.usable:
             state.usable = False
             self._rules.lose(state.position)
-        return [state.row()]
+        return [state.row(), *self._let_go_behind(state.position)]
 
-    def fall_back(self) -> bool:
-        """Forget the newest usable one for the one before."""
+    def fall_back(self, *, gone: bool = True) -> bool:
+        """Forget the newest usable one for the one before; for good, or in this process."""
         newest = self._rules.checkpoint
         if newest is None or not self._rules.fall_back():
             return False
         state = self._catalogue.at(newest.position)
+        if not gone:
+            state.left_out = True
+            return True
         state.state, state.usable = "gone", False
         self._holding.write([state.row()])
         return True

@@ -370,8 +370,11 @@ class Journal(Protocol):
         """
         ...
 
-    def fall_back(self) -> bool:
-        """Forget the newest saved state, which is gone, for the one before.
+    def fall_back(self, *, gone: bool = True) -> bool:
+        """Forget the newest saved state for the one before.
+
+        Args:
+            gone: it is for good; else only this process does without it.
 
         Returns:
             False: there is nothing to fall back on.

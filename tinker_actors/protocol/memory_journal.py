@@ -96,3 +96,7 @@ class MemoryJournal(Rules):
     def strike(self, position: int, *, freed: Sequence[int] = ()) -> None:  # noqa: ARG002 - as `accepted`
         """The operation failed and had no effect."""
         self.drop(position)
+
+    def fall_back(self, *, gone: bool = True) -> bool:  # noqa: ARG002 - what is left out is of use to another process only
+        """Go back to what was known before the latest checkpoint, if it is held."""
+        return super().fall_back()

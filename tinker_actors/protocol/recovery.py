@@ -66,6 +66,7 @@ from tinker_actors.wire.codec import JsonValue
 from tinker_actors.wire.run import Checkpoint
 
 __all__ = [
+    "MAX_LOADS",
     "MAX_RESTORES",
     "Cause",
     "Loss",
@@ -78,6 +79,7 @@ __all__ = [
     "restore_delay",
     "sampler_lost",
     "says_not_done",
+    "says_state_gone",
     "session_lost",
 ]
 
@@ -99,6 +101,9 @@ Cause = Literal[
 Rung = Literal["resume", "new_model", "new_session", "poison"]
 MAX_RESTORES = 5
 """Restores in a row that may come to nothing."""
+
+MAX_LOADS = 4
+"""How often one saved state is loaded in vain, without a word that it is gone, before the one before it is."""
 
 _LADDER: Mapping[Cause, Rung | Mapping[DedupeMode, Rung]] = {
     "out_of_reach": "resume",
@@ -173,6 +178,25 @@ def says_not_done(error: BaseException) -> bool:
     """
     refused = BadRequestError | ConflictError | NotFoundError | UnprocessableEntityError
     return isinstance(error, RequestFailedError | refused) and not says_used(str(error))
+
+
+_GONE_TEXTS = ("not found", "no such", "not exist")
+
+
+def says_state_gone(error: BaseException) -> bool:
+    """Whether the failure of a load says for sure that the saved state is not there, or of no use.
+
+    Another failure is one of this time: a service that has no room for it now, or trouble with its store, may load it
+    later. A 404 that only says that there is no such call is a proxy's.
+    """
+    if isinstance(error, NotFoundError):
+        return not says_no_route(cast("JsonValue", error.body))
+    if isinstance(error, BadRequestError | UnprocessableEntityError):
+        return True
+    if not isinstance(error, RequestFailedError) or error.category == "server":
+        return False
+    text = str(error).lower()
+    return error.category == "user" or any(mark in text for mark in _GONE_TEXTS)
 
 
 def frees_number(error: BaseException, dedupe: DedupeMode) -> bool:
