@@ -24,6 +24,7 @@ class DiskJournal(MemoryJournal):
         decisions: what was decided, in order.
         written: kinds of the operations in each transaction.
         fails: what the next writes fail with.
+        counted: names of the saved states that have ever counted as such.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class DiskJournal(MemoryJournal):
         self.decisions: list[Decision] = []
         self.written: list[tuple[str, ...]] = []
         self.fails: list[JournalError] = []
+        self.counted: list[str] = []
         self._parts: dict[int, list[PartSent]] = {}
         self._steps: dict[int, int] = {}  # position of a gradient to the step it is in
         self._ends: list[int] = []  # positions of what ended steps
@@ -77,6 +79,11 @@ class DiskJournal(MemoryJournal):
         if self.model is not None:
             free = tuple(sorted({*self.model.free, *freed}))
             self._model = attrs.evolve(self.model, free=free)
+
+    def checkpointed(self, position: int, path: str, weights_access_token: str | None = None) -> None:
+        """Note a saved state."""
+        super().checkpointed(position, path, weights_access_token)
+        self.counted.append(path.rpartition("/")[2])
 
     def done(self, position: int, output: ForwardBackwardOutput | None = None, *, keep: bool = False) -> None:
         """Note a result, and keep a witness of it in the first two steps after a saved state."""

@@ -33,9 +33,9 @@ class Opened:
     client: ServiceClient
     wire: Wire
 
-    def interrupt(self, endpoint: str, trap: Callable[[], object]) -> None:
-        """Have the next request to an endpoint refused, and something done at that moment."""
-        self.wire.traps[endpoint] = trap
+    def interrupt(self, endpoint: str, trap: Callable[[], object], *, answered: bool = False) -> None:
+        """Have the next request to an endpoint refused, or its answer lost, and something done at that moment."""
+        self.wire.traps[endpoint] = (trap, answered)
 
     @property
     def trained(self) -> list[tuple[str, object]]:
@@ -53,19 +53,21 @@ def decision(step: int) -> Decision:
 
 
 class Wire(ScriptedTransport):
-    """The way to a service, on which a request may meet its restart: it is refused, and nothing is carried out."""
+    """The way to a service, on which a request may meet its restart: it is refused, or carried out in vain."""
 
     def __init__(self, service: ScriptedService) -> None:
         super().__init__(service)
-        self.traps: dict[str, Callable[[], object]] = {}
+        self.traps: dict[str, tuple[Callable[[], object], bool]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        trap = self.traps.pop(request.url.path.rpartition("/")[2], None)
-        if trap is not None:
-            trap()
-            await trio.lowlevel.checkpoint()
-            raise httpx.ConnectError("connection refused")
-        return await super().handle_async_request(request)
+        trap, answered = self.traps.pop(request.url.path.rpartition("/")[2], (None, False))
+        if trap is None:
+            return await super().handle_async_request(request)
+        if answered:
+            await super().handle_async_request(request)
+        trap()
+        await trio.lowlevel.checkpoint()
+        raise httpx.ReadError("connection reset") if answered else httpx.ConnectError("connection refused")
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import attrs
@@ -21,7 +22,7 @@ from tinker_actors.events import (
     RestoreVerified,
     RollbackFound,
 )
-from tinker_actors.testing import ServiceFaults
+from tinker_actors.testing import Fixed, ServiceFaults
 
 
 async def trained(one: Opened, *tokens: int) -> None:
@@ -131,6 +132,76 @@ async def test_a_restored_model_is_gone_on_with_only_when_it_has_saved_something
     assert await world.process(third)
     assert (world.model_id == old) is saves
     assert world.trained == steps(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("of", ["load_weights", "forward_backward", "optim_step"])
+async def test_a_model_that_is_set_back_while_it_is_restored_is_made_again(
+    autojump_clock: Any, mode: str, answered: bool, of: str
+) -> None:
+    """Nothing more is sent again to a model that has lost what was; and the saved state is not to blame."""
+    async with opened(mode=mode, in_run=True) as one:
+        await trained_and_saved(one, 1, 2)
+        before = one.journal.checkpoint
+        for _ in range(2):
+            one.service.lose_model(one.training.model_id, trio.current_time())
+            roll_back = partial(one.service.restart, trio.current_time(), "rolled_back")
+            one.interrupt(of, roll_back, answered=answered)
+            await (await one.training.forward(batch(9), "cross_entropy"))
+            await trio.sleep(60.0)
+        assert heard(one.events, RestoreMismatchFound) == []
+        assert one.journal.checkpoint == before
+        assert one.trained == steps(0, 1, 2)
+
+
+async def test_an_interrupted_load_of_what_a_model_begins_with_is_no_rollback(autojump_clock: Any) -> None:
+    """The creation computes the same as the first state of a run, whose restore would never come to an end."""
+    async with opened(in_run=True) as one:
+        await one.training.save_state("a")
+        await trained(one, 0, 1)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        one.interrupt("load_weights", lambda: None)
+        await trained(one, 2)
+        assert one.service.count("create_model") == 2
+        assert one.trained == steps(0, 1, 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_rollback_is_looked_for_with_what_was_sent_again_so_far(
+    autojump_clock: Any, mode: str
+) -> None:
+    """Results of what comes later in the restore are not waited for: they come when it goes on."""
+    async with opened(ServiceFaults(work=Fixed(1.0)), mode, in_run=True) as one:
+        await trained_and_saved(one)
+        for token in (1, 2):
+            await one.training.forward_backward(batch(token), "cross_entropy")
+        end = await one.training.submit(OptimStep(ADAM, decision=decision(1)))
+        await trio.sleep(0.5)  # all are sent, and have no results
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        one.interrupt("create_model", lambda: one.interrupt("forward_backward", lambda: None))
+        with trio.fail_after(60.0):
+            await end
+        assert one.service.count("create_model") == 2
+        assert len(one.trained) == len(steps(0)) + 3
+
+
+async def test_a_state_counts_only_when_what_it_holds_was_verified(autojump_clock: Any) -> None:
+    """A restored model turns out to have lost its optimizer: what was saved of it is none to restore from."""
+    faults = ServiceFaults(work=Fixed(1.0)).delay(5.0, of="forward", nth=None)
+    async with opened(faults, in_run=True) as one:
+        await trained_and_saved(one, 1, 2)
+        second = one.journal.witnesses()[-1]
+        assert second.which == 2
+        moved = second.logprobs + np.float32(0.5)
+        one.journal._witnesses[second.position] = attrs.evolve(second, logprobs=moved)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        # Only when the restored model saves: then all results wait for the same test for a rollback.
+        one.interrupt("create_model", lambda: one.interrupt("save_weights", lambda: None))
+        with pytest.raises(ModelPoisoned):
+            await one.training.save_state("b")
+        assert heard(one.events, RestoreMismatchFound)[0].lost == "optimizer"
+        assert one.journal.counted == ["a"]
 
 
 @pytest.mark.parametrize("mode", ["replay", "reject"])

@@ -14,6 +14,7 @@ from tinker_actors.protocol.witness import (
     SAME,
     alone_from,
     distance,
+    follows,
     has_steps,
     is_lost,
     is_same,
@@ -86,6 +87,14 @@ def test_only_states_with_a_step_behind_them_tell_of_a_rollback() -> None:
     assert of_rollback([older, newest], [record(4, "forward_backward")]) == [older]
     assert of_rollback([older, newest], []) == []
     assert of_rollback([], after) == []
+
+
+def test_the_first_result_after_a_saved_state_has_its_weights() -> None:
+    """Not that of the second step, nor one that follows another state, or the model's creation."""
+    assert follows(witness(-1.0), SAVED.position)
+    assert not follows(witness(-1.0, which=2), SAVED.position)
+    assert not follows(witness(-1.0), SAVED.position + 1)
+    assert not follows(attrs.evolve(witness(-1.0), checkpoint=None), SAVED.position)
 
 
 def test_a_step_that_was_sent_could_be_lost() -> None:

@@ -171,13 +171,14 @@ class Revival:
             if lineage.info is None:
                 await self._restoring.learn()
             state = self._restoring.to_load
+            self._verifying.begin()
             if state is not None:
                 await self._verifying.look_at_creation()
                 if not await self._load(state):
                     return
-            self._verifying.begin()
             records = [record for record in journal.replay() if self._is_needed(record)]
             self._line.unconfirmed = {record.position for record in records}
+            self._line.unsent = set(self._line.unconfirmed)
             try:
                 sent = await self._replay(records)
             except JournalError as error:
@@ -221,6 +222,8 @@ class Revival:
         lineage, before, sent = self._lineage, self._lineage.void, list[Record]()
         steps = decided(records)
         for record in records:
+            if lineage.in_run:
+                await self._verifying.check()  # it may have been set back since it was made
             operation = await lineage.journal.read(record)  # what fails meanwhile counts
             void = None if lineage.void is before else lineage.void
             if lineage.poison is not None:

@@ -66,7 +66,8 @@ class TrainingLine:
         step: the one under way.
         losing: the incarnation is about to end.
         progress: set, and replaced, whenever an operation has got its outcome.
-        unconfirmed: positions of what was replayed and has no result yet.
+        unconfirmed: positions of what is replayed and has no result yet.
+        unsent: positions of what is still to be replayed.
         watcher: looks whether the model of a run is what it should be.
         held: results are not asked for before this is set: it is not sure yet that the model is what it was.
     """
@@ -92,6 +93,7 @@ class TrainingLine:
         self.losing = False
         self.progress = trio.Event()
         self.unconfirmed: set[int] = set()
+        self.unsent: set[int] = set()
         self.held: trio.Event | None = None
         self.watcher: Watcher | None = None
 
@@ -142,6 +144,7 @@ class TrainingLine:
             before: what an earlier process knew of them.
         """
         operation, step, lineage = record.operation, self.step, self._lineage
+        self.unsent.discard(record.position)
         is_gradient, is_end = operation.kind == "forward_backward", operation.kind == "optim_step"
         # Another part of the step may fail while this one is on its way, and must be judged as if it were there.
         step.gradients += is_gradient
@@ -300,14 +303,20 @@ class TrainingLine:
         """Whether an operation is of the first step after a saved state: what it gives is the same after a rollback."""
         if record.operation.kind != "forward_backward":
             return False
-        records = self._lineage.journal.replay()
-        return not any(one.position < record.position and one.operation.kind in STEP_ENDS for one in records)
+        return not any(
+            one.position < record.position and one.operation.kind in STEP_ENDS for one in self.given
+        )
+
+    @property
+    def given(self) -> list[Record]:
+        """What was sent to the model since the latest saved state; what is still to be replayed was not."""
+        return [record for record in self._lineage.journal.replay() if record.position not in self.unsent]
 
     @property
     def is_early(self) -> bool:
         """Whether the first step after the latest saved state has been sent, and its gradients have no results yet."""
         awaited = False
-        for record in self._lineage.journal.replay():
+        for record in self.given:
             if record.operation.kind in STEP_ENDS:
                 return awaited
             awaited |= record.operation.kind == "forward_backward" and not record.done
@@ -332,8 +341,9 @@ class TrainingLine:
         await self._make_sure(record)
         path = checkpoint_path(record.operation, reply)
         if path is not None:
-            # What it holds must have its results first; a loss meanwhile finds it not done, and does it again.
-            while not journal.settled_before(record.position):
+            # What it holds must have its results first, in this model too, for they tell whether it was restored with
+            # all that was saved. A loss meanwhile finds it not done, and does it again.
+            while not journal.settled_before(record.position) or self._is_verifying(record.position):
                 await self.progress.wait()
             if self._spoilt(record, reply) is reply:
                 journal.checkpointed(record.position, path, record.operation.weights_access_token)
@@ -344,6 +354,10 @@ class TrainingLine:
         journal.done(record.position, output, keep=self._note_publication(record, reply))
         self.confirm(record.position)
         self.answer(record.position, reply)
+
+    def _is_verifying(self, position: int) -> bool:
+        """Whether something before it was replayed and has no result yet that could be compared."""
+        return min(self.unconfirmed, default=position) < position
 
     def answer(self, position: int, reply: object) -> None:
         """Answer whoever waits for an operation; nobody does if it was done before a loss."""
@@ -509,6 +523,7 @@ class TrainingLine:
             self.lose(error)
         self._lineage.forget(publication)
         self.confirm(record.position)
+        self.wake()
 
     def lose(self, cause: TinkerError) -> NoReturn:
         """End this incarnation: the model has to be restored."""

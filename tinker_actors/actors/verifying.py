@@ -3,8 +3,9 @@
 Theory of operation. After anything that may have been a restart of the service, and before anything more is sent to the
 model, one datum of the step that followed each usable saved state is computed again. A model that gives what it gave
 right after the saved state has lost the steps since: it is made again. The same is done before a saved state counts as
-one, and when a process goes on with the model of an earlier one. A service may also say by itself that a model is
-corrupted.
+one, and when a process goes on with the model of an earlier one. While a model is restored it is done before each
+operation that is sent again; what was not sent again yet is not expected of it. A service may also say by itself that
+a model is corrupted.
 
 A service may say that no model survives its restart; then nothing of this has to be found out.
 
@@ -41,7 +42,15 @@ from tinker_actors.protocol.event import (
 )
 from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Record, Witness
 from tinker_actors.protocol.retry import says_early
-from tinker_actors.protocol.witness import distance, has_steps, is_lost, is_same, logprobs_of, of_rollback
+from tinker_actors.protocol.witness import (
+    distance,
+    follows,
+    has_steps,
+    is_lost,
+    is_same,
+    logprobs_of,
+    of_rollback,
+)
 from tinker_actors.transport.http import HttpTransport
 from tinker_actors.wire.endpoints import GET_TRAINING_RUN
 from tinker_actors.wire.service import Empty
@@ -107,12 +116,17 @@ class Verifying:
         """
         if not self._lineage.in_run or not self.is_unguarded:
             return
-        for witness in reversed(self._lineage.journal.witnesses()):
+        loaded, witnesses = self._lineage.loaded, self._lineage.journal.witnesses()
+        for witness in sorted(witnesses, key=lambda one: (follows(one, loaded), one.position), reverse=True):
             output = await self._compute(witness)
             logprobs = None if output is None else logprobs_of(output, 0)
-            if logprobs is not None:
+            if output is None or logprobs is None:
+                continue
+            if not (
+                follows(witness, loaded) and self._is_same(witness, output)
+            ):  # as after a run's first state
                 self._creation = attrs.evolve(witness, checkpoint=None, logprobs=logprobs)
-                return
+            return
 
     async def _test_for_creation(self) -> None:
         witness = self._creation
@@ -215,14 +229,14 @@ class Verifying:
     async def _test(self) -> None:
         lineage, journal, line = self._lineage, self._lineage.journal, self._line
         model_id = lineage.model_id
-        ends = any(record.operation.kind in STEP_ENDS for record in journal.replay())
+        ends = any(record.operation.kind in STEP_ENDS for record in line.given)
         if not ends and self._may_lack_gradients():
             message = f"model {model_id} may have been set back on the service, without this step's gradients"
             line.lose(ModelLost(message, model_id=model_id))
         if await is_corrupted(self._transport, model_id):
             line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
         await self._test_for_creation()
-        for witness in of_rollback(journal.witnesses(), journal.replay()):
+        for witness in of_rollback(journal.witnesses(), line.given):
             output = await self._compute(witness)
             if output is not None and self._is_same(witness, output):
                 self._found(_path(witness.checkpoint))
@@ -285,6 +299,11 @@ class Verifying:
         self._vouched |= witness.which == 2 and (alone is None or record.position < alone)
         noise = self._transport.capability.noise
         if is_lost(witness, apart, first=self._apart.get(1, 0.0), noise=noise):
+            if self.suspicious:  # it may have lost what it was restored with, and who says so is on the way
+                message = (
+                    f"model {lineage.model_id} may have been set back on the service while it was restored"
+                )
+                self._line.lose(ModelLost(message, model_id=lineage.model_id))
             self._mismatch(witness, apart)
 
     def _mismatch(self, witness: Witness, apart: float) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "SAME",
     "alone_from",
     "distance",
+    "follows",
     "has_steps",
     "is_lost",
     "is_same",
@@ -117,6 +118,11 @@ def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float 
     """
     least = OTHER_WEIGHTS if witness.which == 1 else max(OTHER, _SEVERAL * first)
     return not apart <= max(least, _SEVERAL * noise)
+
+
+def follows(witness: Witness, position: int | None) -> bool:
+    """Whether a witness was computed with the very weights of the saved state at a position."""
+    return witness.which == 1 and witness.checkpoint is not None and witness.checkpoint.position == position
 
 
 def has_steps(witnesses: Iterable[Witness], records: Sequence[Record]) -> bool:
