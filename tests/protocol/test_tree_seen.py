@@ -93,6 +93,33 @@ def test_what_is_taken_apart_is_put_together_again(
             assert one.whole().number == at + 1
 
 
+@given(st.lists(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=3), max_size=8))
+def test_a_path_that_went_and_came_back_has_nothing_of_before(
+    lives: list[list[tuple[bool, int]]],
+) -> None:
+    """Between two pictures nobody sees it go; its messages are those of the new one, and it is whole."""
+    difference, picture = TreeDifference(), TreePicture()
+    ended, first = 0, 0  # messages of all lives, and of those before the present one
+    for looks in lives:
+        for anew, count in looks:
+            first = ended if anew else first
+            ended += count
+            box = MailboxSeen(path="a", capacity=8, past=past(*range(max(first, ended - MOST_PAST), ended)))
+            seen = tree(actor("a"), actor("b"), boxes=(box,))
+            assert picture.add(difference.after(seen))
+            assert picture.mailboxes == {"a": box}
+            assert set(picture.actors) == {"a", "b"}
+
+
+def test_a_busy_mailbox_is_not_told_as_a_new_one() -> None:
+    """More messages than are shown have ended since; nothing but them is written."""
+    difference = TreeDifference()
+    for start in (0, MOST_PAST):
+        box = MailboxSeen(path="a", past=past(*range(start, start + MOST_PAST)))
+        written = difference.after(tree(actor("a"), boxes=(box,)))
+    assert written == TreeSeen(number=2, mailboxes=(box,))
+
+
 def test_what_does_not_follow_is_not_taken_in() -> None:
     """Only a whole picture helps, and brings nothing of what was before."""
     picture = TreePicture()

@@ -8,7 +8,7 @@ every picture for as long as it runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 import attrs
@@ -148,7 +148,7 @@ class TreeSeen:
         supervisors: those that have changed.
         actors: those that have changed.
         mailboxes: those that have changed.
-        gone: paths of what is no more.
+        gone: paths of what is no more; also of what has gone and come back meanwhile, which is then here as a whole.
         waits: who waits for what, the longest wait first: always all, or the first hundred.
     """
 
@@ -187,23 +187,32 @@ class TreeDifference:
         if whole or number == 1:
             return self._last
         old = {one.path: one for one in last.mailboxes}
+        anew = {box.path for box in seen.mailboxes if box.path in old and _is_another(old[box.path], box)}
         return attrs.evolve(
             seen,
             number=number,
             whole=False,
-            supervisors=_changed(last.supervisors, seen.supervisors),
-            actors=_changed(last.actors, seen.actors),
+            supervisors=_changed(last.supervisors, seen.supervisors, anew),
+            actors=_changed(last.actors, seen.actors, anew),
             mailboxes=tuple(
                 attrs.evolve(box, past=_new_of(old[box.path].past, box.past)) if box.path in old else box
                 for box in _changed(last.mailboxes, seen.mailboxes)
             ),
-            gone=tuple(sorted(_paths(last) - _paths(seen))),
+            gone=tuple(sorted(_paths(last) - _paths(seen) | anew)),
         )
 
 
-def _changed(before: Iterable[S], now: Iterable[S]) -> tuple[S, ...]:
+def _changed(before: Iterable[S], now: Iterable[S], anew: Collection[str] = ()) -> tuple[S, ...]:
     known = {one.path: one for one in before}
-    return tuple(one for one in now if known.get(one.path) != one)
+    return tuple(one for one in now if known.get(one.path) != one or one.path in anew)
+
+
+def _is_another(before: MailboxSeen, now: MailboxSeen) -> bool:
+    """Whether a mailbox has taken the place of one of that path: what has ended there was neither pushed out nor stays.
+
+    So many messages that none of the old ones is left say nothing, and need not.
+    """
+    return bool(before.past) and before.past[-1] not in now.past and len(now.past) < MOST_PAST
 
 
 def _paths(seen: TreeSeen) -> set[str]:
