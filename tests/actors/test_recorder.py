@@ -213,6 +213,20 @@ async def test_starts_ends_and_crashes_are_told(autojump_clock: trio.abc.Clock) 
     assert sink.secrets == {"hush-hush"}
 
 
+async def test_a_secret_that_is_known_later_is_masked_from_then_on(autojump_clock: trio.abc.Clock) -> None:
+    """Also in a text that was shown before, such as what an actor died of."""
+    async with recorded() as stage:
+        policy = RestartPolicy(restart="transient", backoff=Backoff(base=20.0, jitter=0.0))
+        ref = await stage.start(policy=policy)
+        with pytest.raises(ActorError):
+            await ref.ask(Work(error=ValueError("no entry with renewed-key")))
+        await trio.sleep(1.5)
+        assert stage.sink.picture().actors["tree/a"].failure == "ValueError('no entry with renewed-key')"
+        stage.secrets.append("renewed-key")
+        await trio.sleep(1)
+        assert stage.sink.picture().actors["tree/a"].failure == "ValueError('no entry with ***')"
+
+
 async def test_an_actor_that_does_not_end_is_told(autojump_clock: trio.abc.Clock) -> None:
     """With the place where it stands."""
     async with recorded() as stage:

@@ -87,6 +87,7 @@ class Recorder:
         self._looks = 0
         self._letters: Counter[str] = Counter()
         self._offset = 0.0  # from trio's time to wall time
+        self._known: tuple[str, ...] = ()  # secrets, as of the last look
         self._clean = functools.lru_cache(maxsize=100)(self._scrub)
 
     def begin(self, events: EventHub, sightings: list[Callable[[KernelEvent], object]]) -> None:
@@ -96,7 +97,7 @@ class Recorder:
             events: of the service.
             sightings: what the kernel reports is told to all in this list.
         """
-        self._sink.hide(self._secrets())
+        self._hide()
         self._root.remember(MOST_PAST)
         self._root.on_stopped(self._look_once_more)
         events.listen(self._sink.write)
@@ -124,8 +125,16 @@ class Recorder:
             return False
         return True
 
+    def _hide(self) -> None:
+        """Learn what must not be written; what was cleaned before may have something of it that is new."""
+        known = tuple(dict.fromkeys(self._secrets()))
+        self._sink.hide(known)
+        if known != self._known:
+            self._known = known
+            self._clean.cache_clear()
+
     def _write_picture(self) -> None:
-        self._sink.hide(self._secrets())
+        self._hide()
         counts = {
             reason: count - _MOST_LETTERS for reason, count in self._letters.items() if count > _MOST_LETTERS
         }
@@ -145,7 +154,7 @@ class Recorder:
         return self._waits.look()[:_MOST_WAITS]
 
     def _scrub(self, text: str) -> str:
-        return cast("str", scrubbed(text, self._secrets()))[:_MOST_TEXT]
+        return cast("str", scrubbed(text, self._known))[:_MOST_TEXT]
 
     def _sight(self, event: KernelEvent) -> None:
         match event:
