@@ -464,6 +464,28 @@ async def test_what_a_restored_model_computes_is_compared_with_the_next_restore(
         assert heard(one.events, RestoreMismatchFound)[0].lost == "optimizer"
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_result_that_lacks_what_is_sent_again_before_it_is_none(
+    autojump_clock: Any, mode: str
+) -> None:
+    """A step fails when it is sent again, and is said to have failed only when the next one has computed without it."""
+    faults = ServiceFaults(work=Fixed(1.0)).fail("400", of="optim_step", nth=3)
+    async with opened(faults, mode, in_run=True) as one:
+        await trained(one, 0)
+        last = await one.train(1)
+        await trio.sleep(0.5)
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        output = await last.forward
+        await last.optim
+        assert heard(one.events, RestoreMismatchFound) == []
+        assert one.trained == steps(0, 1)
+        assert one.service.count("create_model") == 3
+        [second] = [found for found in one.journal.witnesses() if found.which == 2]
+        assert output.loss_fn_outputs[0]["logprobs"].data[0] == pytest.approx(second.logprobs[0])
+        await lose_model(one)
+        assert one.trained == steps(0, 1)
+
+
 def lose_weights(one: Opened, path: str) -> None:
     """Have a saved state hold nothing of what was saved."""
     states = one.service._state.checkpoints

@@ -338,6 +338,8 @@ class TrainingLine:
     async def _succeeded(self, record: Record, reply: object) -> None:
         """Take note that an operation is done; its reply may be a `ResultLost`, or a `StepVoid`."""
         journal = self._lineage.journal
+        while not record.done and self._lacks(record):
+            await self.progress.wait()
         await self._make_sure(record)
         path = checkpoint_path(record.operation, reply)
         if path is not None:
@@ -358,6 +360,14 @@ class TrainingLine:
     def _is_verifying(self, position: int) -> bool:
         """Whether something before it was replayed and has no result yet that could be compared."""
         return min(self.unconfirmed, default=position) < position
+
+    def _lacks(self, record: Record) -> bool:
+        """Whether something before it that was done has been sent again, and may fail: then it is made without that."""
+        return bool(self.unconfirmed) and any(
+            one.done and one.position in self.unconfirmed and one.operation.kind in CHANGING
+            for one in self._lineage.journal.replay()
+            if one.position < record.position
+        )
 
     def answer(self, position: int, reply: object) -> None:
         """Answer whoever waits for an operation; nobody does if it was done before a loss."""
