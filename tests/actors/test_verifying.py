@@ -464,6 +464,28 @@ async def test_what_a_restored_model_computes_is_compared_with_the_next_restore(
         assert heard(one.events, RestoreMismatchFound)[0].lost == "optimizer"
 
 
+async def test_nothing_is_sent_again_to_a_model_that_was_set_back_while_it_was_read(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat meets the restart while the end of a step comes from the disk: it is not applied without its gradient."""
+    async with opened(in_run=True) as one:
+        await trained_and_saved(one, 1)
+        read = one.journal.read
+
+        async def read_slowly(record: Any) -> Any:
+            if record.operation.kind == "optim_step":
+                await trio.sleep(30.0)
+            return await read(record)
+
+        monkeypatch.setattr(one.journal, "read", read_slowly)
+        roll_back = partial(one.service.restart, trio.current_time(), "rolled_back")
+        one.service.lose_model(one.training.model_id, trio.current_time())
+        one.interrupt("load_weights", lambda: one.interrupt("session_heartbeat", roll_back))
+        await (await one.training.forward(batch(9), "cross_entropy"))
+        assert one.trained == steps(0, 1)
+        assert one.service.count("optim_step") == 3
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_result_that_lacks_what_is_sent_again_before_it_is_none(
     autojump_clock: Any, mode: str

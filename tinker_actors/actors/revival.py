@@ -222,9 +222,9 @@ class Revival:
         lineage, before, sent = self._lineage, self._lineage.void, list[Record]()
         steps = decided(records)
         for record in records:
+            operation = await lineage.journal.read(record)  # what happens meanwhile counts
             if lineage.in_run:
                 await self._verifying.check()  # it may have been set back since it was made
-            operation = await lineage.journal.read(record)  # what fails meanwhile counts
             void = None if lineage.void is before else lineage.void
             if lineage.poison is not None:
                 self._line.drop(record, lineage.poison.renewed())
