@@ -155,6 +155,23 @@ async def test_a_model_that_is_set_back_while_it_is_restored_is_made_again(
         assert one.trained == steps(0, 1, 2)
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_a_model_computes_that_was_set_back_to_its_creation_is_no_result(
+    autojump_clock: Any, mode: str
+) -> None:
+    """Not even of the first step after the state that it had loaded: the next restore would be held against it."""
+    async with opened(mode=mode, in_run=True) as one:
+        await trained_and_saved(one)
+        for token in (1, 2):
+            one.service.lose_model(one.training.model_id, trio.current_time())
+            roll_back = partial(one.service.restart, trio.current_time(), "rolled_back")
+            one.interrupt("create_model", partial(one.interrupt, "forward_backward", roll_back))
+            await trained(one, token)
+        await lose_model(one)
+        assert heard(one.events, RestoreMismatchFound) == []
+        assert one.trained == steps(0, 1, 2)
+
+
 async def test_an_interrupted_load_of_what_a_model_begins_with_is_no_rollback(autojump_clock: Any) -> None:
     """The creation computes the same as the first state of a run, whose restore would never come to an end."""
     async with opened(in_run=True) as one:

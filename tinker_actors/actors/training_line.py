@@ -293,11 +293,15 @@ class TrainingLine:
     async def _make_sure(self, record: Record) -> None:
         """Wait until it is sure that a result is no work of a model that was rolled back. A checkpoint only if not."""
         watcher = self.watcher
-        if watcher is None or not watcher.suspicious or self._is_first(record):
+        if watcher is None or not watcher.suspicious or self._is_excused(record, watcher):
             return
         await self._turn(record)
         # It may become one of the first while it waits: then whoever tests may be waiting for it.
-        await watcher.check(lambda: self._is_first(record))
+        await watcher.check(lambda: self._is_excused(record, watcher))
+
+    def _is_excused(self, record: Record, watcher: Watcher) -> bool:
+        """Whether it is no matter for a result if the model was rolled back."""
+        return self._is_first(record) and not watcher.knows_creation
 
     def _is_first(self, record: Record) -> bool:
         """Whether an operation is of the first step after a saved state: what it gives is the same after a rollback."""

@@ -108,6 +108,15 @@ class Verifying:
             return False
         return latest is not None and latest.position == lineage.loaded
 
+    @property
+    def knows_creation(self) -> bool:
+        """Whether a rollback would take the model to its creation, and what it would compute then is known.
+
+        That is another thing than right after the state that was loaded: results of the first step tell, too, and are
+        not waited for.
+        """
+        return self.is_unguarded and self._creation is not None
+
     async def look_at_creation(self) -> None:
         """See what a model computes that was just made, before a saved state is loaded into it.
 
@@ -213,7 +222,7 @@ class Verifying:
         async with self._turn:
             while True:
                 seen = self._reachability.interruptions
-                while self._line.is_early:  # then there is nothing to compare with yet
+                while self._line.is_early and not self.knows_creation:  # there is nothing to compare with
                     await self._line.progress.wait()
                 await self._test()
                 self._seen = seen

@@ -20,6 +20,11 @@ class Watcher(Protocol):
         """Whether the service may have been restarted since anybody has made sure."""
         ...
 
+    @property
+    def knows_creation(self) -> bool:
+        """Whether a rollback shows also in the first step after the latest saved state, as it leads to the creation."""
+        ...
+
     async def check(self, excused: Callable[[], bool] = ...) -> None:
         """Make sure that it was not rolled back, if that may have been, and as long as one is not excused."""
         ...
