@@ -78,6 +78,7 @@ async def opened(
     in_run: bool = False,
     chunk: int | None = None,
     noise: float | None = None,
+    check_optimizer: bool = True,
     **more: object,
 ) -> AsyncIterator[Opened]:
     """Open a model on a journal that keeps everything."""
@@ -85,7 +86,7 @@ async def opened(
     flags = more if chunk is None else {"fwdbwd_max_chunk_len": chunk, **more}
     scripted = ScriptedService(faults, dialect=MODES[mode], flags=flags)
     wire = Wire(scripted)
-    async with open_over(wire, noise=noise) as service:
+    async with open_over(wire, noise=noise, check_optimizer=check_optimizer) as service:
         shape = lora_config(8, 1, True, True, True, draw=lambda: 1)
         events = service.subscribe()
         training = await service.start_lineage(Lineage(MODEL, shape, journal, {}, in_run=in_run))

@@ -12,13 +12,16 @@ from tinker_actors.protocol.journal import Checkpoint, ModelFacts, Operation, Re
 from tinker_actors.protocol.witness import (
     OTHER,
     SAME,
+    Trial,
     alone_from,
     distance,
+    fate_of_optimizer,
     follows,
     has_steps,
     is_lost,
     is_same,
     of_rollback,
+    witness_of,
 )
 from tinker_actors.wire.tensor import TensorData
 from tinker_actors.wire.training import ForwardBackwardOutput
@@ -128,3 +131,43 @@ def test_a_second_restore_from_a_state_adds_nothing_to_the_first() -> None:
     assert alone_from(2, first, records) == 10
     assert alone_from(2, attrs.evolve(first, loaded=None, alone_from=None), records) == 10
     assert alone_from(3, attrs.evolve(first, alone_from=None), records) == 10
+
+
+@pytest.mark.parametrize(
+    ("start", "moved", "apart", "coasts", "fate"),
+    [
+        (0.0, 0.1, 0.0, False, "lost"),
+        (SAME, 2 * OTHER, SAME, False, "lost"),
+        (0.0, 0.1, 0.0, True, "cannot tell"),  # the gradient hardly changed
+        (0.0, OTHER, 0.0, False, "cannot tell"),  # a step too small to say anything
+        (0.0, 0.1, 2 * OTHER, False, "kept"),
+        (0.0, 0.0, 2 * OTHER, False, "kept"),
+        (0.0, 0.1, OTHER, False, "cannot tell"),  # between the same and something else
+        (2 * SAME, 0.1, 0.1, False, "cannot tell"),  # they had not the same weights
+        (float("inf"), 0.1, 0.0, False, "cannot tell"),
+    ],
+)
+def test_an_optimizer_is_lost_if_a_step_without_it_does_the_same(
+    start: float, moved: float, apart: float, coasts: bool, fate: str
+) -> None:
+    """It is there if the step does something else, and nothing is said of what lies between."""
+    trial = Trial(start=start, moved=moved, apart=apart, coasts=coasts)
+    assert fate_of_optimizer(trial) == fate
+
+
+def test_noise_is_allowed_for_in_what_an_optimizer_does() -> None:
+    """What two runs of the same differ by is neither a movement nor a difference."""
+    assert fate_of_optimizer(Trial(start=0.0, moved=0.1, apart=0.02), noise=0.01) == "lost"
+    assert fate_of_optimizer(Trial(start=0.0, moved=0.05, apart=0.02), noise=0.01) == "cannot tell"
+    assert fate_of_optimizer(Trial(start=0.0, moved=0.1, apart=0.05), noise=0.01) == "cannot tell"
+    assert fate_of_optimizer(Trial(start=0.02, moved=0.1, apart=0.06), noise=0.01) == "kept"
+
+
+def test_a_result_is_compared_by_its_longest_datum() -> None:
+    """One without targets has nothing to be compared by."""
+    found = witness_of(output([-1.0], [-1.0, -2.0], [-3.0]))
+    assert found is not None
+    assert (found.datum, found.logprobs.tolist()) == (1, [-1.0, -2.0])
+    assert witness_of(output([])) is None
+    assert witness_of(output()) is None
+    assert witness_of(ForwardBackwardOutput("ArrayRecord", [{}], {})) is None

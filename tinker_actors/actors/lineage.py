@@ -136,6 +136,7 @@ class Lineage:
         left_behind: positions of what the model had and a new one is not to have.
         mismatch: the model was restored from one saved state, and was something else than before.
         failed_loads: how often a saved state could not be loaded, and is not known to be gone, by its path.
+        disowned: positions of gradients whose results are of a model that had lost its optimizer.
         doom: why it is given up instead of being restored once more.
         excused: the latest loss says nothing against the restore before it.
         why: what speaks against going on with the earlier process's model.
@@ -176,6 +177,7 @@ class Lineage:
     left_behind: list[int] = attrs.field(factory=list[int])
     mismatch: RestoreMismatch | None = None
     failed_loads: Counter[str] = attrs.field(factory=Counter[str])
+    disowned: set[int] = attrs.field(factory=set[int])
     doom: RestoreMismatch | None = None
     excused: bool = False
     why: str = ""

@@ -41,6 +41,7 @@ from tinker_actors.actors.message import (
     Training,
     Unload,
 )
+from tinker_actors.actors.optimizer_check import OptimizerCheck
 from tinker_actors.actors.reattaching import Reattaching
 from tinker_actors.actors.restoring import Restoring
 from tinker_actors.actors.revival import Revival
@@ -108,7 +109,8 @@ class TrainingActor(Actor[Training]):
         inline = self._transport.config.heartbeat == "loop"
         self._custom = CustomLosses(line.compute, None if inline else lineage.losses)
         reach = self._session.reachability
-        self._verifying = Verifying(lineage, self._transport, reach, line, submitter, self._events)
+        optimizer = OptimizerCheck(lineage, self._transport, self._session, self._futures, context.spawn)
+        self._verifying = Verifying(lineage, self._transport, reach, line, submitter, self._events, optimizer)
         if lineage.in_run:
             line.watcher = self._verifying
         reattaching = Reattaching(lineage, self._transport, self._session, line, submitter, self._verifying)

@@ -183,13 +183,19 @@ class TrainingLine:
             step.decided &= not is_end  # if it goes on, its end will be another
             self._failed(record, prepared, submission.refusal, step, taken=False)
             return False
-        step.awaited += is_gradient
-        if is_end:
-            self.step = Step()
-        if operation.kind in CHANGING:
-            self._changing[record.position] = None
+        self._note_sent(record, step)
         self._context.spawn(self._finish, record, prepared, submission.sent, step)
         return True
+
+    def _note_sent(self, record: Record, step: Step) -> None:
+        kind = record.operation.kind
+        step.awaited += kind == "forward_backward"
+        if kind == "optim_step":
+            self.step = Step()
+        if kind in CHANGING:
+            self._changing[record.position] = None
+        if self.watcher is not None:
+            self.watcher.sent(record)
 
     def take_up(self, step: Sequence[Record], *, begun: bool) -> None:
         """Go on with a step that was decided before: if a part of it is left behind, all of it is.
@@ -360,6 +366,8 @@ class TrainingLine:
         journal.done(record.position, output, keep=self._note_publication(record, reply))
         self.confirm(record.position)
         self.answer(record.position, reply)
+        if self.watcher is not None:
+            self.watcher.had(record, reply)
 
     def _is_verifying(self, position: int) -> bool:
         """Whether something before it was replayed and has no result yet that could be compared."""

@@ -17,19 +17,21 @@ something else, an older saved state is tried, once; then the model is given up 
 
 If the second of these steps was not there before the restore, nothing tells whether the optimizer came along. What the
 restored model computes in it is kept, and the next restore from that state has to give the same; but if it does, both
-may have lost the optimizer, and it is still unverified.
+may have lost the optimizer, and it is still unverified. So it is checked as soon as both steps are there, beside the
+line (`actors.optimizer_check`). A state from before the first step has no optimizer that could be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeAlias
 
 import attrs
 import trio
 
 from tinker_actors.actors.event import EventHub
-from tinker_actors.actors.lineage import Lineage
+from tinker_actors.actors.lineage import Lineage, StartState
+from tinker_actors.actors.optimizer_check import OptimizerCheck
 from tinker_actors.actors.reachability import Reachability
 from tinker_actors.actors.submission import Accepted, Submitter
 from tinker_actors.actors.training_line import TrainingLine
@@ -43,6 +45,7 @@ from tinker_actors.protocol.event import (
 from tinker_actors.protocol.journal import STEP_ENDS, Checkpoint, Record, Witness
 from tinker_actors.protocol.retry import says_early
 from tinker_actors.protocol.witness import (
+    Fate,
     distance,
     follows,
     has_steps,
@@ -61,6 +64,8 @@ __all__ = ["Verifying", "is_corrupted"]
 _PAUSE = 0.5  # seconds before a forward pass is tried again that had overtaken what was on its way
 _PAUSES = 20
 
+_Part: TypeAlias = Literal["weights", "optimizer"]
+
 
 class Verifying:
     """Makes sure that one incarnation of a run's model is what it should be.
@@ -72,6 +77,7 @@ class Verifying:
         line: what is sent to the model.
         submitter: sends it.
         events: where events go.
+        optimizer: checks the optimizer where no earlier result tells.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Verifying:
         line: TrainingLine,
         submitter: Submitter,
         events: EventHub,
+        optimizer: OptimizerCheck,
     ) -> None:
         self._lineage = lineage
         self._transport = transport
@@ -89,6 +96,10 @@ class Verifying:
         self._line = line
         self._submitter = submitter
         self._events = events
+        self._optimizer = optimizer
+        self._revived = False
+        self._state: StartState | None = None  # what the model was loaded with
+        self._loaded: Checkpoint | None = None  # if that is a state of its own
         self._turn = trio.Lock()
         self._seen = reachability.interruptions
         self._creation: Witness | None = None
@@ -150,6 +161,9 @@ class Verifying:
     def begin(self) -> None:
         """The model was just made: what happened before does not concern it."""
         self._seen = self._reachability.interruptions
+        self._loaded, self._state = self._lineage.journal.checkpoint, self._lineage.state
+        if self._lineage.in_run and self._transport.config.check_optimizer and not self._is_new:
+            self._optimizer.arm()
 
     @property
     def suspicious(self) -> bool:
@@ -300,7 +314,7 @@ class Verifying:
         """
         lineage = self._lineage
         witness = lineage.journal.witness_at(record.position)
-        if witness is None:
+        if witness is None or record.position in lineage.disowned:
             return
         apart = self._apart[witness.which] = distance(witness, output, witness.datum)
         model = lineage.journal.model
@@ -316,29 +330,90 @@ class Verifying:
             self._mismatch(witness, apart)
 
     def _mismatch(self, witness: Witness, apart: float) -> None:
-        lineage, path = self._lineage, _path(witness.checkpoint)
-        lost = "weights" if witness.which == 1 else "optimizer"
-        self._events.publish(RestoreMismatchFound(lineage.model_id, path, lost, apart))
-        message = (
-            f"model {lineage.model_id}, restored from {path or 'its seed'}, computes something else than before: "
-            f"its {lost} must be lost (log probabilities differ by {apart:.3g} in the mean)"
-        )
-        error = RestoreMismatch(message, model_id=lineage.model_id, checkpoint=path, lost=lost)
-        if lineage.mismatch is not None or not lineage.journal.fall_back():
+        lost: _Part = "weights" if witness.which == 1 else "optimizer"
+        what = f"computes something else than before (log probabilities differ by {apart:.3g} in the mean)"
+        self._go_back(_path(witness.checkpoint), lost, apart, what, self._lineage.journal.fall_back)
+
+    def _go_back(
+        self, path: str | None, lost: _Part, apart: float, what: str, fall_back: Callable[[], bool]
+    ) -> NoReturn:
+        """Try the state before, once; then give the model up."""
+        lineage, model_id = self._lineage, self._lineage.model_id
+        self._events.publish(RestoreMismatchFound(model_id, path, lost, apart))
+        message = f"model {model_id}, restored from {path or 'its seed'}, {what}: its {lost} must be lost"
+        error = RestoreMismatch(message, model_id=model_id, checkpoint=path, lost=lost)
+        if lineage.mismatch is not None or not fall_back():
             lineage.doom = error
         lineage.mismatch = error
-        self._line.lose(ModelLost(message, model_id=lineage.model_id))
+        self._line.lose(ModelLost(message, model_id=model_id))
 
     def revived(self) -> None:
         """The model has all that came before: tell how far that is known."""
-        lineage = self._lineage
-        state = lineage.state
-        path = None if state is None else state.path
-        lineage.mismatch = None
-        if self._vouched:
-            self._events.publish(RestoreVerified(lineage.model_id, path, max(self._apart.values())))
-        else:
-            self._events.publish(OptimizerUnverified(lineage.model_id, path))
+        self._revived = True
+        if self._vouched or (self._is_new and self._apart):
+            self._verified()
+        elif not self._is_new:
+            self._events.publish(OptimizerUnverified(self._lineage.model_id, self._loaded_from))
+        if self._vouched or not self._optimizer.armed:
+            self._optimizer.disarm()
+            self._lineage.mismatch = None
+        self._look_at_optimizer()
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether the model was restored from what was before its first step, so that no optimizer could be lost."""
+        return self._lineage.start is None and (self._loaded is None or self._loaded.position == 0)
+
+    @property
+    def _loaded_from(self) -> str | None:
+        return None if self._state is None else self._state.path
+
+    def _verified(self) -> None:
+        self._lineage.mismatch = None
+        apart = max(self._apart.values(), default=0.0)
+        self._events.publish(RestoreVerified(self._lineage.model_id, self._loaded_from, apart))
+
+    # --- whether the optimizer came along ----------------------------------------------------------------
+
+    def sent(self, record: Record) -> None:
+        """Take note of what the service has taken, in order."""
+        self._optimizer.sent(record)
+
+    def had(self, record: Record, reply: object) -> None:
+        """Take note of a result."""
+        self._optimizer.had(record, reply)
+        self._look_at_optimizer()
+
+    def _look_at_optimizer(self) -> None:
+        if self._revived and self._optimizer.ready:
+            self._optimizer.start(self._told)
+
+    def _told(self, fate: Fate, apart: float) -> None:
+        """Take note of what became of the optimizer.
+
+        Raises:
+            ModelLost: it was lost.
+        """
+        if self._line.losing or self._lineage.unloaded:
+            return
+        if fate == "lost":
+            witnesses, second = self._lineage.journal.witnesses(), self._optimizer.second
+            self._lineage.disowned |= {one.position for one in witnesses if one.position >= second}
+            what = (
+                f"goes on as one without its optimizer does (to {apart:.3g} in the mean of log probabilities)"
+            )
+            self._go_back(self._loaded_from, "optimizer", apart, what, self._fall_back_behind)
+        self._lineage.mismatch = None
+        if fate == "kept":
+            self._verified()
+
+    def _fall_back_behind(self) -> bool:
+        """Fall back to a state from before the one that was loaded, over what was saved since."""
+        journal, loaded = self._lineage.journal, self._loaded
+        while loaded is not None and journal.fall_back():
+            if journal.checkpoint is None or journal.checkpoint.position < loaded.position:
+                return True
+        return False
 
 
 def _path(checkpoint: Checkpoint | None) -> str | None:

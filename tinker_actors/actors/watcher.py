@@ -41,6 +41,14 @@ class Watcher(Protocol):
         """
         ...
 
+    def sent(self, record: Record) -> None:
+        """Take note of what the service has taken, in order."""
+        ...
+
+    def had(self, record: Record, reply: object) -> None:
+        """Take note of a result."""
+        ...
+
     def compare(self, record: Record, output: ForwardBackwardOutput) -> None:
         """Compare what was computed again with what was computed before."""
         ...

@@ -36,6 +36,7 @@ class Settings(TypedDict, total=False):
     training_body: TrainingBody | None
     session_timeout: float | None
     noise: float | None
+    check_optimizer: bool
     telemetry: bool | None
     user_metadata: Mapping[str, str]
     tags: tuple[str, ...]

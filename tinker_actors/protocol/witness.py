@@ -25,8 +25,9 @@ interruption its model is made again, which costs time and no step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,14 +38,18 @@ __all__ = [
     "OTHER",
     "OTHER_WEIGHTS",
     "SAME",
+    "Fate",
+    "Trial",
     "alone_from",
     "distance",
+    "fate_of_optimizer",
     "follows",
     "has_steps",
     "is_lost",
     "is_same",
     "logprobs_of",
     "of_rollback",
+    "witness_of",
 ]
 
 SAME: Final = 1e-4
@@ -52,6 +57,25 @@ OTHER: Final = 1e-3
 OTHER_WEIGHTS: Final = 5e-3
 _SEVERAL: Final = 5.0  # times what was seen in the first step may be seen in the second; times the noise
 _BOTH: Final = 2.0
+
+Fate: TypeAlias = Literal["kept", "lost", "cannot tell"]
+
+
+@attrs.frozen(kw_only=True)
+class Trial:
+    """A step taken by a restored model, and by one that was given the same weights without the optimizer.
+
+    Attributes:
+        start: how far the two were apart before the step.
+        moved: how far the step has moved the one without.
+        apart: how far they were apart after it.
+        coasts: the whole state, loaded once more, is moved by a step without a gradient: its momentum is there.
+    """
+
+    start: float
+    moved: float
+    apart: float
+    coasts: bool = False
 
 
 def alone_from(loaded: int | None, before: ModelFacts | None, records: Sequence[Record]) -> int | None:
@@ -123,6 +147,32 @@ def is_lost(witness: Witness, apart: float, *, first: float = 0.0, noise: float 
 def follows(witness: Witness, position: int | None) -> bool:
     """Whether a witness was computed with the very weights of the saved state at a position."""
     return witness.which == 1 and witness.checkpoint is not None and witness.checkpoint.position == position
+
+
+def fate_of_optimizer(trial: Trial, *, noise: float = 0.0) -> Fate:
+    """Return whether a restored model has the optimizer that was saved, by what a step did to it.
+
+    Args:
+        trial: the step.
+        noise: as for `is_same`.
+    """
+    clearly = max(OTHER, _SEVERAL * noise)
+    if not is_same(trial.start, noise=noise) or trial.coasts:
+        return "cannot tell"
+    if is_same(trial.apart, noise=noise):
+        return "lost" if trial.moved > clearly else "cannot tell"
+    return "kept" if trial.apart > clearly else "cannot tell"
+
+
+def witness_of(output: ForwardBackwardOutput) -> Witness | None:
+    """Return what a result is compared by: the datum with the most targets; None if none has any."""
+    found = [logprobs_of(output, datum) for datum in range(len(output.loss_fn_outputs))]
+    sizes = [0 if one is None else one.size for one in found]
+    datum = sizes.index(max(sizes)) if sizes else 0
+    logprobs = found[datum] if any(sizes) else None
+    if logprobs is None:
+        return None
+    return Witness(position=-1, checkpoint=None, which=2, datum=datum, loss=None, logprobs=logprobs)
 
 
 def has_steps(witnesses: Iterable[Witness], records: Sequence[Record]) -> bool:

@@ -104,6 +104,8 @@ class Config:
             itself. A run that stood still for longer than 0.8 of it, or of 300 s if nobody knows, is restored.
         noise: how far log probabilities are apart, in the mean, between two runs on the service that should be the
             same; a run that compares results with earlier ones allows for it. None is 0: it computes the same twice.
+        check_optimizer: in a run, where no earlier result tells whether a restored model got its optimizer, find out
+            by taking a step without it on a second model, which takes a slot of the service for some moments.
         telemetry: send telemetry; None means: only to the embedded service and to the Tinker service.
         user_metadata: stored with the session.
         tags: stored with the session.
@@ -145,6 +147,7 @@ class Config:
     training_body: TrainingBody | None = None
     session_timeout: float | None = None
     noise: float | None = None
+    check_optimizer: bool = True
     telemetry: bool | None = None
     user_metadata: Mapping[str, str] = attrs.field(factory=dict)
     tags: tuple[str, ...] = ()
@@ -228,6 +231,7 @@ _RULES: Mapping[str, _Rule] = {
         lambda value: value is None or (_is_number(value) and 0 <= value < 1),
         "a number from 0 to below 1, or None",
     ),
+    "check_optimizer": (lambda value: isinstance(value, bool), "True or False"),
     "telemetry": (lambda value: value is None or isinstance(value, bool), "True, False or None"),
     "user_metadata": (_is_metadata, "a mapping of strings to strings"),
     "tags": (_is_tags, "a list of strings"),

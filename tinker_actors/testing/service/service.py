@@ -156,6 +156,16 @@ class ScriptedService:
             raise InputError("model_id", model_id, "is no model of this service")
         self._state.models[model_id].corrupted = True
 
+    def forget_optimizer(self, path: str) -> None:
+        """Have whoever loads a checkpoint from now on get its weights alone, without a word.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
+        if path not in self._state.checkpoints:
+            raise InputError("path", path, "is no checkpoint of this service")
+        self._state.without_optimizer.add(path)
+
     def lose_session(
         self, session_id: str, now: float, form: Literal["410", "404", "500", "silent"] = "410"
     ) -> None:

@@ -76,6 +76,8 @@ class Model:
         free_at: when its work so far is done.
         lost: None while it is loaded; else the form in which it is told that it is not.
         corrupted: what is listed of it says so.
+        cold: it has no optimizer yet, although it has steps.
+        strayed: how many steps farther it is than its steps would take it, because the optimizer began afresh.
     """
 
     model_id: str
@@ -93,6 +95,8 @@ class Model:
     last_request: float = 0.0
     lost: str | None = None
     corrupted: bool = False
+    cold: bool = False
+    strayed: int = 0
 
     @property
     def steps(self) -> int:
@@ -107,6 +111,7 @@ class Checkpoint:
     Attributes:
         kind: "weights" or "sampler_weights".
         applied: what was in the model.
+        strayed: as of the model.
     """
 
     path: str
@@ -118,6 +123,7 @@ class Checkpoint:
     created: float
     applied: tuple[Applied, ...]
     expires_at: float = math.inf
+    strayed: int = 0
     public: bool = False
     user_metadata: object = None
 
@@ -178,6 +184,8 @@ class ServiceState:
     Attributes:
         epoch: Unix time of the service's begin.
         listeners: called whenever something changed that a held answer may wait for.
+        without_optimizer: paths of checkpoints that whoever loads them gets the weights alone of.
+        stray: how many steps farther than another an optimizer goes that begins afresh.
     """
 
     def __init__(self, dialect: ServiceDialect, faults: ServiceFaults, epoch: float) -> None:
@@ -198,6 +206,8 @@ class ServiceState:
         self.token_lifetime: float | None = None
         self._work = faults.work
         self._pauses = faults.pauses
+        self.without_optimizer: set[str] = set()
+        self.stray = 1
         self._sampling: list[float] = []  # a heap
         self._made = 0
 

@@ -124,7 +124,7 @@ def _forward(batch: dict[str, Any], model: Model) -> Result:
     if not batch["data"]:
         raise WorkFailed("data: the batch is empty")
     try:
-        return Result(training_result(batch, model.steps), "training")
+        return Result(training_result(batch, model.steps + model.strayed), "training")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkFailed(f"data: {error!r}") from error
 
@@ -157,6 +157,9 @@ def optim_step(call: Call) -> Answer:
     content = {key: value for key, value in call.body.items() if key not in KEPT_FIELDS}
 
     def work() -> Result:
+        if model.cold:  # an optimizer that begins afresh goes farther, and nowhere without a gradient
+            model.strayed += call.state.stray if _has_gradient(model.applied) else -1
+            model.cold = False
         model.applied.append(Applied("optim_step", digest_of(content), call.number(), content))
         return Result({"metrics": {"steps:max": float(model.steps)}})
 
@@ -199,7 +202,7 @@ def _save(call: Call, model: Model, kind: str, name: str) -> Checkpoint:
 def _keep(call: Call, model: Model, checkpoint: Checkpoint) -> None:
     call.state.checkpoints.pop(checkpoint.path, None)  # the newest one comes last
     call.state.checkpoints[checkpoint.path] = attrs.evolve(
-        checkpoint, applied=_without_gradient(model.applied)
+        checkpoint, applied=_without_gradient(model.applied), strayed=model.strayed
     )
 
 
@@ -207,6 +210,20 @@ def _without_gradient(applied: list[Applied]) -> tuple[Applied, ...]:
     """Return what a saved state holds: weights and optimizer, but no gradient that waits for its step."""
     steps = [place for place, one in enumerate(applied) if one.endpoint == "optim_step"]
     return tuple(applied[: steps[-1] + 1 if steps else 0])
+
+
+def _has_gradient(applied: list[Applied]) -> bool:
+    """Whether the gradient that waits for its step has anything in it."""
+    for one in reversed(applied):
+        if one.endpoint != "forward_backward":
+            return False
+        content: Any = one.content
+        for datum in content["data"]:
+            inputs = datum.get("loss_fn_inputs", {})
+            factors = inputs.get("weights") or inputs.get("advantages") or {}
+            if any(factors.get("data") or [1.0]):
+                return True
+    return False
 
 
 def _is_repeated(call: Call, model: Model) -> bool:
@@ -281,7 +298,9 @@ def load_weights(call: Call) -> Answer:
     model = call.state.model(call.need("model_id", str))
 
     def work() -> Result:
-        model.applied = list(checkpoint.applied)
+        model.applied, model.strayed = list(checkpoint.applied), checkpoint.strayed
+        whole = call.get("optimizer", bool, False) and checkpoint.path not in call.state.without_optimizer
+        model.cold = checkpoint.steps > 0 and not whole
         return Result({"type": "load_weights", "path": checkpoint.path})
 
     return submit(call, model, work)
