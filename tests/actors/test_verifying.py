@@ -56,6 +56,17 @@ async def test_a_restart_that_only_a_beat_has_met_is_looked_for(autojump_clock: 
         assert one.trained == steps(0, 1, 2, 3)
 
 
+async def test_a_precaution_does_not_read_like_a_fact(autojump_clock: Any) -> None:
+    """Between two numbers nothing can be computed, so a model is made again that may be what it should be."""
+    faults = ServiceFaults().refuse(503, of="optim_step", nth=3)
+    async with opened(faults, "reject", in_run=True) as one:
+        await trained_and_saved(one, 1, 2, 3)
+        [restored] = heard(one.events, ModelRestored)
+        assert "it cannot be told whether model" in restored.why
+        assert "it is made again to be sure" in restored.why
+        assert one.trained == steps(0, 1, 2, 3)
+
+
 async def test_a_beat_that_was_only_slow_is_no_restart(autojump_clock: Any) -> None:
     """A service under load answers late; a model is not looked at for that."""
     slow = ServiceFaults().stall(of="session_heartbeat", nth=2)

@@ -552,7 +552,8 @@ class TrainingLine:
         model_id = self._lineage.model_id
         self.losing = True
         self._events.publish(ModelLostEvent(model_id, str(cause), len(self._lineage.waiting)))
-        message = f"the state of model {model_id} on the service is lost: {cause}"
+        known = isinstance(cause, ModelLost)  # it says what has become of the model, or that nobody knows
+        message = str(cause) if known else f"the state of model {model_id} on the service is lost: {cause}"
         raise ModelLost(message, model_id=model_id) from cause
 
     def poison(self, cause: Exception) -> ModelPoisoned:

@@ -221,7 +221,10 @@ class Verifying:
             return  # it has nothing that could be lost
         if capability.dedupe == "replay" and await self._submitter.is_remembered(before, model_id):
             return
-        message = f"the service may have been restarted, and model {model_id} rolled back"
+        message = (
+            "the service failed to answer before this step's end, and it cannot be told whether "
+            f"model {model_id} still has all that came before: it is made again to be sure"
+        )
         self._line.lose(ModelLost(message, model_id=model_id))
 
     async def test(self) -> None:
@@ -254,7 +257,10 @@ class Verifying:
         model_id = lineage.model_id
         ends = any(record.operation.kind in STEP_ENDS for record in line.given)
         if not ends and self._may_lack_gradients():
-            message = f"model {model_id} may have been set back on the service, without this step's gradients"
+            message = (
+                f"the service failed to answer, and it cannot be told whether model {model_id} still has this step's "
+                "gradients: it is made again to be sure"
+            )
             line.lose(ModelLost(message, model_id=model_id))
         if await is_corrupted(self._transport, model_id):
             line.lose(ModelLost(f"the service says that model {model_id} is corrupted", model_id=model_id))
