@@ -146,7 +146,7 @@ def test_a_result_that_is_lost_ends_no_run() -> None:
     faults = ServiceFaults(work=Fixed(1.0)).drop("answer", of="forward_backward", nth=1)
     report = explore(trained, run=RUN, dedupe="reject", faults=faults, only=[])
     assert len(report.expected.steps) == STEPS
-    faults = ServiceFaults(work=Fixed(1.0)).drop("answer", of="forward_backward", nth=3)
+    faults = ServiceFaults(work=Fixed(1.0)).drop("answer", of="forward_backward", nth=5)
     with pytest.raises(ResultLost):
         explore(composed, run=RUN, dedupe="reject", faults=faults, only=[])
     again = explore(patient, run=RUN, dedupe="reject", faults=faults, only=[])
@@ -163,6 +163,13 @@ def test_a_model_that_is_set_back_while_it_is_restored_is_made_again() -> None:
     """When its state was loaded, and when its first gradient was sent again: no answer says that both are gone."""
     loop, options = DYING["reject, rolled back, single operations"]
     explore(loop, run=RUN, flags=CHUNKS, only=[(65, 16), (65, 18), (65, 21)], **options).check()
+
+
+def test_gradients_are_missed_behind_a_state_that_does_not_count_yet() -> None:
+    """Its result is there, and waits until a rollback was looked for; the model is set back to it meanwhile."""
+    for dedupe in ("replay", "none"):
+        loop, options = DYING[f"{dedupe}, rolled back, single operations"]
+        explore(loop, run=RUN, flags=CHUNKS, only=[(36, 12)], **options).check()
 
 
 @pytest.mark.parametrize("world", DYING)

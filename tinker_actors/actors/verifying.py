@@ -23,7 +23,7 @@ line (`actors.optimizer_check`). A state from before the first step has no optim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, TypeAlias
 
 import attrs
@@ -255,8 +255,7 @@ class Verifying:
     async def _test(self) -> None:
         lineage, journal, line = self._lineage, self._lineage.journal, self._line
         model_id = lineage.model_id
-        ends = any(record.operation.kind in STEP_ENDS for record in line.given)
-        if not ends and self._may_lack_gradients():
+        if not _has_ended_step(line.given) and self._may_lack_gradients():
             message = (
                 f"the service failed to answer, and it cannot be told whether model {model_id} still has this step's "
                 "gradients: it is made again to be sure"
@@ -420,6 +419,16 @@ class Verifying:
             if journal.checkpoint is None or journal.checkpoint.position < loaded.position:
                 return True
         return False
+
+
+def _has_ended_step(records: Sequence[Record]) -> bool:
+    """Whether a step has ended since the latest state that was saved, also if that does not count as such yet."""
+    for record in reversed(records):
+        if record.operation.kind in STEP_ENDS:
+            return True
+        if record.operation.kind == "save_state":
+            return False
+    return False
 
 
 def _path(checkpoint: Checkpoint | None) -> str | None:
