@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ async def test_a_checkpoint_is_a_barrier(autojump_clock: Any, tmp_path: Path) ->
                 nursery.start_soon(save)
                 await trio.testing.wait_all_tasks_blocked()
     assert [(one.step, one.metric, one.pinned, one.state) for one in saved] == [(2, 1.0, True, "verified")]
+
+
+async def test_a_name_counts_the_steps_that_are_saved(autojump_clock: Any, tmp_path: Path) -> None:
+    """Also if one is in line and not decided yet when somebody else saves; and nothing is saved twice then."""
+    for ticks in range(12):
+        async with opened(tmp_path / f"{ticks}" / "r") as run:
+            async for step in run.steps(2):
+                async with trio.open_nursery() as nursery:
+                    train = partial(step.train, batch(step.index), "cross_entropy", ADAM, after=step.index)
+                    nursery.start_soon(train)
+                    for _ in range(ticks if step.index else 0):
+                        await trio.lowlevel.checkpoint()
+                    if step.index:
+                        nursery.start_soon(run.checkpoint)
+        async with opened(tmp_path / f"{ticks}" / "r") as run:
+            seen = [(one.name, one.step) for one in run.checkpoints]
+            assert seen[-1] == ("r-000002", 2)
+            assert set(seen) <= {("r-000000", 0), ("r-000001", 1), ("r-000002", 2)}
 
 
 @pytest.mark.lesson("W8")

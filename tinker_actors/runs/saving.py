@@ -127,6 +127,7 @@ class Saving:
             TinkerActorsError: why it was not saved.
         """
         outcome: Outcome[RunCheckpoint] | None = None
+        await self._training.reach()  # a step that is in line will be in it, and its name counts that
         steps = self._journal.steps
         async with self._beginning:
             if self.unsaved.steps > 0 or (self._coming is None and self.latest is None):
