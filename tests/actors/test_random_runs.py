@@ -47,6 +47,7 @@ class Loop:
         self._one = one
         self._rng = rng
         self._watchers = watchers
+        self._saved = -1
         self._losses = 2  # five restores in a row that come to nothing would end the model
         self._tokens: list[tuple[int, ...]] = []
         self._ends: list[Awaitable[Any]] = []
@@ -108,6 +109,10 @@ class Loop:
         self._note(tokens, *parts, end)
 
     async def _save(self, index: int) -> None:
+        if self._saved == len(self._ends):
+            return  # as a run does; with nothing between two states no result tells of a rollback behind the second
+        self._saved = len(self._ends)
+
         async def save() -> None:
             with contextlib.suppress(TinkerActorsError):
                 await self._one.training.save_state(f"s{index}")
