@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.runs.loop import ADAM, NEVER, Left, Loop, batch, opened, weights_of
 from tinker_actors import CheckpointPolicy, Datum, ModelInput, Run, RunStep
-from tinker_actors.errors import InputError, RunLocked, RunMismatch
+from tinker_actors.errors import BadRequestError, InputError, RunLocked, RunMismatch
 from tinker_actors.protocol.custom_loss import CustomLoss
 
 Leave = Callable[[Run, RunStep], Awaitable[None]]
@@ -318,6 +318,20 @@ async def test_steps_run_ahead_as_far_as_they_may(autojump_clock: Any, tmp_path:
             out.append(await step.train(batch(step.index), "cross_entropy", ADAM, after=None))
         assert [one.index for one in out] == list(range(6))
         assert json.dumps((await out[-1]).metrics)
+
+
+async def test_a_step_that_failed_is_told_of_once(autojump_clock: Any, tmp_path: Path) -> None:
+    """Whoever has heard of it may enter the loop again, which goes on behind it."""
+    strange = [Datum(ModelInput.from_ints([5000]), {"target_tokens": [5], "weights": [1.0]})]
+    async with opened(tmp_path) as run:
+        with pytest.raises(BadRequestError, match="5000"):
+            async for step in run.steps(4, ahead=0):
+                data = strange if step.index == 1 else batch(step.index)
+                await step.train(data, "cross_entropy", ADAM, after=None)
+        assert run.decided == 2
+        async for step in run.steps(4):
+            await step.train(batch(step.index), "cross_entropy", ADAM, after=None)
+        assert run.decided == 4
 
 
 async def test_it_says_where_a_verb_is(autojump_clock: Any, tmp_path: Path) -> None:

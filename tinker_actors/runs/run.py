@@ -341,13 +341,17 @@ class Run(Guide):
         """Wait until no more than so many steps are without their results.
 
         Raises:
-            TinkerActorsError: one has failed, and nobody has asked for its result.
+            TinkerActorsError: one has failed, and nobody has asked for its result. It is told of once.
         """
         while self._under_way:
             oldest = self._under_way[0]
             if not oldest.settled and len(self._under_way) <= ahead:
                 return
-            await oldest.over()
+            try:
+                await oldest.over()
+            except Exception:  # not if the caller is cancelled: then nobody has been told
+                self._under_way.popleft()
+                raise
             self._under_way.popleft()
 
     async def between_steps(self) -> None:
