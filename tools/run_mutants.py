@@ -41,6 +41,7 @@ SUITES: dict[Suite, tuple[str, ...]] = {
         "tests/protocol/test_memory_journal.py",
         "tests/protocol/test_journal_rules.py",
         "tests/actors/test_verifying.py",
+        "tests/actors/test_set_back.py",
         "tests/actors/test_reattach.py",
         "tests/journal",
         "tests/runs",
