@@ -434,7 +434,7 @@ waits
 """,
     TrainingClient: """
 create_sampling_client       model_path, retry_config=None, record_stability_info=False
-decide                       optim_params, decision
+decide                       optim_params, decision, in_line=None
 forward                      data, loss_fn, loss_fn_config=None
 forward_backward             data, loss_fn, loss_fn_config=None
 forward_backward_custom      data, loss_fn, *, loss_type_input=None
@@ -451,10 +451,10 @@ save_weights_and_get_sampling_client name=None, retry_config=None, record_stabil
                              kind='snapshot'
 save_weights_external        name, ttl_seconds=None, age_encryption_recipients=None
 save_weights_for_sampler     name, ttl_seconds=None, user_metadata=None
-skip                         decision
+skip                         decision, in_line=None
 step                         confirm=False
 submit                       message
-train                        data, loss_fn, optim_params, loss_fn_config=None, decision=None
+train                        data, loss_fn, optim_params, loss_fn_config=None, decision=None, in_line=None
 unload
 """,
     SamplingClient: """
