@@ -223,13 +223,13 @@ class _Scratch:
             waiting = WaitForResult(birth.reply, promise, birth.request_type, session_id)
             self._model_id = (await wait_for_result(self._futures, waiting)).model_id or birth.model_id
         except BaseException:
-            await self.__aexit__()
+            await self.__aexit__()  # noqa: ASYNC102 - is shielded, and bounded
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give the slot back as well as may be; what stays ends with the session."""
-        with trio.move_on_after(_LAST_WORD, shield=True):
+        with trio.move_on_after(_LAST_WORD, shield=True):  # noqa: ASYNC912 - a call is a cancel point
             try:
                 await self._transport.call(UNLOAD_MODEL, UnloadModelRequest(self._model_id))
             except Exception as error:  # noqa: BLE001 - whatever fails here is no failure of the run
