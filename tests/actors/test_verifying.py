@@ -78,6 +78,22 @@ async def test_a_beat_that_was_only_slow_is_no_restart(autojump_clock: Any) -> N
         assert one.service.count("forward") == 0
 
 
+async def test_beats_that_always_fail_hold_nothing_up(autojump_clock: Any) -> None:
+    """One service has no use for them: the model is looked at for the first, not for all that follow."""
+    faults = (
+        ServiceFaults()
+        .refuse(502, of="session_heartbeat", nth=None, start=5.0)
+        .delay(25.0, of="forward", nth=None)
+    )
+    async with opened(faults, in_run=True) as one:
+        await trained_and_saved(one, 1)
+        await trio.sleep(60)
+        with trio.fail_after(120):
+            await trained(one, 2, 3)
+        assert one.trained == steps(0, 1, 2, 3)
+        assert one.service.count("forward") == 2  # for the saved state, and for the model's creation
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("saved", [False, True])
 async def test_a_model_that_was_rolled_back_is_made_again(

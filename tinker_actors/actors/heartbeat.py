@@ -56,6 +56,7 @@ class HeartbeatActor(Actor[Heartbeat]):
         self._last_beat = 0.0
         self._last_warning = 0.0
         self._failures = 0
+        self._fails = False  # the last beat did not get through
 
     async def on_start(self) -> None:
         """After a crash, go on beating for the session there is."""
@@ -85,9 +86,12 @@ class HeartbeatActor(Actor[Heartbeat]):
             case Beat():
                 self._last_beat = now
                 self._failures = 0
+                self._fails = False
             case Missed(session_id, why, status, broken):
-                if broken or (status is not None and status >= 500):
+                # A service that fails all of them, for it has no use for them, is not restarted all the time.
+                if broken or (status is not None and status >= 500 and not self._fails):
                     self._session.reachability.interrupted()
+                self._fails = True
                 self._missed(session_id, why, now)
                 self._suspect(session_id, status)
             case Gone(session_id, status):
