@@ -316,6 +316,22 @@ async def test_a_session_is_not_taken_for_ended_by_a_service_that_is_busy(
     assert world.trained == steps(0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("status", [408, 502, 503, 504, 522])
+async def test_a_session_is_not_taken_for_ended_by_a_proxy(autojump_clock: Any, status: int) -> None:
+    """It answers for a service that it does not reach, to a beat and to the question for the session."""
+    faults = ServiceFaults()
+    for of in ("session_heartbeat", "get_session"):
+        faults = faults.refuse(status, of=of, start=5.0, end=40.0, nth=None)
+    world = World(faults=faults)
+    await world.leave_by_kill(loop(2))
+    old = world.model_id
+    await trio.sleep_until(trio.current_time() + 10.0)
+    resumed = await resumed_after(world)
+    assert resumed.how == "attached"
+    assert world.model_id == old
+    assert world.trained == steps(0, 1, 2, 3)
+
+
 async def test_a_service_that_stays_busy_says_so_to_who_goes_on_with_a_session(autojump_clock: Any) -> None:
     """It is not asked for ever, as with any other call."""
     faults = ServiceFaults().refuse(429, of="session_heartbeat", start=5.0, nth=None)

@@ -72,9 +72,8 @@ _LOG = logging.getLogger("tinker_actors.session")
 _RESTORES = 2  # more would only wait for each other on the service
 _LIVED = 60.0  # seconds after which the loss of a session is not taken for the same trouble as the one before
 _ONCE = RequestOptions(max_retries=0, timeout=10.0)
-_NO_ANSWER = frozenset(
-    {408, 429, 502, 503, 504}
-)  # a 500 is one: TuFT gives it for a session it does not know
+# From a proxy, or too busy. A 500 is an answer: TuFT gives it for a session it does not know.
+_NO_ANSWER = frozenset({408, 429, 502, 503, 504, *range(520, 530)})
 _SHORTEST_REFRESH = 10.0  # seconds; tinker 0.38.0 lib/internal_client_holder.py
 
 
