@@ -207,7 +207,7 @@ async def _forget_what_is_gone(service: ServiceClient, journal: RunJournal, move
         before, newest = journal.facts.get(BACKEND), lacking[0].path
         raise RunMismatch(
             f"backend was {before!r} and is {moved_to!r}, which does not have checkpoint {newest} of the run: "
-            "open it where it was, or bring its checkpoints there. Nothing was changed",
+            "open it where it was, or bring its checkpoints there. None was given up",
             fields={BACKEND: (before, moved_to)},
         )
     journal.steadfast = bool(moved_to) or (len(lacking) == len(journal.starts))
