@@ -157,8 +157,16 @@ test-torch: .venv-torch/.gradients ## losses written in torch, jax and autograd,
 	@.venv-torch/bin/python $(PYTEST) tests/bridges/gradients $(PYTEST_ARGS)
 
 .PHONY: test-slow
-test-slow: $(VENV)/.dev ## the slow tests only, in full
-	@$(PYTHON) $(PYTEST) -m slow $(PYTEST_ARGS)
+test-slow: $(VENV)/.dev ## the slow tests only, in full, in two processes (15 to 20 minutes)
+	@$(MAKE) --no-print-directory -j2 test-slow-runs test-slow-others
+
+# One of them may have nothing to do with what PYTEST_ARGS selects: pytest then ends with 5.
+.PHONY: test-slow-runs test-slow-others
+test-slow-runs: $(VENV)/.dev
+	@$(PYTHON) $(PYTEST) -m slow tests/runs tests/journal $(PYTEST_ARGS) || [ $$? = 5 ]
+
+test-slow-others: $(VENV)/.dev
+	@$(PYTHON) $(PYTEST) -m slow --ignore=tests/runs --ignore=tests/journal $(PYTEST_ARGS) || [ $$? = 5 ]
 
 .PHONY: mutants
 mutants: $(VENV)/.test ## break kernel, journal and recovery on purpose, a rule at a time: their tests must notice each time (minutes)
