@@ -14,9 +14,9 @@ __all__ = ["set_work", "stub"]
 
 
 @contextlib.contextmanager
-def stub() -> Iterator[str]:
-    """Start the stub, and give its address."""
-    command = [sys.executable, str(Path(__file__).with_name("stub.py"))]
+def stub(*arguments: str) -> Iterator[str]:
+    """Start the stub with arguments of its own, and give its address."""
+    command = [sys.executable, str(Path(__file__).with_name("stub.py")), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
+from stub_process import stub
 from transport_work import control
 
 HERE = Path(__file__).parent
@@ -124,19 +125,6 @@ NEEDED = {"growth": ("sample", "growth")}
 
 
 # --- processes -------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def stub(cpu: int | None, tls: Sequence[str]) -> Iterator[str]:
-    """Run the stub in a process of its own; yield its address."""
-    command = [sys.executable, str(HERE / "stub.py"), *_on(cpu), *(("--tls", *tls) if tls else ())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _on(cpu: int | None) -> tuple[str, ...]:
@@ -268,7 +256,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few calls: to see that it runs")
     options = parser.parse_args()
     ours, theirs = _cpus()
-    with certificates() as (authority, *pair), stub(theirs, ()) as plain, stub(theirs, pair) as secure:
+    with (
+        certificates() as (authority, *pair),
+        stub(*_on(theirs)) as plain,
+        stub(*_on(theirs), "--tls", *pair) as secure,
+    ):
         os.environ["SSL_CERT_FILE"] = authority
         bench = Bench(options.official, (plain, secure), authority, ours, options.quick)
         rounds = measure(bench, options.only, options.rounds)

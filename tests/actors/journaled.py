@@ -46,6 +46,14 @@ class Opened:
         """Decide a step whose batch is its number."""
         return await self.training.train(batch(token), "cross_entropy", ADAM, decision=decision(token))
 
+    async def lose_model(self) -> None:
+        """Lose the model, and wait until it is there again."""
+        old = self.training.model_id
+        self.service.lose_model(old, trio.current_time())
+        await (await self.training.forward(batch(9), "cross_entropy"))
+        await trio.sleep(60.0)
+        assert self.training.model_id != old
+
 
 def decision(step: int) -> Decision:
     """Return what is decided with a step."""

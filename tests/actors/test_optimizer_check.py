@@ -33,18 +33,9 @@ async def restored(one: Opened, lost: str = "") -> str:
     for saved, name in zip(one.service.checkpoints, "ab", strict=True):
         if name in lost:
             one.service.forget_optimizer(saved)
-    await lose(one)
+    await one.lose_model()
     assert [type(event) for event in heard(one.events, *KINDS)] == [OptimizerUnverified]
     return path
-
-
-async def lose(one: Opened) -> None:
-    """Lose the model, and wait until it is there again."""
-    old = one.training.model_id
-    one.service.lose_model(old, trio.current_time())
-    await (await one.training.forward(batch(9), "cross_entropy"))
-    await trio.sleep(60.0)
-    assert one.training.model_id != old
 
 
 def loaded(one: Opened) -> list[str]:
@@ -172,7 +163,7 @@ async def test_a_model_that_is_lost_meanwhile_ends_the_check(autojump_clock: Any
         await restored(one)
         await trained(one, 5, 6)
         await trio.sleep(1.0)
-        await lose(one)
+        await one.lose_model()
         await trio.sleep(60.0)
         events = heard(one.events, *KINDS)
         assert [type(event) for event in events] == [OptimizerUnverified, RestoreVerified]
@@ -199,7 +190,7 @@ async def test_a_model_without_steps_has_no_optimizer_to_lose(autojump_clock: An
     async with opened(in_run=True) as one:
         await one.training.save_state("zero")
         await trained(one, 0)
-        await lose(one)
+        await one.lose_model()
         await trained(one, 1, 2)
         await trio.sleep(60.0)
         [verified] = heard(one.events, *KINDS)

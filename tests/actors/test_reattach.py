@@ -297,6 +297,17 @@ async def test_a_gradient_that_was_done_before_is_left_behind_with_its_step(
     assert world.trained == steps(1)
 
 
+async def check_that_it_is_attached(world: World) -> None:
+    """Check that a process goes on with the model of one that was killed ten seconds ago."""
+    await world.leave_by_kill(loop(2))
+    old = world.model_id
+    await trio.sleep_until(trio.current_time() + 10.0)
+    resumed = await resumed_after(world)
+    assert resumed.how == "attached"
+    assert world.model_id == old
+    assert world.trained == steps(0, 1, 2, 3)
+
+
 @pytest.mark.parametrize("of", ["session_heartbeat", "get_session"])
 @pytest.mark.parametrize("wait", [None, 7.0])
 async def test_a_session_is_not_taken_for_ended_by_a_service_that_is_busy(
@@ -306,14 +317,7 @@ async def test_a_session_is_not_taken_for_ended_by_a_service_that_is_busy(
     faults = ServiceFaults().refuse(429, of=of, start=5.0, end=40.0, nth=None, retry_after=wait)
     if of == "get_session":  # then a beat alone says nothing
         faults = faults.refuse(500, of="session_heartbeat", start=5.0, nth=None)
-    world = World(faults=faults)
-    await world.leave_by_kill(loop(2))
-    old = world.model_id
-    await trio.sleep_until(trio.current_time() + 10.0)
-    resumed = await resumed_after(world)
-    assert resumed.how == "attached"
-    assert world.model_id == old
-    assert world.trained == steps(0, 1, 2, 3)
+    await check_that_it_is_attached(World(faults=faults))
 
 
 @pytest.mark.parametrize("status", [408, 502, 503, 504, 522])
@@ -322,14 +326,7 @@ async def test_a_session_is_not_taken_for_ended_by_a_proxy(autojump_clock: Any, 
     faults = ServiceFaults()
     for of in ("session_heartbeat", "get_session"):
         faults = faults.refuse(status, of=of, start=5.0, end=40.0, nth=None)
-    world = World(faults=faults)
-    await world.leave_by_kill(loop(2))
-    old = world.model_id
-    await trio.sleep_until(trio.current_time() + 10.0)
-    resumed = await resumed_after(world)
-    assert resumed.how == "attached"
-    assert world.model_id == old
-    assert world.trained == steps(0, 1, 2, 3)
+    await check_that_it_is_attached(World(faults=faults))
 
 
 async def test_a_service_that_stays_busy_says_so_to_who_goes_on_with_a_session(autojump_clock: Any) -> None:

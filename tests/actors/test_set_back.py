@@ -10,7 +10,7 @@ import trio
 
 from tests.actors.journaled import decision, opened
 from tests.actors.scripted import ADAM, MODES, batch, heard, steps
-from tests.actors.test_verifying import lose_model, trained, trained_and_saved
+from tests.actors.test_verifying import trained, trained_and_saved
 from tinker_actors.actors.message import OptimStep
 from tinker_actors.errors import ResultLost
 from tinker_actors.events import RestoreMismatchFound
@@ -50,7 +50,7 @@ async def test_what_a_model_computes_that_was_set_back_to_its_creation_is_no_res
             roll_back = partial(one.service.restart, trio.current_time(), "rolled_back")
             one.interrupt("create_model", partial(one.interrupt, "forward_backward", roll_back))
             await trained(one, token)
-        await lose_model(one)
+        await one.lose_model()
         assert heard(one.events, RestoreMismatchFound) == []
         assert one.trained == steps(0, 1, 2)
 

@@ -382,21 +382,12 @@ async def test_a_process_does_not_go_on_with_a_model_that_was_rolled_back(
 # --- what a restore brings back --------------------------------------------------------------------------------
 
 
-async def lose_model(one: Opened) -> None:
-    """Lose the model, and wait until it is there again."""
-    old = one.training.model_id
-    one.service.lose_model(old, trio.current_time())
-    await (await one.training.forward(batch(9), "cross_entropy"))
-    await trio.sleep(60.0)
-    assert one.training.model_id != old
-
-
 async def test_a_restore_is_verified_by_the_two_steps_after_the_state(autojump_clock: Any) -> None:
     """The same restore is verified again by them, however often the model is lost."""
     async with opened(in_run=True) as one:
         await trained_and_saved(one, 1, 2)
         for _ in range(2):
-            await lose_model(one)
+            await one.lose_model()
             [verified] = heard(one.events, OptimizerUnverified, RestoreVerified)
             assert isinstance(verified, RestoreVerified)
             assert verified.apart == 0.0
@@ -409,14 +400,14 @@ async def test_a_restore_vouches_for_no_other_restore(autojump_clock: Any, later
     async with opened(in_run=True, check_optimizer=False) as one:
         await trained_and_saved(one, *later)
         for token in (2, 3, 4):
-            await lose_model(one)
+            await one.lose_model()
             [unverified] = heard(one.events, OptimizerUnverified, RestoreVerified)
             assert isinstance(unverified, OptimizerUnverified)
             assert unverified.checkpoint is not None
             await trained(one, token)
         await one.training.save_state("b")  # of what follows this one, its own steps tell
         await trained(one, 5, 6)
-        await lose_model(one)
+        await one.lose_model()
         [verified] = heard(one.events, OptimizerUnverified, RestoreVerified)
         assert isinstance(verified, RestoreVerified)
         assert one.trained == steps(0, *later, 2, 3, 4, 5, 6)
@@ -426,7 +417,7 @@ async def test_what_a_restored_model_computes_is_compared_with_the_next_restore(
     """If that differs, one of both had not got the optimizer, and training must not go on from either."""
     async with opened(in_run=True) as one:
         await trained_and_saved(one)
-        await lose_model(one)
+        await one.lose_model()
         await trained(one, 1, 2)
         witnesses = [found for found in one.journal.witnesses() if found.checkpoint == one.journal.checkpoint]
         second = max(witnesses, key=lambda found: found.position)
@@ -479,7 +470,7 @@ async def test_a_result_that_lacks_what_is_sent_again_before_it_is_none(
         assert one.service.count("create_model") == 3
         [second] = [found for found in one.journal.witnesses() if found.which == 2]
         assert output.loss_fn_outputs[0]["logprobs"].data[0] == pytest.approx(second.logprobs[0])
-        await lose_model(one)
+        await one.lose_model()
         assert one.trained == steps(0, 1)
 
 
@@ -498,7 +489,7 @@ async def test_an_older_state_is_tried_if_the_newest_has_lost_its_weights(autoju
         second = (await one.training.save_state("b")).path
         await trained(one, 2, 3)
         lose_weights(one, second)
-        await lose_model(one)
+        await one.lose_model()
         [found] = heard(one.events, RestoreMismatchFound)
         assert (found.lost, found.checkpoint) == ("weights", second)
         checkpoint = one.journal.checkpoint

@@ -44,14 +44,19 @@ def loads(world: World) -> list[str]:
     return [path.rpartition("/")[2] for path in sent]
 
 
+async def leave(world: World, faults: ServiceFaults) -> None:
+    """Train three steps with two saved states, and be killed for so long that the next process restores."""
+    world.service = ScriptedService(faults, dialect=MODES["replay"])
+    await world.live(3, killed=True, save_at=[1, 2])
+    world.gap = 1000.0
+
+
 @pytest.mark.parametrize("count", [1, TRIES - 1])
 async def test_a_load_that_fails_for_a_while_is_tried_again(
     autojump_clock: Any, world: World, count: int
 ) -> None:
     """After a second, two, four; the newest state is restored, and none is given up."""
-    world.service = ScriptedService(failing(count), dialect=MODES["replay"])
-    await world.live(3, killed=True, save_at=[1, 2])
-    world.gap = 1000.0  # it is restored
+    await leave(world, failing(count))
     began = trio.current_time()
     point = await world.live(4, killed=False)
     assert (point.how, point.replayed) == ("restored", 1)
@@ -65,9 +70,7 @@ async def test_one_that_fails_longer_is_left_out_by_this_process_alone(
     autojump_clock: Any, world: World
 ) -> None:
     """The one before it takes its place; the next process loads it as if nothing had been."""
-    world.service = ScriptedService(failing(TRIES), dialect=MODES["replay"])
-    await world.live(3, killed=True, save_at=[1, 2])
-    world.gap = 1000.0
+    await leave(world, failing(TRIES))
     point = await world.live(4, killed=True)
     assert point.replayed == 2
     assert point.checkpoint.endswith("r-000001")
@@ -97,9 +100,7 @@ async def test_one_that_is_gone_is_not_tried_again(
 
 async def test_where_nothing_is_loaded_the_run_stays_as_it_was(autojump_clock: Any, world: World) -> None:
     """The model is given up after five restores in a row, no state is, and another process goes on."""
-    world.service = ScriptedService(failing(6), dialect=MODES["replay"])
-    await world.live(3, killed=True, save_at=[1, 2])
-    world.gap = 1000.0
+    await leave(world, failing(6))
     with pytest.raises(ModelPoisoned, match="out of memory"):
         await world.live(4, killed=False)
     assert loads(world) == ["r-000002"] * TRIES + ["r-000001"] * 2
@@ -112,9 +113,7 @@ async def test_what_is_left_out_is_kept_in_order_through_later_checkpoints(
     autojump_clock: Any, world: World
 ) -> None:
     """States that are saved and verified after it leave a line that every process can restore from."""
-    world.service = ScriptedService(failing(TRIES), dialect=MODES["replay"])
-    await world.live(3, killed=True, save_at=[1, 2])
-    world.gap = 1000.0
+    await leave(world, failing(TRIES))
     await world.live(6, killed=True, save_at=[4, 5])
     point = await world.live(8, killed=False, save_at=[7])
     assert point.checkpoint.endswith("r-000005")
